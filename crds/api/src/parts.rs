@@ -1,0 +1,252 @@
+//! Desired state in its smallest pieces.
+//!
+//! The planner emits *parts*; the node agent turns parts into kernel objects. A part is addressed by a
+//! [`PartKey`], is replaced as a whole and is either scoped to one node (endpoints, policies) or shared by all
+//! nodes (addresses, identities, nodes, services). How parts travel is the business of
+//! [`crate::node_state`] and [`crate::node_slice`]; what they mean is `docs/design/node-state.md`.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+/// Version of the format of parts and slices. An agent refuses a version it does not know and keeps the old state.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// Name of a part: `<kind>/<rest>`, for example `endpoint/default/xwing` or `policy/20011`.
+///
+/// The kind prefix equals [`Part::kind`] of the value it names.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct PartKey(pub String);
+
+impl PartKey {
+    /// Key of the endpoint of one pod.
+    pub fn endpoint(namespace: &str, pod: &str) -> Self {
+        Self(format!("endpoint/{namespace}/{pod}"))
+    }
+    /// Key of the policy of every endpoint of one identity.
+    pub fn policy(identity: u32) -> Self {
+        Self(format!("policy/{identity}"))
+    }
+    /// Key of one address (always a host address, written without prefix length).
+    pub fn address(address: IpAddr) -> Self {
+        Self(format!("address/{address}"))
+    }
+    /// Key of one numeric identity.
+    pub fn identity(identity: u32) -> Self {
+        Self(format!("identity/{identity}"))
+    }
+    /// Key of one node.
+    pub fn node(name: &str) -> Self {
+        Self(format!("node/{name}"))
+    }
+    /// Key of one Service.
+    pub fn service(namespace: &str, name: &str) -> Self {
+        Self(format!("service/{namespace}/{name}"))
+    }
+    /// The part of the key before the first `/`.
+    pub fn kind(&self) -> &str {
+        self.0.split('/').next().unwrap_or_default()
+    }
+}
+
+impl fmt::Display for PartKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A set of parts: what one slice, one inline state, or a whole plan holds. Ordered, so that equal sets have equal bytes.
+pub type Parts = BTreeMap<PartKey, Part>;
+
+/// One piece of desired state.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Part {
+    /// Node scope: a pod of this node.
+    Endpoint(Endpoint),
+    /// Node scope: what endpoints of one identity may send and receive.
+    Policy(Policy),
+    /// Cluster scope: which identity an address has and on which node it lives.
+    Address(Address),
+    /// Cluster scope: the labels behind a numeric identity.
+    Identity(Identity),
+    /// Cluster scope: a node's own addresses and pod prefixes.
+    Node(Node),
+    /// Cluster scope: a Service with its backends.
+    Service(Service),
+}
+
+impl Part {
+    /// The kind as it stands in the key: `endpoint`, `policy`, `address`, `identity`, `node` or `service`.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Endpoint(_) => "endpoint",
+            Self::Policy(_) => "policy",
+            Self::Address(_) => "address",
+            Self::Identity(_) => "identity",
+            Self::Node(_) => "node",
+            Self::Service(_) => "service",
+        }
+    }
+    /// Whether the part goes to one node only.
+    pub fn is_node_scoped(&self) -> bool {
+        matches!(self, Self::Endpoint(_) | Self::Policy(_))
+    }
+}
+
+/// A pod of the node, planned when it was bound: addresses and identity are known before CNI ADD asks for them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Endpoint {
+    /// UID of the pod; CNI ADD for another UID of the same name waits for its own plan.
+    pub uid: String,
+    /// Number of the endpoint, unique on its node, 1–4095.
+    pub id: u16,
+    /// Security identity.
+    pub identity: u32,
+    /// IPv4 address out of the node's pod prefix.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ipv4: Option<std::net::Ipv4Addr>,
+    /// IPv6 address out of the node's pod prefix.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ipv6: Option<std::net::Ipv6Addr>,
+}
+
+/// Compiled policy of one identity. No policy part for an identity means that no policy selects it: all is allowed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Policy {
+    /// What may come in.
+    #[serde(default)]
+    pub ingress: Direction,
+    /// What may go out.
+    #[serde(default)]
+    pub egress: Direction,
+    /// Policies that entries refer to by index, as `cnp/<namespace>/<name>` or `ccnp/<name>`, sorted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub origins: Vec<String>,
+}
+
+/// One direction of a policy.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Direction {
+    /// Default deny is in force: only `allow` passes (and replies).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub enforced: bool,
+    /// Allowed traffic; sorted and without duplicates. Empty unless `enforced`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allow: Vec<Allow>,
+}
+
+/// Allowed traffic: peer, protocol and destination ports. Serialised as `[peer, protocol, first, last, [origins]]`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(from = "AllowTuple", into = "AllowTuple")]
+pub struct Allow {
+    /// Identity of the peer; 0 is any peer.
+    pub peer: u32,
+    /// IP protocol number; 0 is any protocol (then the ports are 0 as well).
+    pub protocol: u8,
+    /// First destination port; 0 with `last` 0 is any port. For ICMP the type plus nothing: not used yet.
+    pub first: u16,
+    /// Last destination port, inclusive; equals `first` for a single port.
+    pub last: u16,
+    /// Indexes into [`Policy::origins`], sorted: every policy that grants this.
+    pub origins: Vec<u16>,
+}
+
+type AllowTuple = (u32, u8, u16, u16, Vec<u16>);
+
+impl From<AllowTuple> for Allow {
+    fn from((peer, protocol, first, last, origins): AllowTuple) -> Self {
+        Self { peer, protocol, first, last, origins }
+    }
+}
+
+impl From<Allow> for AllowTuple {
+    fn from(a: Allow) -> Self {
+        (a.peer, a.protocol, a.first, a.last, a.origins)
+    }
+}
+
+/// What an address means to policy and where it lives.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Address {
+    /// Security identity of the address.
+    pub identity: u32,
+    /// Node that hosts it, by name; absent for addresses outside the cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+}
+
+/// Labels of an identity.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Identity {
+    /// `source:key=value` (or `source:key` for an empty value), sorted.
+    pub labels: Vec<String>,
+}
+
+/// A node. Its own addresses have identity 1 on the node itself and 6 (7 with an API server) everywhere else.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Node {
+    /// Addresses of the node (InternalIP and ExternalIP), the first of each family is the tunnel endpoint and next hop.
+    pub addresses: Vec<IpAddr>,
+    /// Pod prefixes of the node, `address/length`.
+    pub pod_cidrs: Vec<String>,
+    /// The node runs an API server.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub api_server: bool,
+}
+
+/// A Service with cluster addresses.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Service {
+    /// Cluster addresses, in the order of the Service.
+    pub cluster_ips: Vec<IpAddr>,
+    /// Ports, sorted by (port, protocol).
+    pub ports: Vec<ServicePort>,
+}
+
+/// A port of a Service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ServicePort {
+    /// Name of the port, empty when it has none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub name: String,
+    /// IP protocol number: 6 TCP, 17 UDP, 132 SCTP.
+    pub protocol: u8,
+    /// Port of the Service.
+    pub port: u16,
+    /// Ready backends of both families, sorted, without duplicates.
+    pub backends: Vec<Backend>,
+}
+
+/// A backend; serialised as `[address, port]`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(from = "(IpAddr, u16)", into = "(IpAddr, u16)")]
+pub struct Backend {
+    /// Address of the backend.
+    pub address: IpAddr,
+    /// Port of the backend.
+    pub port: u16,
+}
+
+impl From<(IpAddr, u16)> for Backend {
+    fn from((address, port): (IpAddr, u16)) -> Self {
+        Self { address, port }
+    }
+}
+
+impl From<Backend> for (IpAddr, u16) {
+    fn from(b: Backend) -> Self {
+        (b.address, b.port)
+    }
+}
