@@ -1,7 +1,57 @@
 //! Types of the custom resources, and of what travels in them. Pure: no client, no runtime, no clock.
+//!
+//! One module for each kind, and one for each family of types that kinds share. [`all`] gives the definitions that
+//! the operator installs; the same text is checked in under `crds/yaml`.
+//!
+//! # Guarantees
+//! An object that the API server accepted under these schemas parses. That holds for enumerated strings of other
+//! versions too: they parse as `Other`. An absent list is `None`, an empty one is `Some` and empty: policies tell them apart.
 
+pub mod clusterwide_network_policy;
+pub mod condition;
+mod definition;
 pub mod digest;
+pub mod egress;
+pub mod endpoint;
+pub mod icmp;
+pub mod identity;
+pub mod ingress;
+pub mod l7;
+pub mod network_policy;
+pub mod node;
 pub mod node_slice;
 pub mod node_state;
 pub mod parts;
+pub mod peer;
+pub mod policy_status;
+pub mod port;
+pub mod rule;
+mod schema;
+pub mod selector;
 pub mod slim;
+mod string_enum;
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube_core::CustomResourceExt;
+
+pub use clusterwide_network_policy::CiliumClusterwideNetworkPolicy;
+pub use definition::{ApiVersion, GROUP, SCHEMA_VERSION, SCHEMA_VERSION_LABEL, VERSION};
+pub use endpoint::CiliumEndpoint;
+pub use identity::CiliumIdentity;
+pub use network_policy::CiliumNetworkPolicy;
+pub use node::CiliumNode;
+
+/// The definitions of all kinds, as they are installed: with [`SCHEMA_VERSION_LABEL`] and a structural schema.
+pub fn all() -> Vec<CustomResourceDefinition> {
+    [
+        CiliumNetworkPolicy::crd(),
+        CiliumClusterwideNetworkPolicy::crd(),
+        CiliumEndpoint::crd(),
+        CiliumIdentity::crd(),
+        CiliumNode::crd(),
+        node_state::CiliumNodeState::crd(),
+        node_slice::CiliumNodeStateSlice::crd(),
+    ]
+    .map(definition::finish)
+    .into()
+}
