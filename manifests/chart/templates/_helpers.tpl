@@ -1,0 +1,23 @@
+{{- define "cilium.image" -}}
+{{- if .override }}{{ .override }}{{ else }}{{ .repository }}:{{ .tag }}{{ end -}}
+{{- end }}
+
+{{- define "cilium.apiServer" -}}
+{{- with .Values.k8sServiceHost }}
+- name: KUBERNETES_SERVICE_HOST
+  value: {{ . | quote }}
+{{- end }}
+{{- with .Values.k8sServicePort }}
+- name: KUBERNETES_SERVICE_PORT
+  value: {{ . | quote }}
+{{- end }}
+{{- end }}
+
+{{- define "cilium.validate" -}}
+{{- if .Values.hubble.enabled }}{{ fail "hubble.enabled: this version serves no flows; set it to false" }}{{ end }}
+{{- if not (has .Values.routingMode (list "tunnel" "native")) }}{{ fail (printf "routingMode: %q is neither tunnel nor native" .Values.routingMode) }}{{ end }}
+{{- if ne .Values.tunnelProtocol "vxlan" }}{{ fail (printf "tunnelProtocol: %q is not offered; use vxlan" .Values.tunnelProtocol) }}{{ end }}
+{{- if ne .Values.ipam.mode "kubernetes" }}{{ fail (printf "ipam.mode: %q is not offered; use kubernetes" .Values.ipam.mode) }}{{ end }}
+{{- if not (has .Values.policyEnforcementMode (list "default" "always" "never")) }}{{ fail (printf "policyEnforcementMode: %q is none of default, always, never" .Values.policyEnforcementMode) }}{{ end }}
+{{- if not (or .Values.ipv4.enabled .Values.ipv6.enabled) }}{{ fail "ipv4.enabled, ipv6.enabled: one of them must be true" }}{{ end }}
+{{- end }}
