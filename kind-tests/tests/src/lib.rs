@@ -1,1 +1,12 @@
-//! To be filled.
+//! What tests on a real cluster share: kubectl, namespaces that go away, waiting, and killing processes.
+//!
+//! Nothing here knows which cluster it is: `KUBECONFIG` says where the API server is, pods do the rest.
+
+pub mod kubectl;
+pub mod nodes;
+pub mod pods;
+pub mod wait;
+
+pub use kubectl::{Namespace, apply, kubectl, kubectl_json};
+pub use pods::{Ran, exec};
+pub use wait::{eventually, holds_for};

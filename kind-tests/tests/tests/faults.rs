@@ -1,0 +1,160 @@
+//! What happens when parts die: nothing that users notice, and everything converges afterwards.
+
+use std::thread::sleep;
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use cluster_tests::pods::{addresses, mk_pod, mk_server, socket};
+use cluster_tests::{Namespace, eventually, exec, kubectl, kubectl_json, nodes};
+use serde_json::Value;
+
+/// The longest silence between two echoes that counts as "no gap".
+const LONGEST_GAP_MS: f64 = 10.0;
+
+/// A client and two servers, one of them behind a policy that lets nobody in, on the given nodes.
+struct Stage {
+    ns: Namespace,
+    nodes: Vec<String>,
+    server: [String; 2],
+}
+
+const CLOSED: &str = "{apiVersion: cilium.io/v2, kind: CiliumNetworkPolicy, metadata: {name: closed}, spec: {endpointSelector: {matchLabels: {app: closed}}, ingress: [{}]}}";
+
+fn set_up(prefix: &str) -> anyhow::Result<Stage> {
+    let ns = Namespace::new(prefix)?;
+    let nodes = nodes::names()?;
+    let manifests = mk_pod("client", Some(&nodes[0]), &[], false)
+        + &mk_server("server", Some(&nodes[1]))
+        + &mk_server("closed", Some(&nodes[1]));
+    ns.apply(&manifests)?;
+    ns.apply(CLOSED)?;
+    ns.ready(&["client", "server", "closed"])?;
+    ns.kubectl(&["wait", "--for=condition=Enforced", "--timeout=60s", "cnp/closed"])?;
+    let server = addresses(&ns, "server")?;
+    Ok(Stage { ns, nodes, server })
+}
+
+/// Starts the stream inside the pod, so that it lives on while the API server is down.
+fn start_stream(stage: &Stage, seconds: u64) -> anyhow::Result<()> {
+    for (family, address) in stage.server.iter().enumerate() {
+        let to = socket(address, 7000);
+        let script =
+            format!("probe stream {to} --seconds {seconds} > /tmp/stream-{family} 2>&1 & echo started");
+        let ran = exec(&stage.ns.name, "client", &["sh", "-c", &script])?;
+        ensure!(ran.ok(), "{ran:?}");
+    }
+    Ok(())
+}
+
+/// Waits for the end of the streams and checks that nothing was lost and no gap was long.
+fn check_stream(stage: &Stage) -> anyhow::Result<()> {
+    for family in 0..stage.server.len() {
+        let file = format!("/tmp/stream-{family}");
+        let mut text = String::new();
+        eventually("the stream has ended", || {
+            text = exec(&stage.ns.name, "client", &["cat", &file])?.out;
+            Ok(text.contains('}'))
+        })?;
+        println!("stream {family}: {}", text.trim());
+        let result: Value = serde_json::from_str(&text).with_context(|| format!("the stream said {text:?}"))?;
+        ensure!(result["sent"].as_u64() > Some(1000), "{result}");
+        ensure!(result["lost"] == 0, "datagrams were lost: {result}");
+        let gap = result["max_gap_ms"].as_f64().context("no gap measured")?;
+        ensure!(gap <= LONGEST_GAP_MS, "a gap of {gap} ms: {result}");
+    }
+    Ok(())
+}
+
+fn still_closed(stage: &Stage) -> anyhow::Result<()> {
+    for address in addresses(&stage.ns, "closed")? {
+        let ran = exec(&stage.ns.name, "client", &["nc", "-z", "-w", "1", &address, "7000"])?;
+        ensure!(!ran.ok(), "the closed server answers on {address}");
+    }
+    Ok(())
+}
+
+/// A policy that is applied now comes into force: the whole pipeline works.
+fn converges(stage: &Stage) -> anyhow::Result<()> {
+    stage.ns.apply(&CLOSED.replace("name: closed", "name: later").replace("app: closed", "app: server"))?;
+    let nc = |address: &str| exec(&stage.ns.name, "client", &["nc", "-z", "-w", "1", address, "7000"]);
+    eventually("a new policy closes the server", || Ok(!nc(&stage.server[0])?.ok()))?;
+    stage.ns.kubectl(&["delete", "cnp", "later"])?;
+    eventually("its removal opens it", || Ok(nc(&stage.server[0])?.ok()))
+}
+
+#[test]
+fn the_operator_is_killed() -> anyhow::Result<()> {
+    let stage = set_up("kill-operator")?;
+    start_stream(&stage, 20)?;
+    sleep(Duration::from_secs(2));
+    let pods = kubectl_json(&["get", "pods", "-n", nodes::SYSTEM, "-l", "io.cilium/app=operator", "--field-selector", "status.phase=Running"])?;
+    for pod in pods["items"].as_array().into_iter().flatten() {
+        let (name, node) = (&pod["metadata"]["name"], &pod["spec"]["nodeName"]);
+        nodes::kill_in_pod(node.as_str().unwrap_or_default(), name.as_str().unwrap_or_default(), "cilium-operator")?;
+    }
+    still_closed(&stage)?;
+    check_stream(&stage)?;
+    converges(&stage)
+}
+
+#[test]
+fn both_agents_are_killed() -> anyhow::Result<()> {
+    let stage = set_up("kill-agent")?;
+    start_stream(&stage, 20)?;
+    sleep(Duration::from_secs(2));
+    for node in stage.nodes.iter().take(2) {
+        nodes::kill_in_pod(node, &nodes::agent(node)?, "cilium-agent")?;
+    }
+    still_closed(&stage)?;
+    check_stream(&stage)?;
+    converges(&stage)
+}
+
+#[test]
+fn the_api_server_is_killed() -> anyhow::Result<()> {
+    let stage = set_up("kill-api")?;
+    start_stream(&stage, 25)?;
+    sleep(Duration::from_secs(2));
+    nodes::control_plane("kill-apiserver")?;
+    sleep(Duration::from_secs(8));
+    nodes::control_plane("start-apiserver")?;
+    eventually("the API server answers", || kubectl(&["get", "--raw", "/readyz"]).map(|_| true))?;
+    still_closed(&stage)?;
+    check_stream(&stage)?;
+    converges(&stage)
+}
+
+/// Entries of the policy map of a node.
+fn policy_entries(node: &str) -> anyhow::Result<usize> {
+    let list: Value = serde_json::from_str(&nodes::dbg(node, &["bpf", "policy", "list", "-o", "json"])?)?;
+    Ok(list.as_array().map_or(0, Vec::len))
+}
+
+#[test]
+fn an_emptied_policy_map_is_filled_again() -> anyhow::Result<()> {
+    let stage = set_up("empty-map")?;
+    let node = &stage.nodes[1];
+    // Something must be in the map: who may reach the closed server on another port.
+    stage.ns.apply("{apiVersion: cilium.io/v2, kind: CiliumNetworkPolicy, metadata: {name: some}, spec: {endpointSelector: {matchLabels: {app: closed}}, ingress: [{fromEndpoints: [{matchLabels: {app: client}}], toPorts: [{ports: [{port: '7001'}]}]}]}}")?;
+    eventually("the policy map has entries", || Ok(policy_entries(node)? > 0))?;
+    let before = policy_entries(node)?;
+    let ran = nodes::in_agent(node, &["cilium-dbg", "bpf", "policy", "flush", "--yes"])?;
+    ensure!(ran.ok(), "{ran:?}");
+    eventually("the entries are back (within 30 s)", || Ok(policy_entries(node)? == before))?;
+    let repairs = kubectl(&["get", "cns", node, "-o", "jsonpath={.status.applied.repairs}"])?;
+    ensure!(repairs.parse::<u64>().is_ok_and(|n| n > 0), "repairs: {repairs:?}");
+    still_closed(&stage)
+}
+
+#[test]
+fn a_state_with_a_wrong_digest_is_refused() -> anyhow::Result<()> {
+    let stage = set_up("digest")?;
+    let node = &stage.nodes[1];
+    let state = kubectl_json(&["get", "cns", node])?;
+    let revision = state["status"]["desired"]["revision"].as_i64().context("no revision")?;
+    // Somebody with all rights writes rubbish; the agent must not fall for it, and the operator mends it.
+    let patch = format!(r#"{{"status":{{"desired":{{"revision":{},"digest":"00","inline":"{{}}","slices":null}}}}}}"#, revision + 1);
+    kubectl(&["patch", "cns", node, "--subresource=status", "--type=merge", "-p", &patch])?;
+    still_closed(&stage)?;
+    converges(&stage)
+}
