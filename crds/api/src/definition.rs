@@ -159,7 +159,7 @@ impl Definition {
     fn names(&self) -> CustomResourceDefinitionNames {
         CustomResourceDefinitionNames {
             kind: self.kind.into(),
-            list_kind: Some(format!("{}List", self.kind)),
+            list_kind: None,
             plural: self.plural.into(),
             singular: Some(self.singular.into()),
             short_names: owned(self.short_names),
@@ -190,8 +190,10 @@ fn owned(names: &[&str]) -> Option<Vec<String>> {
     Some(names.iter().map(|name| (*name).to_owned()).collect())
 }
 
-/// Last step for every definition, derived or built here: the version label, and a structural schema.
+/// Last step for every definition, derived or built here: the version label, the name of lists, and a structural schema.
 pub(crate) fn finish(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
+    let names = &mut crd.spec.names;
+    names.list_kind.get_or_insert_with(|| format!("{}List", names.kind));
     crd.metadata.labels.get_or_insert_default().insert(SCHEMA_VERSION_LABEL.into(), SCHEMA_VERSION.into());
     for version in &mut crd.spec.versions {
         if let Some(root) = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut()) {
