@@ -1,0 +1,79 @@
+# Control groups. A cluster is one subtree of every hierarchy, cilium-NAME, with a child for the
+# control plane (cp) and one for each node. Sourced, never run.
+#
+# Every process of a cluster is in it from before its first instruction, so `down` needs no list of
+# process ids: what is in the subtree is ours, and nothing else is.
+
+# The mount points of all hierarchies: one on a cgroup v2 machine, many with v1 controllers.
+mapfile -t CG_MOUNTS < <(awk '$3 ~ /^cgroup2?$/ && $2 ~ "^/sys/fs/cgroup" {print $2}' /proc/self/mounts | sort -u)
+CG2=$(awk '$3 == "cgroup2" && $2 ~ "^/sys/fs/cgroup" {print $2; exit}' /proc/self/mounts)
+CG_ROOT=cilium-$NAME
+
+# A v1 cpuset group without processors takes no process.
+cg_fill_cpuset() { # DIR
+    local file
+    for file in cpuset.cpus cpuset.mems; do
+        [[ -e $1/$file && -z $(<"$1/$file") ]] && cat "$1/../$file" >"$1/$file"
+    done
+    return 0
+}
+
+# On v2 a group hands its controllers to its children only when told so.
+cg_delegate() { # DIR
+    local controller
+    [[ -s $1/cgroup.controllers ]] || return 0
+    for controller in $(<"$1/cgroup.controllers"); do
+        echo "+$controller" >"$1/cgroup.subtree_control" 2>/dev/null || true # some refuse delegation
+    done
+}
+
+# cg_make MEMBER: the groups of one member of the cluster, in every hierarchy.
+cg_make() {
+    local mount dir
+    for mount in "${CG_MOUNTS[@]}"; do
+        dir=$mount/$CG_ROOT
+        mkdir -p "$dir"
+        cg_delegate "$mount"
+        cg_delegate "$dir"
+        mkdir -p "$dir/$1/system"
+        for dir in "$dir" "$dir/$1" "$dir/$1/system"; do cg_fill_cpuset "$dir"; done
+    done
+}
+
+# cg_exec GROUP CMD...: becomes CMD inside GROUP (n1, cp/system, ...). Call it in a subshell.
+cg_exec() {
+    local mount
+    for mount in "${CG_MOUNTS[@]}"; do echo $BASHPID >"$mount/$CG_ROOT/$1/cgroup.procs"; done
+    shift
+    exec "$@"
+}
+
+# cg_pids GROUP: the processes of a group, without its children's.
+cg_pids() {
+    cat "$CG2/$CG_ROOT/$1/cgroup.procs" 2>/dev/null || true
+}
+
+cg_empty() { # GROUP
+    [[ ! -e $CG2/$CG_ROOT/$1/cgroup.events ]] || grep -q '^populated 0' "$CG2/$CG_ROOT/$1/cgroup.events"
+}
+
+# cg_kill GROUP: ends every process in a group and below ('.' is the whole cluster), and waits for it.
+cg_kill() {
+    [[ -e $CG2/$CG_ROOT/$1/cgroup.kill ]] || return 0
+    echo 1 >"$CG2/$CG_ROOT/$1/cgroup.kill"
+    wait_until 30 "end of the processes in $CG2/$CG_ROOT/$1" cg_empty "$1"
+}
+
+# cg_remove GROUP: removes the groups themselves. A group whose last process has just ended can
+# still be busy for a moment.
+cg_remove() {
+    wait_until 30 "removal of the control groups $CG_ROOT/$1" cg_try_remove "$1"
+}
+
+cg_try_remove() {
+    local mount left=0
+    for mount in "${CG_MOUNTS[@]}"; do
+        [[ ! -d $mount/$CG_ROOT/$1 ]] || find "$mount/$CG_ROOT/$1" -depth -type d -exec rmdir {} + || left=1
+    done
+    return $left
+}
