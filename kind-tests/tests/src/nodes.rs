@@ -72,14 +72,14 @@ fn killer(node: &str) -> anyhow::Result<String> {
     Ok(name)
 }
 
-/// Runs the hook of the cluster under test that acts on its control plane: `kill-apiserver` or `start-apiserver`.
+/// Stops (`["stop", "apiserver"]`) or starts a part of the control plane, through the hook of the cluster under test.
 ///
 /// # Errors
 /// The hook failed, or this kind of cluster has none (`CLUSTER_CONTROL` is not set).
-pub fn control_plane(action: &str) -> anyhow::Result<()> {
+pub fn control_plane(action: &[&str]) -> anyhow::Result<()> {
     let hook = std::env::var("CLUSTER_CONTROL").context("CLUSTER_CONTROL is not set: run through `just test-e2e`")?;
-    let status = Command::new(&hook).arg(action).status().with_context(|| format!("cannot run {hook}"))?;
-    ensure!(status.success(), "{hook} {action} failed");
+    let status = Command::new(&hook).args(action).status().with_context(|| format!("cannot run {hook}"))?;
+    ensure!(status.success(), "{hook} {} failed", action.join(" "));
     Ok(())
 }
 

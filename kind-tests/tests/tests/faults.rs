@@ -115,9 +115,9 @@ fn the_api_server_is_killed() -> anyhow::Result<()> {
     let stage = set_up("kill-api")?;
     start_stream(&stage, 25)?;
     sleep(Duration::from_secs(2));
-    nodes::control_plane("kill-apiserver")?;
+    nodes::control_plane(&["stop", "apiserver"])?;
     sleep(Duration::from_secs(8));
-    nodes::control_plane("start-apiserver")?;
+    nodes::control_plane(&["start", "apiserver"])?;
     eventually("the API server answers", || kubectl(&["get", "--raw", "/readyz"]).map(|_| true))?;
     still_closed(&stage)?;
     check_stream(&stage)?;
