@@ -1,0 +1,100 @@
+//! What the planner wants written.
+
+use cilium_api::node_slice::CiliumNodeStateSlice;
+use cilium_api::node_state::DesiredState;
+use cilium_api::policy_status::PolicyStatus;
+use cilium_api::{CiliumEndpoint, CiliumIdentity, CiliumNode};
+
+use crate::object::ObjectKey;
+
+/// Result of one [`crate::Planner::plan`].
+///
+/// # Guarantees
+/// At most one write of an object is out at any time: until [`crate::Planner::written`] has told how it went, the same
+/// object does not come again. All writes of one output may run at the same time.
+#[derive(Debug, Default)]
+pub struct Output {
+    /// Headers of node states. First in line, together with `slices`.
+    pub node_states: Vec<Write<NodeDesired>>,
+    /// Slices of nodes and of the cluster.
+    pub slices: Vec<Write<CiliumNodeStateSlice>>,
+    /// Identities. They may be used before they are written: this planner alone gives numbers.
+    pub identities: Vec<Write<CiliumIdentity>>,
+    /// Endpoints.
+    pub endpoints: Vec<Write<CiliumEndpoint>>,
+    /// Public views of nodes.
+    pub nodes: Vec<Write<CiliumNode>>,
+    /// Status of policies of both kinds; always [`Action::Update`] of the status subresource.
+    pub policies: Vec<Write<PolicyStatus>>,
+    /// Events for users, each given once.
+    pub events: Vec<Event>,
+    /// When to plan again though nothing has changed, in seconds since the epoch.
+    pub wake: Option<i64>,
+}
+
+/// One write of one object.
+#[derive(Debug)]
+pub struct Write<T> {
+    /// Object to write; give it back to [`crate::Planner::written`].
+    pub key: ObjectKey,
+    /// What to do.
+    pub action: Action<T>,
+}
+
+/// What to do with an object.
+#[derive(Debug)]
+pub enum Action<T> {
+    /// The object does not exist, as far as known. If it does after all, report [`Outcome::Conflict`].
+    Create(T),
+    /// The object exists, and these of its fields are to have these values.
+    Update(T),
+    /// The object is to go. Gone already counts as done.
+    Delete(Precondition),
+}
+
+/// What must hold for a delete; otherwise report [`Outcome::Conflict`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Precondition {
+    /// UID of the object, if it matters.
+    pub uid: Option<String>,
+    /// Resource version of the object, if it matters.
+    pub resource_version: Option<String>,
+}
+
+/// Header of a node state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeDesired {
+    /// UID of the Node, which owns the object.
+    pub owner_uid: String,
+    /// Revision that must stand in `status.desired.revision` for the write to be made; `None`: there is no `status.desired`.
+    pub replaces: Option<i64>,
+    /// Value for `status.desired`.
+    pub desired: DesiredState,
+}
+
+/// How a write went.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It stands, with this `metadata.resourceVersion` (`None` after a delete, or when not known).
+    Done(Option<String>),
+    /// It was refused since the object is not as the planner believes (409, 404, failed test). Observe the object as it is,
+    /// or forget it, *before* this is reported.
+    Conflict,
+    /// It failed. The next plan repeats it, so report this only after the pause that should lie between attempts.
+    Failed,
+}
+
+/// Something to tell users with a Kubernetes Event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// What it is about.
+    pub regarding: ObjectKey,
+    /// UID of that object.
+    pub uid: String,
+    /// `Normal` or `Warning`.
+    pub type_: &'static str,
+    /// One word, CamelCase.
+    pub reason: &'static str,
+    /// A sentence: what happened, and what to do.
+    pub note: String,
+}
