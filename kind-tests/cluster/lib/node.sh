@@ -72,7 +72,7 @@ T
 node_up() {
     local node=$1
     running "$node/init" || node_boot "$node"
-    running "$node/containerd" || node_daemon "$node/containerd" containerd
+    running "$node/containerd" || node_daemon "$node/containerd" containerd --config /run/box/containerd.toml
     wait_until 30 "containerd of $node (its log: $(log_file "$node/containerd"))" in_node "$node" ctr version
     running "$node/kubelet" || kubelet_start "$node"
 }
