@@ -54,8 +54,8 @@ pub(crate) fn tidy_typed(schema: &JSONSchemaProps) -> JSONSchemaProps {
 
 /// Makes a schema structural: no `null` as a type, no titles, no formats that the API server does not know.
 ///
-/// An absent member and a `null` one mean the same in all our types, and the API server drops a `null` where the
-/// schema does not allow it. So nothing is `nullable`.
+/// Nothing is `nullable`: an absent member is the one way to say nothing, and the API server refuses a `null` (or
+/// puts the default in its place), as it does under upstream's schemas.
 pub(crate) fn tidy(schema: &mut Value) {
     match schema {
         Value::Object(object) => {

@@ -37,7 +37,6 @@ macro_rules! resource {
         }
     };
 }
-pub(crate) use resource;
 
 resource!(Pod, kube_core::NamespaceResourceScope, "", "v1", "Pod", "pods");
 resource!(Namespace, kube_core::ClusterResourceScope, "", "v1", "Namespace", "namespaces");
