@@ -57,23 +57,28 @@ cg_empty() { # GROUP
     [[ ! -e $CG2/$CG_ROOT/$1/cgroup.events ]] || grep -q '^populated 0' "$CG2/$CG_ROOT/$1/cgroup.events"
 }
 
-# cg_kill GROUP: ends every process in a group and below ('.' is the whole cluster), and waits for it.
+# cg_kill [GROUP]: ends every process in a group and below, by default of the whole cluster, and
+# waits for it.
 cg_kill() {
-    [[ -e $CG2/$CG_ROOT/$1/cgroup.kill ]] || return 0
-    echo 1 >"$CG2/$CG_ROOT/$1/cgroup.kill"
-    wait_until 30 "end of the processes in $CG2/$CG_ROOT/$1" cg_empty "$1"
+    local dir=$CG2/$CG_ROOT${1:+/$1}
+    [[ -e $dir/cgroup.kill ]] || return 0
+    echo 1 >"$dir/cgroup.kill"
+    wait_until 30 "end of the processes in $dir" cg_empty "$dir"
 }
 
-# cg_remove GROUP: removes the groups themselves. A group whose last process has just ended can
-# still be busy for a moment.
+cg_empty() { # DIR
+    [[ ! -e $1/cgroup.events ]] || grep -q '^populated 0' "$1/cgroup.events"
+}
+
+# cg_remove: removes the cluster's groups. One whose last process has just ended can still be busy.
 cg_remove() {
-    wait_until 30 "removal of the control groups $CG_ROOT/$1" cg_try_remove "$1"
+    wait_until 30 "removal of the control groups $CG_ROOT" cg_try_remove
 }
 
 cg_try_remove() {
     local mount left=0
     for mount in "${CG_MOUNTS[@]}"; do
-        [[ ! -d $mount/$CG_ROOT/$1 ]] || find "$mount/$CG_ROOT/$1" -depth -type d -exec rmdir {} + || left=1
+        [[ ! -d $mount/$CG_ROOT ]] || find "$mount/$CG_ROOT" -depth -type d -exec rmdir {} + || left=1
     done
     return $left
 }

@@ -42,7 +42,7 @@ start_controller-manager() {
         --node-cidr-mask-size-ipv4 24 --node-cidr-mask-size-ipv6 64 \
         --service-account-private-key-file "$PKI/sa.key" --root-ca-file "$PKI/ca.crt" \
         --cluster-signing-cert-file "$PKI/ca.crt" --cluster-signing-key-file "$PKI/ca.key" \
-        --kube-api-qps 100 --kube-api-burst 200
+        --flex-volume-plugin-dir "$STATE/cp/volume-plugins" --kube-api-qps 100 --kube-api-burst 200
 }
 
 start_scheduler() {
