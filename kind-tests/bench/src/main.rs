@@ -1,2 +1,78 @@
-//! To be filled.
-fn main() {}
+//! Measures the product on the cluster in a box, with floors from the same run, and prints one table.
+
+mod cni;
+mod floors;
+mod latency;
+mod load;
+mod memory;
+mod paths;
+mod table;
+
+use clap::{Parser, ValueEnum};
+use table::{Format, Row};
+
+/// What to measure.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// From the API request for a policy to the first and last packet
+    Latency,
+    /// Throughput and round trips against bare paths
+    Paths,
+    /// Resident memory of agents and operator, and watches
+    Memory,
+    /// Twenty pods at once
+    Cni,
+}
+
+/// Measure latency, throughput, memory and pod start against their floors and goals.
+#[derive(Parser)]
+#[command(after_help = "Examples:\n  just bench\n  just bench --only latency --rounds 10\n  just bench -o json")]
+struct Cli {
+    /// Measure only these
+    #[arg(long, value_enum)]
+    only: Vec<Part>,
+    /// Policies applied and deleted per latency figure
+    #[arg(long, default_value_t = 30)]
+    rounds: usize,
+    /// Pairs of (floor, product) runs per path figure
+    #[arg(long, default_value_t = 7)]
+    pairs: usize,
+    /// How to print
+    #[arg(short, long, value_enum, default_value_t = Format::Table)]
+    output: Format,
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> anyhow::Result<()> {
+    let cli = Cli::parse();
+    let wanted = |part| cli.only.is_empty() || cli.only.contains(&part);
+    let mut rows: Vec<Row> = Vec::new();
+    if wanted(Part::Memory) {
+        eprintln!("memory, idle ...");
+        rows.extend(memory::idle()?);
+    }
+    if wanted(Part::Latency) {
+        eprintln!("policy latency, {} rounds ...", cli.rounds);
+        rows.extend(latency::measure("alone", 8.0, 6.0, cli.rounds).await?);
+    }
+    if wanted(Part::Paths) {
+        eprintln!("paths, {} pairs each ...", cli.pairs);
+        rows.extend(paths::measure(cli.pairs)?);
+    }
+    if wanted(Part::Cni) {
+        eprintln!("twenty pods at once ...");
+        rows.extend(cni::measure()?);
+    }
+    if wanted(Part::Latency) || wanted(Part::Memory) {
+        eprintln!("1,000 policies and 2,000 services are applied ...");
+        let load = load::apply().await?;
+        if wanted(Part::Latency) {
+            rows.extend(latency::measure("with 1,000 other CNPs", 10.0, 10.0, cli.rounds).await?);
+        }
+        if wanted(Part::Memory) {
+            rows.extend(memory::loaded()?);
+        }
+        drop(load);
+    }
+    table::print(&rows, cli.output)
+}
