@@ -33,11 +33,8 @@ impl Range {
 
     /// All places for pods, from the one after `last` round to `last` itself.
     pub(crate) fn places_after(&self, last: u32) -> impl Iterator<Item = u32> + use<> {
-        let start = last.saturating_add(1).clamp(FIRST, self.last.max(FIRST));
-        let wraps = last >= self.last;
-        let (head, tail) =
-            if wraps { (FIRST..=self.last, FIRST..=0) } else { (start..=self.last, FIRST..=start - 1) };
-        head.chain(tail)
+        let start = if last >= self.last { FIRST } else { FIRST.max(last + 1) };
+        (start..=self.last).chain(FIRST..start)
     }
 
     /// Whether the place is for pods.

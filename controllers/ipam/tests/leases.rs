@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use proptest::prelude::*;
 
 fn mk_prefixes(prefixes: &[&str]) -> Vec<IpNet> {
-    prefixes.iter().map(|p| p.parse().unwrap()).collect()
+    prefixes.iter().map(|p| p.parse().expect("prefixes of tests are well-formed")).collect()
 }
 
 fn mk_ipam(prefixes: &[&str]) -> Ipam {
