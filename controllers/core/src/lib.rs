@@ -1,1 +1,29 @@
-//! To be filled.
+//! Words that all planners share: labels, selectors, reserved identities, entities, conditions.
+//!
+//! Pure: no client, no clock. Text from outside (label keys, selectors, filter items) is parsed once, here, into types
+//! on which later steps cannot fail.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`label`] | [`Label`], [`Labels`]: one label with its source; the set that makes an identity |
+//! | [`filter`] | [`LabelFilter`]: which labels count for identities |
+//! | [`pod`] | the labels of a pod's identity |
+//! | [`selector`] | [`Selector`]: requirements on labels |
+//! | [`reserved`] | numbers and labels of reserved identities |
+//! | [`entity`] | what entities of policies select |
+//! | [`condition`] | how conditions of a status change |
+
+pub mod condition;
+pub mod entity;
+pub mod filter;
+pub mod label;
+mod pattern;
+pub mod pod;
+pub mod reserved;
+pub mod selector;
+
+pub use entity::Peers;
+pub use filter::LabelFilter;
+pub use label::{Label, Labels, Source};
+pub use reserved::Families;
+pub use selector::{Operator, Requirement, Selector};

@@ -1,0 +1,148 @@
+//! Reserved identities: numbers that mean the same in every cluster.
+
+use crate::label::{Label, Labels};
+
+/// Any peer, in policy entries.
+pub const ANY: u32 = 0;
+/// The node that a packet is on, with the processes in its network.
+pub const HOST: u32 = 1;
+/// Everything outside the cluster, when there is one address family.
+pub const WORLD: u32 = 2;
+/// Pods that this network does not manage.
+pub const UNMANAGED: u32 = 3;
+/// Health endpoints.
+pub const HEALTH: u32 = 4;
+/// Endpoints whose labels are not known yet.
+pub const INIT: u32 = 5;
+/// Other nodes.
+pub const REMOTE_NODE: u32 = 6;
+/// Other nodes that run an API server.
+pub const KUBE_APISERVER: u32 = 7;
+/// Proxies of Ingress and Gateway.
+pub const INGRESS: u32 = 8;
+/// IPv4 outside the cluster, when there are two address families.
+pub const WORLD_IPV4: u32 = 9;
+/// IPv6 outside the cluster, when there are two address families.
+pub const WORLD_IPV6: u32 = 10;
+
+/// Below are numbers with a fixed meaning and aggregates.
+const FIRST_WELL_KNOWN: u32 = 100;
+/// First number that is allocated for labels.
+pub const FIRST_ALLOCATED: u32 = 256;
+/// Last number that is allocated for labels.
+pub const LAST_ALLOCATED: u32 = 65535;
+/// First number that stands for addresses outside the cluster.
+pub const FIRST_LOCAL: u32 = 1 << 24;
+
+/// Address families that the cluster uses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Families {
+    /// IPv4 only.
+    Ipv4,
+    /// IPv6 only.
+    Ipv6,
+    /// Both.
+    #[default]
+    Dual,
+}
+
+impl Families {
+    /// Identities of addresses outside the cluster that nothing else is known about.
+    pub fn world(self) -> &'static [u32] {
+        match self {
+            Self::Ipv4 | Self::Ipv6 => &[WORLD],
+            Self::Dual => &[WORLD_IPV4, WORLD_IPV6],
+        }
+    }
+
+    /// Identity of an address outside the cluster that nothing else is known about.
+    pub fn world_of(self, address: std::net::IpAddr) -> u32 {
+        match (self, address) {
+            (Self::Ipv4 | Self::Ipv6, _) => WORLD,
+            (Self::Dual, std::net::IpAddr::V4(_)) => WORLD_IPV4,
+            (Self::Dual, std::net::IpAddr::V6(_)) => WORLD_IPV6,
+        }
+    }
+}
+
+/// Keys of the labels of a reserved identity, all of source `reserved`.
+fn names(number: u32) -> &'static [&'static str] {
+    match number {
+        HOST => &["host"],
+        WORLD => &["world"],
+        UNMANAGED => &["unmanaged"],
+        HEALTH => &["health"],
+        INIT => &["init"],
+        REMOTE_NODE => &["remote-node"],
+        KUBE_APISERVER => &["kube-apiserver", "remote-node"],
+        INGRESS => &["ingress"],
+        WORLD_IPV4 => &["world-ipv4"],
+        WORLD_IPV6 => &["world-ipv6"],
+        _ => &[],
+    }
+}
+
+/// Labels of a reserved identity; `None` for other numbers.
+pub fn labels(number: u32) -> Option<Labels> {
+    match names(number) {
+        [] => None,
+        names => Some(names.iter().map(|name| Label::reserved(name)).collect()),
+    }
+}
+
+/// Labels of [`HOST`] on a node that runs an API server.
+pub fn api_server_host_labels() -> Labels {
+    [Label::reserved("host"), Label::reserved("kube-apiserver")].into_iter().collect()
+}
+
+/// Labels of the identity of an API server's address outside the cluster's nodes.
+pub fn external_api_server_labels(families: Families, address: std::net::IpAddr) -> Labels {
+    let world = names(families.world_of(address)).iter().map(|name| Label::reserved(name));
+    world.chain([Label::reserved("kube-apiserver")]).collect()
+}
+
+/// All reserved identities of a cluster with these families, in the order of their numbers.
+pub fn all(families: Families) -> Vec<(u32, Labels)> {
+    let always = [HOST, UNMANAGED, HEALTH, INIT, REMOTE_NODE, KUBE_APISERVER, INGRESS];
+    let mut numbers = [families.world(), &always].concat();
+    numbers.sort_unstable();
+    numbers.into_iter().filter_map(|number| labels(number).map(|labels| (number, labels))).collect()
+}
+
+/// Whether the number can belong to an endpoint, which policies can select: not to nodes, and not to what is outside.
+pub fn is_endpoint(number: u32) -> bool {
+    matches!(number, HEALTH | INIT | INGRESS) || (FIRST_WELL_KNOWN..FIRST_LOCAL).contains(&number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn world_depends_on_the_families() {
+        let numbers = |families| all(families).into_iter().map(|(number, _)| number).collect::<Vec<_>>();
+        assert_eq!(numbers(Families::Ipv4), [1, 2, 3, 4, 5, 6, 7, 8]);
+        assert_eq!(numbers(Families::Dual), [1, 3, 4, 5, 6, 7, 8, 9, 10]);
+        assert_eq!(Families::Dual.world_of("2001:db8::1".parse().unwrap()), 10);
+        assert_eq!(Families::Ipv6.world_of("2001:db8::1".parse().unwrap()), 2);
+    }
+
+    #[test]
+    fn labels_of_nodes() {
+        assert_eq!(labels(7).unwrap().to_strings(), ["reserved:kube-apiserver", "reserved:remote-node"]);
+        assert_eq!(api_server_host_labels().to_strings(), ["reserved:host", "reserved:kube-apiserver"]);
+        let external = external_api_server_labels(Families::Dual, "192.0.2.1".parse().unwrap());
+        assert_eq!(external.to_strings(), ["reserved:kube-apiserver", "reserved:world-ipv4"]);
+        assert_eq!(labels(11), None);
+    }
+
+    #[test]
+    fn endpoints_are_neither_nodes_nor_outside() {
+        for number in [4, 5, 8, 100, 256, 65535, 1 << 16] {
+            assert!(is_endpoint(number), "{number}");
+        }
+        for number in [0, 1, 2, 3, 6, 7, 9, 10, 11, 14, FIRST_LOCAL, 2 << 24] {
+            assert!(!is_endpoint(number), "{number}");
+        }
+    }
+}
