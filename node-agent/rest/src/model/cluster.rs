@@ -1,0 +1,111 @@
+use serde::{Deserialize, Serialize};
+
+/// An element of `GET /v1/identity`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// Number.
+    pub id: i64,
+    /// `source:key=value`, sorted.
+    pub labels: Vec<String>,
+}
+
+/// Answer to `GET /v1/policy`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Policy {
+    /// Compiled policy of every identity with endpoints on the node, as JSON text.
+    pub policy: String,
+    /// Revision of the node's state that holds it.
+    pub revision: i64,
+}
+
+/// An element of `GET /v1/service`: one address and port of a Service.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Service {
+    /// What is in force.
+    pub spec: ServiceSpec,
+}
+
+/// Frontend and backends.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct ServiceSpec {
+    /// Running number in the list: services have no numbers of their own.
+    pub id: i64,
+    /// What clients connect to.
+    pub frontend_address: ServiceAddress,
+    /// Where connections go.
+    #[serde(default)]
+    pub backend_addresses: Vec<ServiceAddress>,
+    /// Namespace of the Service.
+    pub namespace: String,
+    /// Name of the Service.
+    pub name: String,
+    /// `ClusterIP`.
+    pub r#type: String,
+}
+
+/// Address, port and protocol.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceAddress {
+    /// Address.
+    pub ip: String,
+    /// Port.
+    pub port: u16,
+    /// `TCP`, `UDP` or `SCTP`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub protocol: String,
+}
+
+impl std::fmt::Display for ServiceAddress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.ip.contains(':') {
+            write!(f, "[{}]:{}", self.ip, self.port)
+        } else {
+            write!(f, "{}:{}", self.ip, self.port)
+        }?;
+        if self.protocol.is_empty() { Ok(()) } else { write!(f, "/{}", self.protocol) }
+    }
+}
+
+/// An element of `GET /v1/ip`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct IpEntry {
+    /// Prefix, usually of a single address.
+    pub cidr: String,
+    /// Security identity.
+    pub identity: i64,
+    /// Tunnel endpoint or node behind which it lives, empty when there is none.
+    #[serde(rename = "hostIP", default, skip_serializing_if = "String::is_empty")]
+    pub host_ip: String,
+}
+
+/// Answer to `GET /v1/cluster/nodes`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct ClusterNodes {
+    /// Name of the node that answers.
+    #[serde(rename = "self")]
+    pub own: String,
+    /// All nodes.
+    pub nodes_added: Vec<ClusterNode>,
+}
+
+/// A node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct ClusterNode {
+    /// Name.
+    pub name: String,
+    /// Its addresses, the first of each family is the tunnel endpoint.
+    pub addresses: Vec<Address>,
+    /// Pod prefixes.
+    pub pod_cidrs: Vec<String>,
+}
+
+/// An address of a node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Address {
+    /// The address.
+    pub ip: String,
+}

@@ -1,0 +1,32 @@
+//! Bodies of requests and answers. Field names are upstream's where upstream has the field.
+
+mod cluster;
+mod endpoint;
+mod map;
+mod monitor;
+mod status;
+
+pub use cluster::{
+    Address, ClusterNode, ClusterNodes, Identity, IpEntry, Policy, Service, ServiceAddress, ServiceSpec,
+};
+pub use endpoint::{
+    AddressPair, Endpoint, EndpointChange, EndpointIdentity, EndpointNetworking, EndpointPolicy,
+    EndpointStatus, ExternalIdentifiers, IpamAnswer, RealizedPolicy,
+};
+pub use map::{
+    BackendEntry, CtEntry, EndpointEntry, IpcacheEntry, MetricEntry, NatEntry, PolicyEntry, ServiceEntry,
+};
+pub use monitor::{Event, EventKind};
+pub use status::{
+    AddressFamilyConfig, Addressing, Config, ConfigStatus, Feature, Health, IdentityRange, Ipam, MapSize,
+    Maps, Masquerading, Monitor, NodeState, NodeStateFailure, Routing, Status,
+};
+
+use serde::{Deserialize, Serialize};
+
+/// Body of every answer that is not a success.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// What happened, to which object, and what to do.
+    pub message: String,
+}
