@@ -1,0 +1,161 @@
+use std::{collections::HashMap, net::IpAddr};
+
+use ipnet::IpNet;
+use netlink_packet_route::{
+    AddressFamily, RouteNetlinkMessage,
+    address::{AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope},
+    route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteType},
+};
+
+use super::{CREATE, Error, Link, Netlink, REPLACE, Request};
+
+/// Devices that never are the node's own uplink: ours, loopback, and those of container runtimes and bridges of CNI.
+const NOT_UPLINKS: [&str; 5] = ["lo", "lxc", "cilium_", "cni", "docker"];
+
+struct Found {
+    device: u32,
+    address: IpNet,
+    link_local: bool,
+}
+
+impl Netlink {
+    /// All addresses of the namespace with the index of their device.
+    ///
+    /// # Errors
+    /// [`Error::ReadAddresses`].
+    pub fn addresses(&mut self) -> Result<Vec<(u32, IpNet)>, Error> {
+        Ok(self.read_addresses()?.into_iter().map(|found| (found.device, found.address)).collect())
+    }
+
+    fn read_addresses(&mut self) -> Result<Vec<Found>, Error> {
+        let request = RouteNetlinkMessage::GetAddress(AddressMessage::default());
+        self.socket.dump(&request, parse).map_err(Error::ReadAddresses)
+    }
+
+    /// Gives a device exactly these addresses (IPv6 link-local ones are left alone). Returns how many were added or
+    /// removed.
+    ///
+    /// # Errors
+    /// [`Error::ReadAddresses`], [`Error::AddAddress`], [`Error::RemoveAddress`].
+    pub fn ensure_addresses(&mut self, device: &Link, wanted: &[IpNet]) -> Result<usize, Error> {
+        let present: Vec<IpNet> = self
+            .read_addresses()?
+            .into_iter()
+            .filter(|found| found.device == device.index && !found.link_local)
+            .map(|found| found.address)
+            .collect();
+        let missing: Vec<_> = wanted.iter().filter(|address| !present.contains(address)).collect();
+        let obsolete: Vec<_> = present.iter().filter(|address| !wanted.contains(address)).collect();
+        for address in &missing {
+            self.add_address(device, **address)?;
+        }
+        for address in &obsolete {
+            self.remove_address(device, **address)?;
+        }
+        Ok(missing.len() + obsolete.len())
+    }
+
+    fn add_address(&mut self, device: &Link, address: IpNet) -> Result<(), Error> {
+        let message = RouteNetlinkMessage::NewAddress(message(device.index, address));
+        match self.socket.execute(vec![Request::new(message, CREATE | REPLACE)]) {
+            Ok(_) => Ok(()),
+            Err(source) => Err(Error::AddAddress { address, device: device.name.clone(), source }),
+        }
+    }
+
+    fn remove_address(&mut self, device: &Link, address: IpNet) -> Result<(), Error> {
+        let message = RouteNetlinkMessage::DelAddress(message(device.index, address));
+        match self.socket.execute(vec![Request::new(message, 0)]) {
+            Err(source) if source.errno() != Some(libc::EADDRNOTAVAIL) => {
+                Err(Error::RemoveAddress { address, device: device.name.clone(), source })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The node's own device: the one with the default route of the lowest metric, otherwise the one that has one of
+    /// the node's addresses.
+    ///
+    /// # Errors
+    /// [`Error::NoNodeDevice`], or what reading failed with.
+    pub fn node_device(&mut self, node_addresses: &[IpAddr]) -> Result<Link, Error> {
+        let links: HashMap<u32, Link> = self
+            .links()?
+            .into_iter()
+            .filter(|link| !NOT_UPLINKS.iter().any(|prefix| link.name.starts_with(prefix)))
+            .map(|link| (link.index, link))
+            .collect();
+        let mut defaults = self.default_routes()?;
+        defaults.sort_unstable();
+        let holders = self.addresses()?;
+        let holders = holders.iter().filter(|(_, address)| node_addresses.contains(&address.addr()));
+        let candidates = defaults.iter().map(|(_, device)| device).chain(holders.map(|(device, _)| device));
+        let found = candidates.into_iter().find_map(|device| links.get(device)).cloned();
+        found.ok_or_else(|| Error::NoNodeDevice { addresses: node_addresses.to_vec() })
+    }
+
+    /// Metric and device of the main table's default routes.
+    fn default_routes(&mut self) -> Result<Vec<(u32, u32)>, Error> {
+        let mut routes = Vec::new();
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            let mut request = RouteMessage::default();
+            request.header.address_family = family;
+            let request = RouteNetlinkMessage::GetRoute(request);
+            routes.extend(self.socket.dump(&request, parse_default).map_err(Error::ReadRoutes)?);
+        }
+        Ok(routes)
+    }
+}
+
+/// The request about one address of a device. IPv6 addresses skip duplicate address detection: they are allocated by one
+/// planner, and would be unusable for a second.
+pub(super) fn message(device: u32, address: IpNet) -> AddressMessage {
+    let mut message = AddressMessage::default();
+    message.header.index = device;
+    message.header.prefix_len = address.prefix_len();
+    message.header.scope = AddressScope::Universe;
+    message.attributes.push(AddressAttribute::Address(address.addr()));
+    if address.addr().is_ipv4() {
+        message.header.family = AddressFamily::Inet;
+        message.attributes.push(AddressAttribute::Local(address.addr()));
+    } else {
+        message.header.family = AddressFamily::Inet6;
+        message.header.flags = AddressHeaderFlags::Nodad;
+    }
+    message
+}
+
+fn parse(message: RouteNetlinkMessage) -> Option<Found> {
+    let RouteNetlinkMessage::NewAddress(message) = message else { return None };
+    let local = message.attributes.iter().find_map(|attribute| match attribute {
+        AddressAttribute::Local(address) => Some(*address),
+        _ => None,
+    });
+    let shared = message.attributes.iter().find_map(|attribute| match attribute {
+        AddressAttribute::Address(address) => Some(*address),
+        _ => None,
+    });
+    let address = IpNet::new(local.or(shared)?, message.header.prefix_len).ok()?;
+    let link_local = matches!(address, IpNet::V6(v6) if v6.addr().is_unicast_link_local());
+    Some(Found { device: message.header.index, address, link_local })
+}
+
+fn parse_default(message: RouteNetlinkMessage) -> Option<(u32, u32)> {
+    let RouteNetlinkMessage::NewRoute(route) = message else { return None };
+    let header = &route.header;
+    let main = header.table == RouteHeader::RT_TABLE_MAIN && header.kind == RouteType::Unicast;
+    if !main || header.destination_prefix_length != 0 {
+        return None;
+    }
+    let (mut metric, mut device) = (0, None);
+    for attribute in route.attributes {
+        match attribute {
+            RouteAttribute::Priority(value) => metric = value,
+            RouteAttribute::Oif(value) => device = Some(value),
+            // A default route to a zero-length prefix of something else than everything does not exist.
+            RouteAttribute::Destination(RouteAddress::Other(_)) => return None,
+            _ => {}
+        }
+    }
+    Some((metric, device?))
+}

@@ -1,0 +1,91 @@
+//! Kernel parameters under `/proc/sys`, of the network namespace of the calling thread.
+
+use std::{fs, io, path::PathBuf};
+
+use thiserror::Error;
+
+/// A kernel parameter could not be set.
+#[derive(Debug, Error)]
+#[error("cannot set kernel parameter {name} to {value}")]
+pub struct Error {
+    name: String,
+    value: String,
+    source: io::Error,
+}
+
+/// Sets a parameter, such as `net.ipv4.ip_forward`, unless it has the value already. Dots in device names are written as
+/// slashes by the caller, as `sysctl(8)` does.
+///
+/// # Errors
+/// When it cannot be read or written.
+pub fn set(name: &str, value: &str) -> Result<(), Error> {
+    let path = path(name);
+    let present = fs::read_to_string(&path).is_ok_and(|present| present.trim() == value);
+    if present {
+        return Ok(());
+    }
+    fs::write(path, value).map_err(|source| Error { name: name.to_owned(), value: value.to_owned(), source })
+}
+
+/// Reads a parameter; `None` when the kernel has none of this name.
+pub fn get(name: &str) -> Option<String> {
+    Some(fs::read_to_string(path(name)).ok()?.trim().to_owned())
+}
+
+fn path(name: &str) -> PathBuf {
+    let swapped: String = name
+        .chars()
+        .map(|char| match char {
+            '.' => '/',
+            '/' => '.',
+            other => other,
+        })
+        .collect();
+    PathBuf::from("/proc/sys").join(swapped)
+}
+
+/// What a node needs that forwards for pods: forwarding, no reverse-path filter that knows only the host's routes.
+/// Parameters without which forwarding works all the same may be refused; their errors are returned for the log.
+///
+/// # Errors
+/// When one of the necessary parameters cannot be set.
+pub fn prepare_node(ipv6: bool) -> Result<Vec<Error>, Error> {
+    set("net.ipv4.ip_forward", "1")?;
+    set("net.ipv4.conf.all.forwarding", "1")?;
+    set("net.ipv4.conf.all.rp_filter", "0")?;
+    set("net.ipv4.conf.default.rp_filter", "0")?;
+    if ipv6 {
+        set("net.ipv6.conf.all.disable_ipv6", "0")?;
+        set("net.ipv6.conf.all.forwarding", "1")?;
+    }
+    let optional = [
+        ("net.core.bpf_jit_enable", "1"),
+        ("kernel.unprivileged_bpf_disabled", "1"),
+        ("net.ipv4.fib_multipath_use_neigh", "1"),
+        ("kernel.timer_migration", "0"),
+    ];
+    Ok(optional.into_iter().filter_map(|(name, value)| set(name, value).err()).collect())
+}
+
+/// What one of our own devices needs.
+///
+/// # Errors
+/// When a parameter cannot be set.
+pub fn prepare_device(device: &str, ipv6: bool) -> Result<(), Error> {
+    for (name, value) in [("forwarding", "1"), ("rp_filter", "0"), ("accept_local", "1"), ("send_redirects", "0")] {
+        set(&format!("net.ipv4.conf.{device}.{name}"), value)?;
+    }
+    if ipv6 {
+        set(&format!("net.ipv6.conf.{device}.forwarding"), "1")?;
+    }
+    Ok(())
+}
+
+/// What a pod's host-side device needs: no reverse-path filter, and no redirects to pods for routing through the node.
+///
+/// # Errors
+/// When a parameter cannot be set.
+pub fn prepare_pod_device(device: &str) -> Result<(), Error> {
+    set(&format!("net.ipv4.conf.{device}.rp_filter"), "0")?;
+    set(&format!("net.ipv4.conf.{device}.send_redirects"), "0")
+}
