@@ -1,1 +1,14 @@
-//! To be filled.
+//! Services and their EndpointSlices, turned into the parts that nodes translate cluster addresses with.
+//!
+//! Pure. [`Services`] keeps both sides in reduced form, knows which Services changed, and builds the part of one Service on demand.
+//!
+//! # Guarantees
+//! - The part depends on nothing but the present objects: the order in which they came leaves no trace.
+//! - A change of a Service or of one of its EndpointSlices marks that Service and no other.
+//! - A change that cannot change a part (labels, annotations, an unknown address type) marks nothing.
+
+mod build;
+mod index;
+mod reduce;
+
+pub use index::{ServiceName, Services};

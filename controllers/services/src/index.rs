@@ -1,0 +1,131 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use cilium_api::{parts, slim};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+use crate::build::build;
+use crate::reduce::{Frontend, Readiness, Slice};
+
+/// Label of an EndpointSlice that names its Service (Kubernetes API, EndpointSlice).
+const SERVICE_LABEL: &str = "kubernetes.io/service-name";
+
+/// Namespace and name of a Service.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ServiceName {
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+}
+
+impl ServiceName {
+    /// Puts the two together.
+    pub fn new(namespace: &str, name: &str) -> Self {
+        Self { namespace: namespace.to_owned(), name: name.to_owned() }
+    }
+}
+
+/// What is known under one Service name. Either half may come first.
+#[derive(Clone, Debug, Default)]
+struct Entry {
+    frontend: Option<Frontend>,
+    /// By name of the slice.
+    slices: BTreeMap<String, Slice>,
+}
+
+/// All Services and EndpointSlices.
+#[derive(Clone, Debug, Default)]
+pub struct Services {
+    entries: BTreeMap<ServiceName, Entry>,
+    /// Namespace and name of a slice → name of its Service, to find it again when the label changes or the slice goes.
+    owners: BTreeMap<(String, String), String>,
+    changed: BTreeSet<ServiceName>,
+}
+
+impl Services {
+    /// Takes a Service as it is now.
+    pub fn set_service(&mut self, service: &slim::Service) {
+        let (namespace, name) = names(&service.metadata);
+        self.put_frontend(ServiceName::new(namespace, name), Frontend::reduce(service));
+    }
+
+    /// Takes note that a Service is gone.
+    pub fn remove_service(&mut self, namespace: &str, name: &str) {
+        self.put_frontend(ServiceName::new(namespace, name), None);
+    }
+
+    /// Takes an EndpointSlice as it is now.
+    pub fn set_slice(&mut self, slice: &slim::EndpointSlice) {
+        let (namespace, name) = names(&slice.metadata);
+        let label = slice.metadata.labels.as_ref().and_then(|labels| labels.get(SERVICE_LABEL));
+        let owner = label.filter(|owner| !owner.is_empty());
+        match (owner, Slice::reduce(slice)) {
+            (Some(owner), Some(reduced)) => self.put_slice(namespace, name, owner, reduced),
+            _ => self.remove_slice(namespace, name),
+        }
+    }
+
+    /// Takes note that an EndpointSlice is gone.
+    pub fn remove_slice(&mut self, namespace: &str, name: &str) {
+        let Some(owner) = self.owners.remove(&(namespace.to_owned(), name.to_owned())) else { return };
+        let service = ServiceName { namespace: namespace.to_owned(), name: owner };
+        if let Some(entry) = self.entries.get_mut(&service) {
+            entry.slices.remove(name);
+        }
+        self.touch(service);
+    }
+
+    /// Services that changed since the last call, in order.
+    pub fn take_changed(&mut self) -> BTreeSet<ServiceName> {
+        std::mem::take(&mut self.changed)
+    }
+
+    /// The part of a Service; `None` if it is gone, headless, an ExternalName or another proxy's.
+    pub fn part(&self, service: &ServiceName) -> Option<parts::Service> {
+        let entry = self.entries.get(service)?;
+        Some(build(entry.frontend.as_ref()?, entry.slices.values()))
+    }
+
+    /// Addresses of all backends that take connections, whatever the port, also if there is no Service of that name.
+    pub fn backend_addresses(&self, service: &ServiceName) -> BTreeSet<IpAddr> {
+        let slices = self.entries.get(service).into_iter().flat_map(|entry| entry.slices.values());
+        let endpoints = slices.flat_map(|slice| &slice.endpoints);
+        endpoints.filter(|(_, ready)| *ready != Readiness::NotReady).map(|(address, _)| *address).collect()
+    }
+
+    fn put_frontend(&mut self, service: ServiceName, frontend: Option<Frontend>) {
+        let known = self.entries.get(&service).and_then(|entry| entry.frontend.as_ref());
+        if known == frontend.as_ref() {
+            return;
+        }
+        self.entries.entry(service.clone()).or_default().frontend = frontend;
+        self.touch(service);
+    }
+
+    fn put_slice(&mut self, namespace: &str, name: &str, owner: &str, slice: Slice) {
+        let key = (namespace.to_owned(), name.to_owned());
+        if self.owners.get(&key).is_some_and(|known| known != owner) {
+            self.remove_slice(namespace, name);
+        }
+        let service = ServiceName::new(namespace, owner);
+        let slices = &mut self.entries.entry(service.clone()).or_default().slices;
+        if slices.get(name) == Some(&slice) {
+            return;
+        }
+        slices.insert(name.to_owned(), slice);
+        self.owners.insert(key, owner.to_owned());
+        self.touch(service);
+    }
+
+    fn touch(&mut self, service: ServiceName) {
+        if self.entries.get(&service).is_some_and(|e| e.frontend.is_none() && e.slices.is_empty()) {
+            self.entries.remove(&service);
+        }
+        self.changed.insert(service);
+    }
+}
+
+fn names(metadata: &ObjectMeta) -> (&str, &str) {
+    (metadata.namespace.as_deref().unwrap_or_default(), metadata.name.as_deref().unwrap_or_default())
+}

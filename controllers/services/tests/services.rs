@@ -1,0 +1,212 @@
+//! Services and slices in, parts out.
+#![expect(clippy::needless_pass_by_value, reason = "builders take json!(…) as it is written")]
+
+use std::collections::BTreeSet;
+
+use cilium_api::parts;
+use cilium_api::slim::{EndpointSlice, Service};
+use cilium_services::{ServiceName, Services};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+fn mk_service(spec: Value) -> Service {
+    serde_json::from_value(json!({"metadata": {"namespace": "shop", "name": "web"}, "spec": spec}))
+        .expect("services of tests are well-formed")
+}
+
+fn mk_slice(name: &str, family: &str, ports: Value, endpoints: Value) -> EndpointSlice {
+    serde_json::from_value(json!({
+        "metadata": {"namespace": "shop", "name": name, "labels": {"kubernetes.io/service-name": "web"}},
+        "addressType": family, "ports": ports, "endpoints": endpoints,
+    }))
+    .expect("slices of tests are well-formed")
+}
+
+fn mk_services(service: &Service, slices: &[EndpointSlice]) -> Services {
+    let mut services = Services::default();
+    services.set_service(service);
+    slices.iter().for_each(|slice| services.set_slice(slice));
+    services
+}
+
+fn web() -> ServiceName {
+    ServiceName::new("shop", "web")
+}
+
+/// Backends of every port as `port: address:port …`.
+fn shown(part: &parts::Service) -> Vec<String> {
+    let backends = |port: &parts::ServicePort| {
+        let all: Vec<_> = port.backends.iter().map(|b| format!("{}:{}", b.address, b.port)).collect();
+        all.join(" ")
+    };
+    part.ports.iter().map(|p| format!("{}/{}: {}", p.port, p.protocol, backends(p))).collect()
+}
+
+fn one_port() -> Value {
+    json!([{"port": 80}])
+}
+
+fn up(address: &str) -> Value {
+    json!({"addresses": [address], "conditions": {"ready": true, "serving": true, "terminating": false}})
+}
+
+#[test]
+fn ports_match_by_name_and_protocol_and_backends_come_from_all_slices() {
+    let service = mk_service(json!({
+        "type": "NodePort", "clusterIPs": ["10.96.0.9", "fd96::9"],
+        "ports": [{"name": "dns-tcp", "port": 53}, {"name": "dns", "port": 53, "protocol": "UDP"}, {"name": "admin", "port": 9}],
+    }));
+    let ports = json!([{"name": "dns", "port": 5353, "protocol": "UDP"}, {"name": "dns-tcp", "port": 5354}]);
+    let slices = [
+        mk_slice("a", "IPv4", ports.clone(), json!([up("10.0.0.3"), up("10.0.0.2")])),
+        mk_slice("b", "IPv4", ports.clone(), json!([up("10.0.0.3"), up("10.0.0.4")])),
+        mk_slice("c", "IPv6", ports, json!([up("fd00::2")])),
+    ];
+    let part = mk_services(&service, &slices).part(&web()).unwrap();
+    assert_eq!(part.cluster_ips.len(), 2);
+    assert_eq!(
+        shown(&part),
+        [
+            "9/6: ",
+            "53/6: 10.0.0.2:5354 10.0.0.3:5354 10.0.0.4:5354 fd00::2:5354",
+            "53/17: 10.0.0.2:5353 10.0.0.3:5353 10.0.0.4:5353 fd00::2:5353",
+        ]
+    );
+}
+
+#[test]
+fn a_named_target_port_may_differ_between_slices() {
+    let service = mk_service(json!({"clusterIPs": ["10.96.0.9"], "ports": [{"port": 80}]}));
+    let slices = [
+        mk_slice("a", "IPv4", json!([{"name": "", "port": 8080}]), json!([up("10.0.0.2")])),
+        mk_slice("b", "IPv4", json!([{"port": 8081}]), json!([up("10.0.0.3")])),
+    ];
+    let part = mk_services(&service, &slices).part(&web()).unwrap();
+    assert_eq!(shown(&part), ["80/6: 10.0.0.2:8080 10.0.0.3:8081"]);
+}
+
+#[test]
+fn without_a_ready_backend_serving_ones_on_their_way_out_are_used() {
+    let service = mk_service(json!({"clusterIPs": ["10.96.0.9"], "ports": one_port()}));
+    let leaving = json!({"addresses": ["10.0.0.2"], "conditions": {"ready": false, "serving": true, "terminating": true}});
+    let gone = json!({"addresses": ["10.0.0.3"], "conditions": {"ready": false, "serving": false, "terminating": true}});
+    let starting = json!({"addresses": ["10.0.0.4"], "conditions": {"ready": false, "serving": false}});
+    let slice = |endpoints| mk_slice("a", "IPv4", one_port(), endpoints);
+    let mut services = mk_services(&service, &[slice(json!([leaving, gone, starting]))]);
+    assert_eq!(shown(&services.part(&web()).unwrap()), ["80/6: 10.0.0.2:80"]);
+    services.set_slice(&slice(json!([leaving, gone, up("10.0.0.4")])));
+    assert_eq!(shown(&services.part(&web()).unwrap()), ["80/6: 10.0.0.4:80"]);
+    // One family without a ready backend does not take the other's.
+    services.set_slice(&mk_slice(
+        "b",
+        "IPv6",
+        one_port(),
+        json!([{"addresses": ["fd00::2"], "conditions": {"ready": false, "serving": true, "terminating": true}}]),
+    ));
+    assert_eq!(shown(&services.part(&web()).unwrap()), ["80/6: 10.0.0.4:80 fd00::2:80"]);
+}
+
+#[test]
+fn absent_conditions_mean_ready() {
+    let service = mk_service(json!({"clusterIPs": ["10.96.0.9"], "ports": one_port()}));
+    let slice = mk_slice("a", "IPv4", one_port(), json!([{"addresses": ["10.0.0.2", "10.0.0.9"]}]));
+    assert_eq!(shown(&mk_services(&service, &[slice]).part(&web()).unwrap()), ["80/6: 10.0.0.2:80"]);
+}
+
+#[test]
+fn published_not_ready_addresses_count_as_ready() {
+    let service = mk_service(
+        json!({"clusterIPs": ["10.96.0.9"], "ports": one_port(), "publishNotReadyAddresses": true}),
+    );
+    let starting = json!({"addresses": ["10.0.0.4"], "conditions": {"ready": false, "serving": false}});
+    let slice = mk_slice("a", "IPv4", one_port(), json!([starting, up("10.0.0.2")]));
+    let services = mk_services(&service, &[slice]);
+    assert_eq!(shown(&services.part(&web()).unwrap()), ["80/6: 10.0.0.2:80 10.0.0.4:80"]);
+}
+
+#[test]
+fn services_without_a_cluster_address_have_no_part() {
+    let cases = [
+        json!({"clusterIPs": ["None"], "ports": one_port()}),
+        json!({"ports": one_port()}),
+        json!({"type": "ExternalName", "clusterIPs": ["10.96.0.9"], "ports": one_port()}),
+    ];
+    for spec in cases {
+        assert_eq!(mk_services(&mk_service(spec.clone()), &[]).part(&web()), None, "{spec}");
+    }
+    let mut elsewhere = mk_service(json!({"clusterIPs": ["10.96.0.9"], "ports": one_port()}));
+    assert!(mk_services(&elsewhere, &[]).part(&web()).is_some());
+    let label = ("service.kubernetes.io/service-proxy-name".to_owned(), "other".to_owned());
+    elsewhere.metadata.labels = Some([label].into());
+    assert_eq!(mk_services(&elsewhere, &[]).part(&web()), None);
+}
+
+#[test]
+fn only_what_changes_a_part_marks_a_service() {
+    let service = mk_service(json!({"clusterIPs": ["10.96.0.9"], "ports": one_port()}));
+    let slice = mk_slice("a", "IPv4", one_port(), json!([up("10.0.0.2")]));
+    let mut services = mk_services(&service, std::slice::from_ref(&slice));
+    assert_eq!(services.take_changed(), BTreeSet::from([web()]));
+    let mut relabelled = service;
+    relabelled.metadata.labels = Some([("a".to_owned(), "b".to_owned())].into());
+    services.set_service(&relabelled);
+    services.set_slice(&slice);
+    services.set_slice(&mk_slice("names", "FQDN", one_port(), json!([up("example.org")])));
+    services.remove_slice("shop", "never-seen");
+    assert_eq!(services.take_changed(), BTreeSet::new());
+    let mut moved = slice.clone();
+    moved.metadata.labels = Some([("kubernetes.io/service-name".to_owned(), "other".to_owned())].into());
+    services.set_slice(&moved);
+    assert_eq!(services.take_changed(), BTreeSet::from([ServiceName::new("shop", "other"), web()]));
+    assert_eq!(shown(&services.part(&web()).unwrap()), ["80/6: "]);
+    services.remove_service("shop", "web");
+    assert_eq!((services.part(&web()), services.take_changed()), (None, BTreeSet::from([web()])));
+}
+
+#[test]
+fn addresses_behind_a_service_leave_out_those_that_do_not_answer() {
+    let down = json!({"addresses": ["10.0.0.3"], "conditions": {"ready": false}});
+    let mut services = Services::default();
+    services.set_slice(&mk_slice("a", "IPv4", one_port(), json!([up("10.0.0.2"), down])));
+    assert_eq!(services.backend_addresses(&web()), BTreeSet::from(["10.0.0.2".parse().unwrap()]));
+}
+
+/// One event of a history: slice number, owner (0 = none), and endpoints as (last byte, readiness).
+type Event = (u8, u8, Vec<(u8, u8)>);
+
+fn mk_event_slice((number, owner, endpoints): &Event) -> EndpointSlice {
+    let conditions = |kind: u8| match kind {
+        0 => json!({"ready": true}),
+        1 => json!({"ready": false, "serving": true, "terminating": true}),
+        _ => json!({"ready": false}),
+    };
+    let endpoints: Vec<_> = endpoints
+        .iter()
+        .map(|(last, kind)| json!({"addresses": [format!("10.0.0.{last}")], "conditions": conditions(*kind)}))
+        .collect();
+    let mut slice = mk_slice(&format!("s{number}"), "IPv4", one_port(), json!(endpoints));
+    let owner = ["", "web", "api"][usize::from(*owner)].to_owned();
+    slice.metadata.labels = Some([("kubernetes.io/service-name".to_owned(), owner)].into());
+    slice
+}
+
+proptest! {
+    #[test]
+    fn history_leaves_no_trace(
+        events in prop::collection::vec((0..4u8, 0..3u8, prop::collection::vec((0..5u8, 0..3u8), 0..4)), 1..40),
+    ) {
+        let service = mk_service(json!({"clusterIPs": ["10.96.0.9"], "ports": one_port()}));
+        let (mut services, mut last, mut known) = (Services::default(), std::collections::BTreeMap::new(), None);
+        services.set_service(&service);
+        for event in &events {
+            services.set_slice(&mk_event_slice(event));
+            last.insert(event.0, event.clone());
+            let now = services.part(&web());
+            // What is not marked has not changed.
+            prop_assert!(services.take_changed().contains(&web()) || now == known);
+            known = now;
+        }
+        let fresh: Vec<_> = last.values().map(mk_event_slice).collect();
+        prop_assert_eq!(known, mk_services(&service, &fresh).part(&web()));
+    }
+}
