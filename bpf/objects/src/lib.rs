@@ -1,1 +1,55 @@
-//! To be filled.
+//! The eBPF object of the datapath, and everything user space must know to talk to it.
+//!
+//! [`OBJECT`] holds the programs and maps that `docs/design/datapath.md` describes. It is loaded with a [`layout::Config`] as
+//! the global [`CONFIG_GLOBAL`]. This crate is pure: it neither loads nor calls anything.
+//!
+//! Minimum kernel: Linux 5.15 (`bpf_redirect_peer` 5.10, `bpf_ktime_get_coarse_ns` 5.11).
+
+pub mod layout;
+pub mod reason;
+
+/// Name of the global that takes [`layout::Config`].
+pub const CONFIG_GLOBAL: &str = "CFG";
+
+/// Bytes at the alignment that ELF readers want.
+#[repr(C, align(8))]
+struct Aligned<T: ?Sized>(T);
+
+static ALIGNED: &Aligned<[u8]> = &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), "/cilium.bpf.o")));
+
+/// The compiled object: an ELF file for the bpf machine, with BTF, aligned to 8 bytes.
+pub static OBJECT: &[u8] = &ALIGNED.0;
+
+/// Programs for network devices, all of type `sched_cls`.
+pub const DEVICE_PROGRAMS: [&str; 5] =
+    ["from_container", "to_container", "from_netdev", "from_overlay", "from_host"];
+
+/// Programs for the node's cgroup root, all of type `cgroup_sock_addr`.
+pub const SOCKET_PROGRAMS: [&str; 8] = [
+    "sock_connect4",
+    "sock_connect6",
+    "sock_sendmsg4",
+    "sock_sendmsg6",
+    "sock_recvmsg4",
+    "sock_recvmsg6",
+    "sock_getpeername4",
+    "sock_getpeername6",
+];
+
+/// Maps that live longer than the process that made them: the loader pins them by these names.
+pub const PINNED_MAPS: [&str; 14] = [
+    "cilium_endpoints",
+    "cilium_ipcache",
+    "cilium_slots",
+    "cilium_policy",
+    "cilium_ct",
+    "cilium_snat",
+    "cilium_fragments",
+    "cilium_services",
+    "cilium_backends",
+    "cilium_sock_revnat",
+    "cilium_events",
+    "cilium_event_mask",
+    "cilium_event_budget",
+    "cilium_metrics",
+];

@@ -1,0 +1,252 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+#pragma once
+
+/* Keys, values and configuration shared with user space. `bpf/objects/src/layout` mirrors every struct here; a test
+ * compares both through BTF, so names and offsets are the interface. Padding is spelled out: hash maps compare it. */
+
+#include <linux/bpf.h>
+#include <linux/types.h>
+
+#define ETH_ADDR_LEN 6
+
+/* An IPv6 address, or an IPv4 address as ::ffff:a.b.c.d. Bytes stand in network order; the two words only make
+ * comparing and copying cheap. */
+struct addr {
+	__u64 hi;
+	__u64 lo;
+};
+
+/* --- endpoints and identities --- */
+
+/* A pod of this node; key: struct addr. */
+struct endpoint {
+	__u32 ifindex;  /* host's end of the pod's device pair */
+	__u32 identity; /* security identity */
+	__u16 slot;     /* index into cilium_slots */
+	__u16 id;       /* number of the endpoint on this node */
+	__u8 mac[ETH_ADDR_LEN];      /* of the pod's end */
+	__u8 host_mac[ETH_ADDR_LEN]; /* of the host's end */
+};
+
+struct ipcache_key {
+	__u32 prefix_len; /* bits of address; an IPv4 /n is 96 + n */
+	__u8 address[16];
+};
+
+struct ipcache_entry {
+	struct addr tunnel; /* node to encapsulate to; zero: none */
+	__u32 identity;
+	__u32 pad;
+};
+
+/* --- policy --- */
+
+/* A slot is one u64: low half the generation, then these bits. */
+#define SLOT_INGRESS_ENFORCED (1ULL << 32)
+#define SLOT_EGRESS_ENFORCED (1ULL << 33)
+#define SLOT_OPEN (1ULL << 34)
+#define SLOT_COUNT 4096
+
+enum direction {
+	DIRECTION_UNKNOWN = 0,
+	DIRECTION_INGRESS = 1,
+	DIRECTION_EGRESS = 2,
+};
+
+#define POLICY_PREFIX_FULL 96 /* bits of policy_key behind prefix_len */
+
+struct policy_key {
+	__u32 prefix_len;
+	__u32 generation;
+	__u32 peer;      /* identity of the other side; 0: any */
+	__u8 direction;  /* enum direction */
+	__u8 protocol;   /* IP protocol; ICMP and ICMPv6 put the type into port */
+	__be16 port;     /* destination port */
+};
+
+enum policy_verdict {
+	POLICY_ALLOW = 1,
+	POLICY_DENY = 2,
+};
+
+struct policy_entry {
+	__u32 cookie; /* names the origin of the rule to user space */
+	__u8 verdict; /* enum policy_verdict */
+	__u8 pad[3];
+};
+
+/* --- connections --- */
+
+/* Both directions of a connection have the same key: the side with the lower address (by bytes; then port) is `low`. */
+struct ct_key {
+	struct addr low;
+	struct addr high;
+	__be16 low_port;
+	__be16 high_port;
+	__u8 protocol;
+	__u8 pad[3];
+};
+
+#define CT_STARTED_BY_HIGH (1 << 0) /* the high side sent the first packet */
+#define CT_REPLIED (1 << 1)         /* the other side has answered */
+#define CT_CONFIRMED (1 << 2)       /* TCP: the starter has sent more than its SYN */
+#define CT_FIN_STARTER (1 << 3)     /* TCP: the starter is done sending */
+#define CT_FIN_ANSWERER (1 << 4)    /* TCP: the other side is done sending */
+#define CT_FROM_TUNNEL (1 << 5)     /* started from another node through the tunnel: replies go back that way */
+#define CT_TO_STACK (1 << 6)        /* this node's own network stack is the other side */
+#define CT_DIRECT (1 << 7)          /* the other side is reached without the tunnel */
+
+struct ct_entry {
+	__u32 egress_generation;  /* of the starter's slot when it was judged; 0: starter not on this node */
+	__u32 ingress_generation; /* of the answerer's slot; 0: answerer not on this node */
+	__u32 expires;            /* seconds of CLOCK_MONOTONIC; later than this the entry does not count */
+	__u16 flags;              /* CT_* */
+	__be16 nat_port;          /* port (or ICMP id) on the node's address; 0: not masqueraded */
+};
+
+#define NAT_OUT 0 /* local = pod, entry.to = the node's address and port */
+#define NAT_IN 1  /* local = the node's address, entry.to = pod and its port */
+
+struct nat_key {
+	struct addr local;
+	struct addr remote;
+	__be16 local_port;
+	__be16 remote_port;
+	__u8 protocol;
+	__u8 direction; /* NAT_* */
+	__u8 pad[2];
+};
+
+struct nat_entry {
+	struct addr to;
+	__be16 to_port;
+	__u16 pad;
+	__u32 expires; /* seconds of CLOCK_MONOTONIC; from then on another connection may take the port */
+};
+
+struct fragment_key {
+	struct addr source;
+	struct addr destination;
+	__u32 id; /* as on the wire */
+	__u8 protocol;
+	__u8 pad[3];
+};
+
+struct fragment_ports {
+	__be16 source;
+	__be16 destination;
+};
+
+/* --- services --- */
+
+struct service_key {
+	struct addr address;
+	__be16 port;
+	__u8 protocol;
+	__u8 pad[5];
+};
+
+struct service_entry {
+	__u32 generation;
+	__u32 count; /* backends 0..count exist under this generation */
+};
+
+struct backend_key {
+	__u32 generation;
+	__u32 index;
+};
+
+struct backend_entry {
+	struct addr address;
+	__be16 port;
+	__u8 pad[6];
+};
+
+struct sock_revnat_key {
+	__u64 cookie; /* of the socket */
+	struct addr backend;
+	__be16 port;
+	__u8 pad[6];
+};
+
+struct sock_revnat_entry {
+	struct addr service;
+	__be16 port;
+	__u8 pad[6];
+};
+
+/* --- what user space is told --- */
+
+enum event_kind {
+	EVENT_DROP = 1,
+	EVENT_VERDICT = 5,
+};
+
+/* Bits of cilium_event_mask[0]. */
+#define EVENT_MASK_DROP (1U << 0)
+#define EVENT_MASK_VERDICT (1U << 1)
+
+struct event {
+	__u64 time; /* nanoseconds of CLOCK_MONOTONIC */
+	struct addr source;
+	struct addr destination;
+	__be16 source_port;      /* ICMP: 0, or the echo id */
+	__be16 destination_port; /* ICMP: the type, in network order */
+	__u32 source_identity;
+	__u32 destination_identity;
+	__u32 ifindex; /* device on which the packet was seen */
+	__u32 length;  /* bytes of the packet with its link header */
+	__u32 cookie;  /* origin of the deciding rule; 0: none */
+	__u16 endpoint; /* endpoint whose policy was asked; 0: none */
+	__u8 kind;      /* enum event_kind */
+	__u8 reason;    /* enum drop_reason; 0: forwarded */
+	__u8 direction; /* enum direction */
+	__u8 protocol;
+	__u8 tcp_flags; /* byte 13 of the TCP header */
+	__u8 pad;
+};
+
+/* cilium_metrics has four counters for each reason (0: forwarded). */
+enum metric_column {
+	METRIC_EVENT_LOST = 0, /* events for which the ring had no room */
+	METRIC_INGRESS = DIRECTION_INGRESS,
+	METRIC_EGRESS = DIRECTION_EGRESS,
+	METRIC_EVENT_SUPPRESSED = 3, /* events over the rate limit */
+};
+#define METRIC_COLUMNS 4
+
+struct metric {
+	__u64 packets;
+	__u64 bytes;
+};
+
+struct event_budget {
+	__u32 second; /* of CLOCK_MONOTONIC */
+	__u32 used;   /* events sent in it */
+};
+
+/* --- configuration, fixed when the programs are loaded --- */
+
+#define CONFIG_MASQUERADE4 (1U << 0)
+#define CONFIG_MASQUERADE6 (1U << 1)
+#define CONFIG_SET_RETVAL (1U << 2) /* kernel has bpf_set_retval for socket hooks (5.18) */
+#define CONFIG_KEPT_PREFIXES 8
+
+struct prefix {
+	struct addr address;
+	__u32 bits; /* 0: unused */
+	__u32 pad;
+};
+
+struct config {
+	struct addr host4; /* source of masqueraded packets; zero: family off */
+	struct addr host6;
+	struct prefix kept[CONFIG_KEPT_PREFIXES]; /* destinations that are never masqueraded */
+	__u32 tunnel_ifindex; /* cilium_vxlan; 0: native routing */
+	__u32 world4;         /* identity of unknown IPv4 addresses */
+	__u32 world6;
+	__u32 flags;      /* CONFIG_* */
+	__u32 event_rate; /* events for each reason, CPU and second */
+	__u16 nat_first;  /* ports of masqueraded connections */
+	__u16 nat_last;
+};

@@ -1,0 +1,70 @@
+//! What is fixed when the programs are loaded: the global `CFG`.
+
+use std::net::IpAddr;
+
+use super::{Addr, Plain, layout};
+
+/// Masquerade IPv4 traffic that leaves the cluster.
+pub const CONFIG_MASQUERADE4: u32 = 1 << 0;
+/// Masquerade IPv6 traffic that leaves the cluster.
+pub const CONFIG_MASQUERADE6: u32 = 1 << 1;
+/// The kernel lets socket programs choose the error (`bpf_set_retval`, Linux 5.18). Without it connecting to a service without
+/// backends fails with EPERM instead of EHOSTUNREACH.
+pub const CONFIG_SET_RETVAL: u32 = 1 << 2;
+/// Number of prefixes in [`Config::kept`].
+pub const CONFIG_KEPT_PREFIXES: usize = 8;
+
+layout! {
+    /// A prefix; unused when `bits` is 0.
+    pub struct Prefix as "prefix" {
+        /// First address.
+        pub address: Addr,
+        /// Bits that count, of 128: an IPv4 `/n` is `96 + n`.
+        pub bits: u32,
+    }
+}
+
+impl Prefix {
+    /// The prefix `address`/`length`, with `length` counted in the address's own family.
+    pub fn new(address: IpAddr, length: u8) -> Self {
+        let offset = if address.is_ipv4() { 96 } else { 0 };
+        Self { address: address.into(), bits: offset + u32::from(length) }
+    }
+}
+
+impl<const N: usize> Plain for [Prefix; N] {
+    fn put(&self, out: &mut [u8]) {
+        for (prefix, out) in self.iter().zip(out.chunks_mut(size_of::<Prefix>())) {
+            super::Layout::write(prefix, out);
+        }
+    }
+    fn get(bytes: &[u8]) -> Self {
+        std::array::from_fn(|i| super::Layout::read(&bytes[i * size_of::<Prefix>()..]))
+    }
+}
+
+layout! {
+    /// The global `CFG`: hand `to_bytes()` to the loader before loading.
+    pub struct Config as "config" {
+        /// IPv4 address of the node, source of masqueraded packets; [`Addr::NONE`]: no IPv4.
+        pub host4: Addr,
+        /// IPv6 address of the node, source of masqueraded packets; [`Addr::NONE`]: no IPv6.
+        pub host6: Addr,
+        /// Destinations that are never masqueraded (pod prefixes, native routing prefixes).
+        pub kept: [Prefix; CONFIG_KEPT_PREFIXES],
+        /// Index of `cilium_vxlan`; 0: native routing.
+        pub tunnel_ifindex: u32,
+        /// Identity of IPv4 addresses that the ipcache does not know: 2 with one family, 9 with two.
+        pub world4: u32,
+        /// Identity of IPv6 addresses that the ipcache does not know: 2 with one family, 10 with two.
+        pub world6: u32,
+        /// `CONFIG_*` bits.
+        pub flags: u32,
+        /// Events that each CPU may send in a second for each reason.
+        pub event_rate: u32,
+        /// First port on the node's address for masqueraded connections; must lie outside of `ip_local_port_range`.
+        pub nat_first: u16,
+        /// Last port for masqueraded connections.
+        pub nat_last: u16,
+    }
+}

@@ -1,0 +1,126 @@
+//! Connections, masqueraded ports and fragments.
+
+use super::{Addr, NetPort, layout};
+
+/// The high side of the key sent the first packet.
+pub const CT_STARTED_BY_HIGH: u16 = 1 << 0;
+/// The other side has answered.
+pub const CT_REPLIED: u16 = 1 << 1;
+/// TCP: the starter has sent more than its SYN.
+pub const CT_CONFIRMED: u16 = 1 << 2;
+/// TCP: the starter is done sending (FIN), or the connection was reset.
+pub const CT_FIN_STARTER: u16 = 1 << 3;
+/// TCP: the other side is done sending, or the connection was reset.
+pub const CT_FIN_ANSWERER: u16 = 1 << 4;
+/// Started from another node through the tunnel: replies go back that way.
+pub const CT_FROM_TUNNEL: u16 = 1 << 5;
+/// This node's own network stack is the other side.
+pub const CT_TO_STACK: u16 = 1 << 6;
+/// The other side is reached without the tunnel.
+pub const CT_DIRECT: u16 = 1 << 7;
+
+/// [`NatKey::direction`]: `local` is the pod, the value is the node's address and port.
+pub const NAT_OUT: u8 = 0;
+/// [`NatKey::direction`]: `local` is the node's address, the value is the pod and its port.
+pub const NAT_IN: u8 = 1;
+
+layout! {
+    /// Key of `cilium_ct`. Both directions have the same key; see [`CtKey::new`].
+    pub struct CtKey as "ct_key" {
+        /// The lower address.
+        pub low: Addr,
+        /// The higher address.
+        pub high: Addr,
+        /// Port of the lower side.
+        pub low_port: NetPort,
+        /// Port of the higher side.
+        pub high_port: NetPort,
+        /// IP protocol number.
+        pub protocol: u8,
+    }
+}
+
+impl CtKey {
+    /// Key of the connection between two sides, and whether the first side given is the high one.
+    ///
+    /// Lower is the side with the lower address, or the lower port where both addresses are equal. An ICMP echo request has
+    /// its id as the sender's port and 0 as the receiver's, the reply the other way round; other ICMP messages have the
+    /// type as both ports.
+    pub fn new(protocol: u8, one: (Addr, u16), other: (Addr, u16)) -> (Self, bool) {
+        let one_is_high = one > other;
+        let (low, high) = if one_is_high { (other, one) } else { (one, other) };
+        let key =
+            Self { low: low.0, high: high.0, low_port: NetPort(low.1), high_port: NetPort(high.1), protocol };
+        (key, one_is_high)
+    }
+}
+
+layout! {
+    /// Value of `cilium_ct`.
+    pub struct CtEntry as "ct_entry" {
+        /// Generation of the starter's slot when the connection was judged; 0 when the starter is not on this node.
+        pub egress_generation: u32,
+        /// Generation of the answerer's slot when the connection was judged; 0 when the answerer is not on this node.
+        pub ingress_generation: u32,
+        /// Seconds of `CLOCK_MONOTONIC`; an entry counts as absent when this has passed.
+        pub expires: u32,
+        /// `CT_*` bits.
+        pub flags: u16,
+        /// Port (or ICMP id) on the node's address; 0 when the connection is not masqueraded.
+        pub nat_port: NetPort,
+    }
+}
+
+layout! {
+    /// Key of `cilium_snat`: a connection as seen on one side of the translation.
+    pub struct NatKey as "nat_key" {
+        /// The pod ([`NAT_OUT`]) or the node's address ([`NAT_IN`]).
+        pub local: Addr,
+        /// The other end, outside of the cluster.
+        pub remote: Addr,
+        /// Port (or ICMP id) that belongs to `local`.
+        pub local_port: NetPort,
+        /// Port of the other end; 0 for ICMP.
+        pub remote_port: NetPort,
+        /// IP protocol number.
+        pub protocol: u8,
+        /// [`NAT_OUT`] or [`NAT_IN`].
+        pub direction: u8,
+    }
+}
+
+layout! {
+    /// Value of `cilium_snat`.
+    pub struct NatEntry as "nat_entry" {
+        /// What `local` of the key is translated to.
+        pub to: Addr,
+        /// What the local port is translated to.
+        pub to_port: NetPort,
+        /// Seconds of `CLOCK_MONOTONIC`; from then on another connection may take the port.
+        pub expires: u32,
+    }
+}
+
+layout! {
+    /// Key of `cilium_fragments`: one fragmented datagram.
+    pub struct FragmentKey as "fragment_key" {
+        /// Source as on the wire.
+        pub source: Addr,
+        /// Destination as on the wire.
+        pub destination: Addr,
+        /// Datagram id: the bytes of the header, IPv4's 16 bits zero-extended.
+        pub id: u32,
+        /// IP protocol number.
+        pub protocol: u8,
+    }
+}
+
+layout! {
+    /// Value of `cilium_fragments`: what only the first fragment carries.
+    pub struct FragmentPorts as "fragment_ports" {
+        /// Source port.
+        pub source: NetPort,
+        /// Destination port.
+        pub destination: NetPort,
+    }
+}

@@ -1,0 +1,92 @@
+//! Slots and the policy trie.
+
+use super::{NetPort, layout};
+
+/// Number of slots.
+pub const SLOT_COUNT: u16 = 4096;
+/// Into the endpoint.
+pub const DIRECTION_INGRESS: u8 = 1;
+/// Out of the endpoint.
+pub const DIRECTION_EGRESS: u8 = 2;
+/// Verdict of a [`PolicyEntry`]: let through.
+pub const POLICY_ALLOW: u8 = 1;
+/// Verdict of a [`PolicyEntry`]: drop.
+pub const POLICY_DENY: u8 = 2;
+
+const INGRESS: u64 = 1 << 32;
+const EGRESS: u64 = 1 << 33;
+const OPEN: u64 = 1 << 34;
+
+/// One element of `cilium_slots`, stored as a `u64`.
+///
+/// Generations are unique on a node: one is never used again for other content, other bits or another slot, because
+/// connections remember nothing but the generation. 0 is not a generation of an enforced slot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Slot {
+    /// Generation under which `cilium_policy` has this slot's entries.
+    pub generation: u32,
+    /// Ingress needs an allowing entry.
+    pub ingress_enforced: bool,
+    /// Egress needs an allowing entry.
+    pub egress_enforced: bool,
+    /// The slot has a policy; a slot that is not open lets nothing through.
+    pub open: bool,
+}
+
+impl Slot {
+    /// The element's number.
+    pub fn to_u64(self) -> u64 {
+        let bit = |on: bool, bit: u64| if on { bit } else { 0 };
+        u64::from(self.generation)
+            | bit(self.ingress_enforced, INGRESS)
+            | bit(self.egress_enforced, EGRESS)
+            | bit(self.open, OPEN)
+    }
+
+    /// The slot behind an element's number; bits without meaning are ignored.
+    pub fn from_u64(raw: u64) -> Self {
+        Self {
+            generation: raw as u32,
+            ingress_enforced: raw & INGRESS != 0,
+            egress_enforced: raw & EGRESS != 0,
+            open: raw & OPEN != 0,
+        }
+    }
+}
+
+layout! {
+    /// Key of `cilium_policy`, a longest-prefix-match trie over everything behind `prefix_len`.
+    pub struct PolicyKey as "policy_key" {
+        /// Bits that count: 72 for any protocol, 80 for any port of a protocol, 96 for one port, between for masked ports.
+        pub prefix_len: u32,
+        /// Generation of the slot.
+        pub generation: u32,
+        /// Identity of the other side, 0 for any.
+        pub peer: u32,
+        /// [`DIRECTION_INGRESS`] or [`DIRECTION_EGRESS`], seen from the slot's endpoints.
+        pub direction: u8,
+        /// IP protocol number; for ICMP and ICMPv6 the type stands in `port`.
+        pub protocol: u8,
+        /// Destination port; bits behind `prefix_len` are zero.
+        pub port: NetPort,
+    }
+}
+
+impl PolicyKey {
+    /// Bits of generation, peer and direction: a key of this length covers every protocol.
+    pub const ANY_PROTOCOL: u32 = 72;
+    /// [`Self::ANY_PROTOCOL`] and the protocol: a key of this length covers every port.
+    pub const ANY_PORT: u32 = 80;
+    /// All bits.
+    pub const ONE_PORT: u32 = 96;
+}
+
+layout! {
+    /// Value of `cilium_policy`.
+    pub struct PolicyEntry as "policy_entry" {
+        /// Names the origin of the rule to user space; comes back in events.
+        pub cookie: u32,
+        /// [`POLICY_ALLOW`] or [`POLICY_DENY`].
+        pub verdict: u8,
+    }
+}
