@@ -4,6 +4,7 @@
 CONTROL_PLANE=(etcd apiserver controller-manager scheduler)
 
 kube() {
+    netns_exists cp || die "cluster '$NAME' does not run; 'up' makes it"
     in_netns cp "$BIN/kubectl" --kubeconfig "$KUBECONFIG_FILE" "$@"
 }
 

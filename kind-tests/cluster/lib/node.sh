@@ -50,7 +50,6 @@ cgroupDriver: cgroupfs
 cgroupRoot: /
 failCgroupV1: false
 failSwapOn: false
-localStorageCapacityIsolation: false
 clusterDNS: [$DNS_ADDRESS]
 clusterDomain: cluster.local
 maxPods: 250
