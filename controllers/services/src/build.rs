@@ -1,16 +1,18 @@
 //! The part of a Service.
 
+use std::collections::BTreeMap;
+
 use cilium_api::parts::{Backend, Service, ServicePort};
 
 use crate::reduce::{Frontend, Port, Readiness, Slice};
 
 /// Puts a Service and the slices that name it together.
-pub(crate) fn build<'a>(frontend: &Frontend, slices: impl Iterator<Item = &'a Slice> + Clone) -> Service {
+pub(crate) fn build(frontend: &Frontend, slices: &BTreeMap<String, Slice>) -> Service {
     let ports = frontend.ports.iter().map(|port| ServicePort {
         name: port.name.clone(),
         protocol: port.protocol,
         port: port.port,
-        backends: backends(port, frontend.publish_not_ready, slices.clone()),
+        backends: backends(port, frontend.publish_not_ready, slices.values()),
     });
     Service { cluster_ips: frontend.cluster_ips.clone(), ports: ports.collect() }
 }

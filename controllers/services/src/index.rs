@@ -84,7 +84,7 @@ impl Services {
     /// The part of a Service; `None` if it is gone, headless, an ExternalName or another proxy's.
     pub fn part(&self, service: &ServiceName) -> Option<parts::Service> {
         let entry = self.entries.get(service)?;
-        Some(build(entry.frontend.as_ref()?, entry.slices.values()))
+        Some(build(entry.frontend.as_ref()?, &entry.slices))
     }
 
     /// Addresses of all backends that take connections, whatever the port, also if there is no Service of that name.
