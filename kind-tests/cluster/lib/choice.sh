@@ -23,18 +23,13 @@ need_kind() {
 
 # The kubeconfig of the chosen cluster, with it as the current context.
 choose_kubeconfig() {
-    local file
+    local name=${CLUSTER//[^a-zA-Z0-9.-]/_} text
     case $CLUSTER in
-    box) "$HERE/box" kubeconfig && return ;;
-    kind) file=$CACHE/kubeconfig-kind-$NAME ;;
-    *) file=$CACHE/kubeconfig-context-${CLUSTER#context:} && file=${file//\//_} ;;
-    esac
+    box) echo "$KUBECONFIG_FILE" && return ;;
+    kind) name+=-$NAME && text=$(kind get kubeconfig --name "$NAME") ;;
+    *) text=$(kubectl config view --raw --minify --flatten --context "${CLUSTER#context:}") ;;
+    esac || die "CLUSTER=$CLUSTER: no kubeconfig for it"
     mkdir -p "$CACHE"
-    if [[ $CLUSTER == kind ]]; then
-        kind get kubeconfig --name "$NAME" >"$file.new"
-    else
-        kubectl config view --raw --minify --flatten --context "${CLUSTER#context:}" >"$file.new"
-    fi || die "CLUSTER=$CLUSTER: no kubeconfig for it"
-    chmod 600 "$file.new" && mv "$file.new" "$file"
-    echo "$file"
+    (umask 077 && echo "$text" >"$CACHE/kubeconfig-$name")
+    echo "$CACHE/kubeconfig-$name"
 }

@@ -64,7 +64,7 @@ outside_up() {
     plug ext $EXT_HOST
     ip -n "$NAME-ext" addr replace 203.0.113.10/32 dev lo
     ip -n "$NAME-ext" addr replace 2001:db8::10/128 dev lo
-    running ext || daemon ext ext "$BIN/agnhost" netexec --http-port 80 --udp-port 8081
+    running ext || daemon ext ext "$BIN/agnhost" netexec --http-port 8080 --udp-port 8081
 }
 
 network_down() {
