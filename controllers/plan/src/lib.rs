@@ -9,5 +9,5 @@ mod planner;
 
 pub use config::Config;
 pub use object::{Kind, Object, ObjectKey, UnreadablePolicy};
-pub use output::{Action, Event, NodeDesired, Outcome, Output, Precondition, Write};
+pub use output::{Action, Event, NodeDesired, Outcome, Output, Precondition, Report, Write};
 pub use planner::Planner;

@@ -7,7 +7,7 @@ use cilium_api::{CiliumEndpoint, CiliumIdentity, CiliumNode};
 
 use crate::object::ObjectKey;
 
-/// Result of one [`crate::Planner::plan`].
+/// What nodes wait for: result of one [`crate::Planner::plan`].
 ///
 /// # Guarantees
 /// At most one write of an object is out at any time: until [`crate::Planner::written`] has told how it went, the same
@@ -20,16 +20,25 @@ pub struct Output {
     pub slices: Vec<Write<CiliumNodeStateSlice>>,
     /// Identities. They may be used before they are written: this planner alone gives numbers.
     pub identities: Vec<Write<CiliumIdentity>>,
+    /// Events for users, each given once.
+    pub events: Vec<Event>,
+    /// [`crate::Planner::report`] has something to say.
+    pub report_due: bool,
+    /// When to plan again though nothing has changed, in seconds since the epoch.
+    pub wake: Option<i64>,
+}
+
+/// What people and other programs look at: result of one [`crate::Planner::report`].
+///
+/// Always up to date when asked for, so a caller that asks rarely writes rarely. Same guarantees as [`Output`].
+#[derive(Debug, Default)]
+pub struct Report {
     /// Endpoints.
     pub endpoints: Vec<Write<CiliumEndpoint>>,
     /// Public views of nodes.
     pub nodes: Vec<Write<CiliumNode>>,
     /// Status of policies of both kinds; always [`Action::Update`] of the status subresource.
     pub policies: Vec<Write<PolicyStatus>>,
-    /// Events for users, each given once.
-    pub events: Vec<Event>,
-    /// When to plan again though nothing has changed, in seconds since the epoch.
-    pub wake: Option<i64>,
 }
 
 /// One write of one object.

@@ -2,7 +2,7 @@
 
 use crate::config::Config;
 use crate::object::{Object, ObjectKey};
-use crate::output::{Outcome, Output};
+use crate::output::{Outcome, Output, Report};
 
 /// Objects in, writes out.
 #[derive(Debug)]
@@ -41,5 +41,12 @@ impl Planner {
     pub fn plan(&mut self, now: i64) -> Output {
         let _ = now;
         Output::default()
+    }
+
+    /// What people look at, as of the last plan: call it a little after [`Output::report_due`], so that several changes make
+    /// one write.
+    pub fn report(&mut self, now: i64) -> Report {
+        let _ = now;
+        Report::default()
     }
 }
