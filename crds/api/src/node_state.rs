@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Nothing is asked for by users: the object only carries status.
+#[expect(clippy::duplicated_attributes, reason = "columns of the same type are no mistake")]
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "cilium.io",
