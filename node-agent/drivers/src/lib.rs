@@ -5,12 +5,22 @@
 //!
 //! | module | what |
 //! |---|---|
+//! | [`datapath`] | loads programs, pins and attaches them |
+//! | [`maps`] | the pinned maps as typed tables |
+//! | [`events`] | drops and verdicts as they happen |
 //! | [`netlink`] | devices, addresses, routes, neighbours |
 //! | [`netns`] | network namespaces |
 //! | [`sysctl`] | kernel parameters |
+//! | [`probe`] | what the kernel can do |
+//! | [`testrun`], [`testing`] | running programs on packets; throwaway namespaces for tests |
 
+pub mod datapath;
+pub mod events;
+pub mod maps;
 pub mod netlink;
 pub mod netns;
+pub mod probe;
 mod sys;
 pub mod sysctl;
-pub mod datapath;
+pub mod testing;
+pub mod testrun;

@@ -72,7 +72,9 @@ pub fn prepare_node(ipv6: bool) -> Result<Vec<Error>, Error> {
 /// # Errors
 /// When a parameter cannot be set.
 pub fn prepare_device(device: &str, ipv6: bool) -> Result<(), Error> {
-    for (name, value) in [("forwarding", "1"), ("rp_filter", "0"), ("accept_local", "1"), ("send_redirects", "0")] {
+    for (name, value) in
+        [("forwarding", "1"), ("rp_filter", "0"), ("accept_local", "1"), ("send_redirects", "0")]
+    {
         set(&format!("net.ipv4.conf.{device}.{name}"), value)?;
     }
     if ipv6 {

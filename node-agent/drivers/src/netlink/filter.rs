@@ -1,6 +1,6 @@
 //! Programs on devices without tcx (kernels before 6.6): a filter on the clsact qdisc.
 
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd};
 
 use netlink_packet_route::{
     RouteNetlinkMessage,
@@ -25,7 +25,7 @@ impl Netlink {
         device: u32,
         direction: Direction,
         name: &str,
-        program: BorrowedFd<'_>,
+        program: impl AsFd,
     ) -> Result<(), Error> {
         let failed = |source| Error::SetFilter { device, source };
         match self.socket.execute(vec![Request::new(clsact(device), CREATE | EXCLUSIVE)]) {
@@ -33,7 +33,7 @@ impl Netlink {
             _ => {}
         }
         let options = vec![
-            TcOption::Bpf(TcFilterBpfOption::ProgFd(program.as_raw_fd().unsigned_abs())),
+            TcOption::Bpf(TcFilterBpfOption::ProgFd(program.as_fd().as_raw_fd().unsigned_abs())),
             TcOption::Bpf(TcFilterBpfOption::ProgName(name.to_owned())),
             TcOption::Bpf(TcFilterBpfOption::Flags(TcBpfFlags::DirectAction)),
         ];

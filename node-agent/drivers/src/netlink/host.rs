@@ -3,7 +3,9 @@ use netlink_packet_route::{
     link::{InfoData, InfoKind, InfoVeth, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage},
 };
 
-use super::{CREATE, EXCLUSIVE, Error, HOST_DEVICE, Kind, Link, NET_DEVICE, Netlink, Request, VXLAN_DEVICE, link};
+use super::{
+    CREATE, EXCLUSIVE, Error, HOST_DEVICE, Kind, Link, NET_DEVICE, Netlink, Request, VXLAN_DEVICE, link,
+};
 
 impl Netlink {
     /// Makes sure of the pair [`HOST_DEVICE`] and [`NET_DEVICE`]: a veth pair, up, without ARP, without link-local addresses.
@@ -39,7 +41,8 @@ impl Netlink {
         let wanted = Kind::Vxlan { port, external: true };
         if self.link(VXLAN_DEVICE)?.is_none_or(|device| device.kind != wanted) {
             self.delete_link(VXLAN_DEVICE)?;
-            let data = vec![InfoVxlan::CollectMetadata(true), InfoVxlan::Port(port), InfoVxlan::Learning(false)];
+            let data =
+                vec![InfoVxlan::CollectMetadata(true), InfoVxlan::Port(port), InfoVxlan::Learning(false)];
             self.create_device(VXLAN_DEVICE, InfoKind::Vxlan, InfoData::Vxlan(data))?;
         }
         self.set_link(VXLAN_DEVICE, settings(VXLAN_DEVICE, mtu))?;

@@ -4,8 +4,8 @@ use netlink_packet_core::Nla;
 use netlink_packet_route::{
     RouteNetlinkMessage,
     link::{
-        AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoVxlan, LinkAttribute, LinkExtentMask,
-        LinkFlags, LinkInfo, LinkMessage,
+        AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoVxlan, LinkAttribute,
+        LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
     },
 };
 
@@ -154,6 +154,16 @@ impl Netlink {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Sets a device up.
+    ///
+    /// # Errors
+    /// [`Error::SetLink`].
+    pub fn set_up(&mut self, name: &str) -> Result<(), Error> {
+        let mut message = by_name(name);
+        bring_up(&mut message);
+        self.set_link(name, message)
     }
 
     pub(super) fn set_link(&mut self, name: &str, message: LinkMessage) -> Result<(), Error> {

@@ -26,6 +26,7 @@ use std::{io, net::IpAddr};
 use ipnet::IpNet;
 use thiserror::Error;
 
+pub(crate) use self::socket::{CREATE, EXCLUSIVE, REPLACE, Request, Socket};
 pub use self::{
     link::{Kind, Link, Mac},
     neighbour::{Neighbour, NeighbourTable},
@@ -33,7 +34,6 @@ pub use self::{
     route::{Route, RouteTable},
     socket::Fault,
 };
-pub(crate) use self::socket::{CREATE, EXCLUSIVE, REPLACE, Request, Socket};
 use crate::{netns, netns::Netns, sysctl};
 
 /// Protocol number of all routes that are ours (`rtm_protocol`).
@@ -69,7 +69,9 @@ pub enum Error {
     #[error("there is no network device {name}")]
     NoLink { name: String },
     /// None of the devices is the node's.
-    #[error("no default route, and none of the devices has one of the node's addresses {addresses:?}; set one of them")]
+    #[error(
+        "no default route, and none of the devices has one of the node's addresses {addresses:?}; set one of them"
+    )]
     NoNodeDevice { addresses: Vec<IpAddr> },
     /// The veth pair of a pod could not be made.
     #[error("cannot create the link {host} to {pod} in {netns}")]

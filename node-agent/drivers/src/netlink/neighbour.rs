@@ -43,7 +43,8 @@ impl Table<Neighbour, Mac> for NeighbourTable {
     }
 
     fn set(&mut self, neighbour: &Neighbour, mac: &Mac) -> Result<(), Error> {
-        let request = Request::new(RouteNetlinkMessage::NewNeighbour(message(*neighbour, *mac)), CREATE | REPLACE);
+        let request =
+            Request::new(RouteNetlinkMessage::NewNeighbour(message(*neighbour, *mac)), CREATE | REPLACE);
         match self.netlink.socket.execute(vec![request]) {
             Ok(_) => Ok(()),
             Err(source) => {

@@ -9,8 +9,8 @@ use rustix::fd::AsRawFd;
 use sha2::{Digest, Sha256};
 
 use super::{
-    CREATE, EXCLUSIVE, Error, Fault, Link, Mac, Neighbour, Netlink, POD_PREFIX, Request, Route, address, link,
-    neighbour, route,
+    CREATE, EXCLUSIVE, Error, Fault, Link, Mac, Neighbour, Netlink, POD_PREFIX, Request, Route, address,
+    link, neighbour, route,
 };
 use crate::{netns::Netns, sysctl};
 

@@ -5,7 +5,8 @@ use ipnet::IpNet;
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     route::{
-        RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteMetric, RouteProtocol, RouteScope, RouteType,
+        RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteMetric, RouteProtocol, RouteScope,
+        RouteType,
     },
 };
 
@@ -111,7 +112,9 @@ impl Table<IpNet, Route> for RouteTable {
         message.header.scope = RouteScope::NoWhere;
         let request = Request::new(RouteNetlinkMessage::DelRoute(message), 0);
         match self.netlink.socket.execute(vec![request]) {
-            Err(source) if source.errno() != Some(libc::ESRCH) => Err(Error::DeleteRoute { destination, source }),
+            Err(source) if source.errno() != Some(libc::ESRCH) => {
+                Err(Error::DeleteRoute { destination, source })
+            }
             _ => {
                 self.ours.remove(&destination);
                 Ok(())

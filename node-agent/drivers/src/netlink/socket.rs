@@ -186,7 +186,9 @@ impl Socket {
         loop {
             match rustix::net::recv(&self.fd, &mut self.buffer[..], RecvFlags::TRUNC) {
                 Ok((_, length)) if length > BUFFER => {
-                    return Err(Fault::Malformed(format!("{length} bytes in one datagram, at most {BUFFER} expected")));
+                    return Err(Fault::Malformed(format!(
+                        "{length} bytes in one datagram, at most {BUFFER} expected"
+                    )));
                 }
                 Ok((_, length)) => return Ok(length),
                 Err(rustix::io::Errno::INTR) => {}
@@ -296,5 +298,10 @@ impl<'a> Iterator for Frames<'a> {
 fn split_frame(bytes: &[u8]) -> Option<Frame<'_>> {
     let length = read_u32(bytes, 0)? as usize;
     let whole = bytes.get(..length).filter(|whole| whole.len() >= HEADER)?;
-    Some(Frame { kind: read_u16(bytes, 4)?, flags: read_u16(bytes, 6)?, sequence: read_u32(bytes, 8)?, whole })
+    Some(Frame {
+        kind: read_u16(bytes, 4)?,
+        flags: read_u16(bytes, 6)?,
+        sequence: read_u32(bytes, 8)?,
+        whole,
+    })
 }

@@ -6,7 +6,6 @@
 
 use std::{
     ffi::CString,
-    fs::File,
     io,
     os::{
         fd::{AsFd, AsRawFd, FromRawFd, OwnedFd},
@@ -15,15 +14,17 @@ use std::{
     path::Path,
 };
 
+const MAP_CREATE: i32 = 0;
 const MAP_LOOKUP_ELEM: i32 = 1;
 const MAP_UPDATE_ELEM: i32 = 2;
 const MAP_DELETE_ELEM: i32 = 3;
 const MAP_GET_NEXT_KEY: i32 = 4;
+const PROG_LOAD: i32 = 5;
 const OBJ_PIN: i32 = 6;
 const OBJ_GET: i32 = 7;
 const PROG_TEST_RUN: i32 = 10;
-const PROG_GET_NEXT_ID: i32 = 11;
 const OBJ_GET_INFO_BY_FD: i32 = 15;
+const PROG_QUERY: i32 = 16;
 const MAP_LOOKUP_BATCH: i32 = 24;
 const LINK_CREATE: i32 = 28;
 const LINK_UPDATE: i32 = 29;
@@ -32,7 +33,8 @@ const LINK_UPDATE: i32 = 29;
 fn call<A>(command: i32, attributes: &mut A) -> io::Result<i64> {
     // SAFETY: `attributes` is a `repr(C)` prefix of `union bpf_attr` whose size is passed along, so that the kernel reads and
     // writes inside it; pointers in it point to memory that its maker keeps alive and large enough during the call.
-    let result = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attributes), size_of::<A>()) };
+    let result =
+        unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attributes), size_of::<A>()) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
@@ -173,15 +175,19 @@ fn c_path(path: &Path) -> io::Result<CString> {
 /// Pins a map, program or link in a BPF file system.
 pub(crate) fn pin(object: impl AsFd, path: &Path) -> io::Result<()> {
     let path = c_path(path)?;
-    let mut attributes =
-        ObjectAttributes { path: pointer(path.as_bytes_with_nul()), fd: raw(object), ..ObjectAttributes::default() };
+    let mut attributes = ObjectAttributes {
+        path: pointer(path.as_bytes_with_nul()),
+        fd: raw(object),
+        ..ObjectAttributes::default()
+    };
     call(OBJ_PIN, &mut attributes).map(drop)
 }
 
 /// Opens what is pinned; `None` when there is no such file.
 pub(crate) fn open_pin(path: &Path) -> io::Result<Option<OwnedFd>> {
     let path = c_path(path)?;
-    let mut attributes = ObjectAttributes { path: pointer(path.as_bytes_with_nul()), ..ObjectAttributes::default() };
+    let mut attributes =
+        ObjectAttributes { path: pointer(path.as_bytes_with_nul()), ..ObjectAttributes::default() };
     match call_fd(OBJ_GET, &mut attributes) {
         Ok(fd) => Ok(Some(fd)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -216,7 +222,6 @@ pub(crate) struct MapInfo {
     pub(crate) value_size: u32,
     pub(crate) max_entries: u32,
     pub(crate) flags: u32,
-    name: [u8; 16],
 }
 
 /// What the kernel knows of a map.
@@ -237,7 +242,7 @@ pub(crate) fn program_id(program: impl AsFd) -> io::Result<u32> {
     info::<ProgramInfo>(program).map(|info| info.id)
 }
 
-/// The beginning of `struct bpf_link_info`, with the members of a tcx link, or of a cgroup link.
+/// The beginning of `struct bpf_link_info`.
 #[repr(C)]
 #[derive(Default, Debug, Clone, Copy)]
 pub(crate) struct LinkInfo {
@@ -245,17 +250,27 @@ pub(crate) struct LinkInfo {
     id: u32,
     pub(crate) program: u32,
     padding: u32,
-    /// tcx: interface index, 0 once the device is gone. cgroup: low half of the cgroup's number, 0 once it is gone.
-    pub(crate) target: u32,
-    /// tcx: attach type. cgroup: high half of the number.
-    target_high: u32,
+    /// tcx: interface index and attach type; cgroup: the cgroup's number.
+    target: [u8; 8],
     attach_type: u32,
 }
 
 impl LinkInfo {
-    /// The number of a cgroup link's cgroup.
+    /// The index of a tcx link's device; 0 once the device is gone or the link was detached.
+    pub(crate) fn device(&self) -> u32 {
+        let [a, b, c, d, ..] = self.target;
+        u32::from_ne_bytes([a, b, c, d])
+    }
+
+    /// The number of a cgroup link's cgroup; 0 once the cgroup is gone or the link was detached.
     pub(crate) fn cgroup(&self) -> u64 {
-        u64::from(self.target_high) << 32 | u64::from(self.target)
+        u64::from_ne_bytes(self.target)
+    }
+
+    /// What the link is attached to: the device's index or the cgroup's number.
+    pub(crate) fn target(&self) -> u64 {
+        const TCX: u32 = 11;
+        if self.kind == TCX { self.device().into() } else { self.cgroup() }
     }
 }
 
@@ -267,6 +282,14 @@ pub(crate) fn link_info(link: impl AsFd) -> io::Result<LinkInfo> {
 /// Attach types of programs on devices (`enum bpf_attach_type`).
 pub(crate) const TCX_INGRESS: u32 = 46;
 pub(crate) const TCX_EGRESS: u32 = 47;
+
+/// Types of maps (`enum bpf_map_type`).
+pub(crate) const MAP_HASH: u32 = 1;
+pub(crate) const MAP_ARRAY: u32 = 2;
+pub(crate) const MAP_PERCPU_ARRAY: u32 = 6;
+pub(crate) const MAP_LRU_HASH: u32 = 9;
+pub(crate) const MAP_LPM_TRIE: u32 = 11;
+pub(crate) const MAP_RINGBUF: u32 = 27;
 
 #[repr(C)]
 #[derive(Default)]
@@ -299,7 +322,8 @@ struct UpdateAttributes {
 
 /// Replaces the program of a link in one step.
 pub(crate) fn update_link(link: impl AsFd, program: impl AsFd) -> io::Result<()> {
-    let mut attributes = UpdateAttributes { link: raw(link), program: raw(program), ..UpdateAttributes::default() };
+    let mut attributes =
+        UpdateAttributes { link: raw(link), program: raw(program), ..UpdateAttributes::default() };
     call(LINK_UPDATE, &mut attributes).map(drop)
 }
 
@@ -368,18 +392,79 @@ fn size(bytes: &[u8]) -> u32 {
 
 #[repr(C)]
 #[derive(Default)]
-struct NextId {
-    start: u32,
-    next: u32,
+struct QueryAttributes {
+    target: u32,
+    attach_type: u32,
+    query_flags: u32,
+    attach_flags: u32,
+    programs: u64,
+    count: u32,
+    padding: u32,
+    program_flags: u64,
+    links: u64,
+    link_flags: u64,
+    revision: u64,
+}
+
+/// Asks how many programs a device has at an attach type; fails where the kernel does not know the type.
+pub(crate) fn query_device(device: u32, attach_type: u32) -> io::Result<u32> {
+    let mut attributes = QueryAttributes { target: device, attach_type, ..QueryAttributes::default() };
+    call(PROG_QUERY, &mut attributes)?;
+    Ok(attributes.count)
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct CreateAttributes {
+    kind: u32,
+    key_size: u32,
+    value_size: u32,
+    max_entries: u32,
     flags: u32,
 }
 
-/// Whether this process may ask for BPF objects at all.
-pub(crate) fn may_list_programs() -> io::Result<()> {
-    found(call(PROG_GET_NEXT_ID, &mut NextId::default())).map(drop)
+/// Makes a map without a name.
+pub(crate) fn create_map(info: &MapInfo) -> io::Result<OwnedFd> {
+    let mut attributes = CreateAttributes {
+        kind: info.kind,
+        key_size: info.key_size,
+        value_size: info.value_size,
+        max_entries: info.max_entries,
+        flags: info.flags,
+    };
+    call_fd(MAP_CREATE, &mut attributes)
 }
 
-/// The descriptor of a directory as a link target.
-pub(crate) fn directory_target(directory: &File) -> u32 {
-    raw(directory)
+#[repr(C)]
+#[derive(Default)]
+struct LoadAttributes {
+    kind: u32,
+    instruction_count: u32,
+    instructions: u64,
+    license: u64,
+    log_level: u32,
+    log_size: u32,
+    log: u64,
+    kernel_version: u32,
+    flags: u32,
+    name: [u8; 16],
+    interface: u32,
+    expected_attach_type: u32,
+}
+
+/// Loads a program from raw instructions (8 bytes each).
+pub(crate) fn load_program(
+    kind: u32,
+    expected_attach_type: u32,
+    instructions: &[u64],
+) -> io::Result<OwnedFd> {
+    let mut attributes = LoadAttributes {
+        kind,
+        instruction_count: u32::try_from(instructions.len()).map_err(io::Error::other)?,
+        instructions: pointer(instructions),
+        license: pointer(c"Dual BSD/GPL".to_bytes_with_nul()),
+        expected_attach_type,
+        ..LoadAttributes::default()
+    };
+    call_fd(PROG_LOAD, &mut attributes)
 }

@@ -8,6 +8,15 @@ use std::{
     os::fd::{AsFd, AsRawFd},
 };
 
+use aya::maps::{MapData, RingBuf};
+use tokio::io::{Interest, unix::AsyncFd};
+
+/// Registers a ring buffer with the tokio runtime. The caller never exchanges the ring inside for another one.
+pub(crate) fn watch_ring(ring: RingBuf<MapData>) -> io::Result<AsyncFd<RingBuf<MapData>>> {
+    // SAFETY: the ring owns its map, whose descriptor it gives out unchanged and closes only when it is dropped.
+    Ok(unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) }?)
+}
+
 /// Moves the calling thread into a new network namespace.
 pub(crate) fn unshare_network() -> io::Result<()> {
     let flags = rustix::thread::UnshareFlags::NEWNET;

@@ -1,0 +1,122 @@
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use aya::{
+    Ebpf, EbpfLoader,
+    programs::{CgroupSockAddr, ProgramError, SchedClassifier},
+};
+use cilium_bpf::{CONFIG_GLOBAL, DEVICE_PROGRAMS, OBJECT, PINNED_MAPS, SOCKET_PROGRAMS};
+
+use super::{AttachMode, Datapath, Error, LoadOptions, Program, ReplacedMap, attach};
+use crate::{maps, probe, sys::bpf};
+
+impl Datapath {
+    /// Makes or reuses the pinned maps and loads all programs; attaches none.
+    ///
+    /// # Errors
+    /// Every variant of [`Error`] that does not speak of attaching. Compatible pinned maps are as before then.
+    pub fn load(options: &LoadOptions) -> Result<Self, Error> {
+        let pins = options.bpffs.join(maps::DIRECTORY);
+        make_directories(&options.bpffs, &pins)?;
+        let replaced = drop_incompatible(&pins, &options.map_sizes)?;
+        let mut object = load_object(options, &pins)?;
+        let programs = load_programs(&mut object)?;
+        let mode = options
+            .mode
+            .unwrap_or_else(|| if probe::has_tcx() { AttachMode::Tcx } else { AttachMode::Filter });
+        Ok(Self { programs, replaced, bpffs: options.bpffs.clone(), mode })
+    }
+}
+
+fn make_directories(bpffs: &Path, pins: &Path) -> Result<(), Error> {
+    for directory in [pins, &bpffs.join(attach::DIRECTORY)] {
+        fs::create_dir_all(directory)
+            .map_err(|source| Error::CreateDirectory { path: directory.to_owned(), source })?;
+    }
+    let is_bpffs = rustix::fs::statfs(bpffs).is_ok_and(|found| found.f_type == BPF_FS_MAGIC);
+    if is_bpffs { Ok(()) } else { Err(Error::NoBpffs { path: bpffs.to_owned() }) }
+}
+
+/// From the kernel's `uapi/linux/magic.h`.
+const BPF_FS_MAGIC: rustix::fs::FsWord = 0xcafe_4a11;
+
+/// Removes the pins of maps that the programs could not use or that would have the wrong size.
+fn drop_incompatible(pins: &Path, sizes: &BTreeMap<String, u32>) -> Result<Vec<ReplacedMap>, Error> {
+    let object = aya_obj::Object::parse(OBJECT).map_err(Error::ParseObject)?;
+    let mut replaced = Vec::new();
+    for name in PINNED_MAPS {
+        let wanted = object.maps.get(name).ok_or(Error::MissingMap { map: name })?;
+        let path = pins.join(name);
+        let failed = |source| Error::ReadPin { path: path.clone(), source };
+        let Some(pinned) = bpf::open_pin(&path).map_err(failed)? else { continue };
+        let found = bpf::map_info(&pinned).map_err(failed)?;
+        if let Some(reason) = difference(&found, wanted, sizes.get(name).copied()) {
+            fs::remove_file(&path).map_err(|source| Error::RemovePin { path, source })?;
+            replaced.push(ReplacedMap { name: name.to_owned(), reason });
+        }
+    }
+    Ok(replaced)
+}
+
+/// What keeps a pinned map from being used.
+fn difference(found: &bpf::MapInfo, wanted: &aya_obj::Map, size: Option<u32>) -> Option<String> {
+    let is_ring = wanted.map_type() == bpf::MAP_RINGBUF;
+    let value_size = if is_ring { 0 } else { wanted.value_size() };
+    let compared = [
+        ("type", found.kind, wanted.map_type()),
+        ("key size", found.key_size, wanted.key_size()),
+        ("value size", found.value_size, value_size),
+        ("entries", found.max_entries, size.unwrap_or_else(|| wanted.max_entries())),
+        ("flags", found.flags, wanted.map_flags()),
+    ];
+    let differing = compared.iter().find(|(_, found, wanted)| found != wanted);
+    differing.map(|(what, found, wanted)| format!("{what} {found}, needed {wanted}"))
+}
+
+fn load_object(options: &LoadOptions, pins: &Path) -> Result<Ebpf, Error> {
+    let config = options.config.to_bytes();
+    let paths: Vec<(&str, PathBuf)> = PINNED_MAPS.iter().map(|name| (*name, pins.join(name))).collect();
+    let mut loader = EbpfLoader::new();
+    // The programs need no types of the running kernel.
+    loader.btf(None).override_global(CONFIG_GLOBAL, &config, true);
+    for (name, path) in &paths {
+        loader.map_pin_path(name, path.as_path());
+    }
+    for (name, size) in &options.map_sizes {
+        loader.map_max_entries(name, *size);
+    }
+    loader.load(OBJECT).map_err(|error| Error::LoadObject(Box::new(error)))
+}
+
+fn load_programs(object: &mut Ebpf) -> Result<BTreeMap<&'static str, Program>, Error> {
+    let mut programs = BTreeMap::new();
+    for name in DEVICE_PROGRAMS {
+        let program = object.program_mut(name).ok_or(Error::MissingProgram { program: name })?;
+        let program: &mut SchedClassifier =
+            program.try_into().map_err(|_: ProgramError| Error::MissingProgram { program: name })?;
+        let loaded = program.load().and_then(|()| program.fd());
+        let fd = loaded.map_err(|source| Error::LoadProgram { program: name, source: Box::new(source) })?;
+        programs.insert(name, keep(name, fd)?);
+    }
+    for name in SOCKET_PROGRAMS {
+        let program = object.program_mut(name).ok_or(Error::MissingProgram { program: name })?;
+        let program: &mut CgroupSockAddr =
+            program.try_into().map_err(|_: ProgramError| Error::MissingProgram { program: name })?;
+        let loaded = program.load().and_then(|()| program.fd());
+        let fd = loaded.map_err(|source| Error::LoadProgram { program: name, source: Box::new(source) })?;
+        programs.insert(name, keep(name, fd)?);
+    }
+    Ok(programs)
+}
+
+/// Our own descriptor, so that the parsed object, which is large, can go.
+fn keep(name: &'static str, fd: &aya::programs::ProgramFd) -> Result<Program, Error> {
+    use std::os::fd::AsFd;
+    let failed = |source| Error::KeepProgram { program: name, source };
+    let fd = fd.as_fd().try_clone_to_owned().map_err(failed)?;
+    let id = bpf::program_id(&fd).map_err(failed)?;
+    Ok(Program { fd, id })
+}

@@ -1,0 +1,161 @@
+//! The pinned maps of the datapath as typed tables. Layouts and meanings: [`cilium_bpf::layout`] and
+//! `docs/design/datapath.md`.
+
+mod map;
+mod record;
+
+use std::{
+    collections::BTreeMap,
+    io,
+    path::{Path, PathBuf},
+};
+
+use cilium_bpf::layout::{
+    Addr, BackendEntry, BackendKey, CtEntry, CtKey, Endpoint, FragmentKey, FragmentPorts, IpcacheEntry,
+    IpcacheKey, Metric, NatEntry, NatKey, PolicyEntry, PolicyKey, ServiceEntry, ServiceKey, Slot,
+    SockRevnatEntry, SockRevnatKey,
+};
+use cilium_delta::Table;
+use thiserror::Error;
+
+pub use self::{map::Map, record::Record};
+
+/// Why a map could not be used.
+#[derive(Debug, Error)]
+#[expect(missing_docs, reason = "fields are the object named in the message, and the source")]
+pub enum Error {
+    /// There is no such map, or it is not accessible.
+    #[error("cannot open map {path}")]
+    Open { path: PathBuf, source: io::Error },
+    /// The pinned map has another layout.
+    #[error(
+        "map {map} has keys and values of {found:?} bytes, expected are {expected:?}; it is from another version"
+    )]
+    Layout { map: String, expected: (usize, usize), found: (usize, usize) },
+    /// Reading failed.
+    #[error("cannot read map {map}")]
+    Read { map: String, source: io::Error },
+    /// An entry could not be written.
+    #[error("cannot write {key} to map {map}")]
+    Set { map: String, key: String, source: io::Error },
+    /// There is no room.
+    #[error("map {map} is full: {key} does not fit, the limit is {limit} entries")]
+    Full { map: String, key: String, limit: u32 },
+    /// An entry could not be removed.
+    #[error("cannot delete {key} from map {map}")]
+    Delete { map: String, key: String, source: io::Error },
+}
+
+/// All maps of a node, opened from their pins.
+#[expect(missing_docs, reason = "each field is the map of the same name, prefixed with cilium_")]
+pub struct Maps {
+    pub endpoints: Map<Addr, Endpoint>,
+    pub ipcache: Map<IpcacheKey, IpcacheEntry>,
+    pub slots: Map<u32, Slot>,
+    pub policy: Map<PolicyKey, PolicyEntry>,
+    pub services: Map<ServiceKey, ServiceEntry>,
+    pub backends: Map<BackendKey, BackendEntry>,
+    pub ct: Map<CtKey, CtEntry>,
+    pub snat: Map<NatKey, NatEntry>,
+    pub fragments: Map<FragmentKey, FragmentPorts>,
+    pub sock_revnat: Map<SockRevnatKey, SockRevnatEntry>,
+    /// Element 0: which events programs send (`EVENT_MASK_*`).
+    pub event_mask: Map<u32, u32>,
+    pub metrics: Map<u32, Metric>,
+}
+
+impl Maps {
+    /// Opens the maps below `bpffs` (`/sys/fs/bpf/cilium`), where a [`Datapath`](crate::datapath::Datapath) pinned them.
+    ///
+    /// # Errors
+    /// [`Error::Open`], [`Error::Layout`].
+    pub fn open(bpffs: &Path) -> Result<Self, Error> {
+        let pins = bpffs.join(DIRECTORY);
+        Ok(Self {
+            endpoints: Map::open(&pins.join("cilium_endpoints"))?,
+            ipcache: Map::open(&pins.join("cilium_ipcache"))?,
+            slots: Map::open(&pins.join("cilium_slots"))?,
+            policy: Map::open(&pins.join("cilium_policy"))?,
+            services: Map::open(&pins.join("cilium_services"))?,
+            backends: Map::open(&pins.join("cilium_backends"))?,
+            ct: Map::open(&pins.join("cilium_ct"))?,
+            snat: Map::open(&pins.join("cilium_snat"))?,
+            fragments: Map::open(&pins.join("cilium_fragments"))?,
+            sock_revnat: Map::open(&pins.join("cilium_sock_revnat"))?,
+            event_mask: Map::open(&pins.join("cilium_event_mask"))?,
+            metrics: Map::open(&pins.join("cilium_metrics"))?,
+        })
+    }
+}
+
+/// Where maps are pinned below the agent's directory.
+pub(crate) const DIRECTORY: &str = "maps";
+
+impl Map<u32, Metric> {
+    /// The counters that are not zero, added up over all CPUs, by index ([`cilium_bpf::layout::metric_index`]).
+    ///
+    /// # Errors
+    /// [`Error::Read`].
+    pub fn totals(&self) -> Result<BTreeMap<u32, Metric>, Error> {
+        let mut totals = BTreeMap::new();
+        self.each(|key, values| {
+            let total = values.chunks(Metric::SIZE).map(Metric::read).fold(Metric::default(), add);
+            if total != Metric::default() {
+                totals.insert(u32::read(key), total);
+            }
+        })?;
+        Ok(totals)
+    }
+}
+
+fn add(one: Metric, other: Metric) -> Metric {
+    Metric { packets: one.packets.wrapping_add(other.packets), bytes: one.bytes.wrapping_add(other.bytes) }
+}
+
+impl Map<PolicyKey, PolicyEntry> {
+    /// The entries of one generation.
+    ///
+    /// # Errors
+    /// [`Error::Read`].
+    pub fn generation(&self, generation: u32) -> Result<Vec<(PolicyKey, PolicyEntry)>, Error> {
+        let mut entries = Vec::new();
+        self.each(|key, value| {
+            let key = PolicyKey::read(key);
+            if key.generation == generation {
+                entries.push((key, PolicyEntry::read(value)));
+            }
+        })?;
+        Ok(entries)
+    }
+
+    /// Removes all entries of the generations that `keep` refuses. Returns how many entries went.
+    ///
+    /// # Errors
+    /// [`Error::Read`], [`Error::Delete`].
+    pub fn retain_generations(&mut self, keep: impl Fn(u32) -> bool) -> Result<usize, Error> {
+        let mut obsolete = Vec::new();
+        self.each(|key, _| {
+            let key = PolicyKey::read(key);
+            if !keep(key.generation) {
+                obsolete.push(key);
+            }
+        })?;
+        for key in &obsolete {
+            self.delete(key)?;
+        }
+        Ok(obsolete.len())
+    }
+
+    /// Checks by reading back that the trie has exactly these values; returns the first key with another one.
+    ///
+    /// # Errors
+    /// [`Error::Read`].
+    pub fn first_difference(&self, entries: &[(PolicyKey, PolicyEntry)]) -> Result<Option<PolicyKey>, Error> {
+        for (key, entry) in entries {
+            if self.get(key)?.as_ref() != Some(entry) {
+                return Ok(Some(*key));
+            }
+        }
+        Ok(None)
+    }
+}

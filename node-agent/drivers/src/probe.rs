@@ -1,0 +1,142 @@
+//! What the running kernel can do, found out by trying, and what that means for the product.
+
+use std::{fs, io, path::Path};
+
+use crate::{
+    netlink::Netlink,
+    netns::Netns,
+    sys::bpf::{self, MapInfo},
+};
+
+/// One thing that the kernel has or has not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Feature {
+    /// Short name.
+    pub name: &'static str,
+    /// Whether it is there.
+    pub available: bool,
+    /// Whether the agent cannot work without it.
+    pub required: bool,
+    /// Version, reason, or what is used in its place.
+    pub detail: String,
+}
+
+/// Helpers (`enum bpf_func_id`), program types and attach types of the kernel's `uapi/linux/bpf.h`.
+const HELPER_REDIRECT_NEIGH: u32 = 152;
+const HELPER_REDIRECT_PEER: u32 = 155;
+const HELPER_SET_RETVAL: u32 = 187;
+const SCHED_CLS: u32 = 3;
+const CGROUP_SOCK_ADDR: u32 = 18;
+const INET4_CONNECT: u32 = 10;
+const INET4_GETPEERNAME: u32 = 29;
+
+const CGROUP2_SUPER_MAGIC: rustix::fs::FsWord = 0x6367_7270;
+
+/// Loopback is number 1 in every namespace.
+const LOOPBACK: u32 = 1;
+
+/// Looks at everything that matters. Takes some milliseconds; leaves nothing behind.
+pub fn probe(cgroup: &Path) -> Vec<Feature> {
+    vec![
+        kernel_version(),
+        feature("btf", true, fs::metadata("/sys/kernel/btf/vmlinux").map(drop), "/sys/kernel/btf/vmlinux"),
+        feature("hash maps", true, map(bpf::MAP_HASH, 4, 4, 1, 0), ""),
+        feature("LRU maps", true, map(bpf::MAP_LRU_HASH, 4, 4, 8, 0), ""),
+        feature("LPM maps", true, map(bpf::MAP_LPM_TRIE, 8, 4, 1, NO_PREALLOC), ""),
+        feature("ring buffer", true, map(bpf::MAP_RINGBUF, 0, 0, page_size(), 0), ""),
+        feature("tcx", false, bpf::query_device(LOOPBACK, bpf::TCX_INGRESS).map(drop), "else clsact filters"),
+        feature(
+            "redirect_peer",
+            true,
+            helper(SCHED_CLS, 0, HELPER_REDIRECT_PEER),
+            "into pods without a queue",
+        ),
+        feature("redirect_neigh", true, helper(SCHED_CLS, 0, HELPER_REDIRECT_NEIGH), "out of the node"),
+        feature("socket hooks", true, helper(CGROUP_SOCK_ADDR, INET4_CONNECT, 0), "connect"),
+        feature("socket names", true, helper(CGROUP_SOCK_ADDR, INET4_GETPEERNAME, 0), "getpeername"),
+        feature("set_retval", false, set_retval(), "else EPERM for services without backends"),
+        cgroup2(cgroup),
+        feature("vxlan", false, vxlan(), "for tunnel mode"),
+    ]
+}
+
+/// Whether programs can be put on devices as links.
+pub fn has_tcx() -> bool {
+    bpf::query_device(LOOPBACK, bpf::TCX_INGRESS).is_ok()
+}
+
+/// Whether socket programs can choose the error of a refused connect (`CONFIG_SET_RETVAL`).
+pub fn has_set_retval() -> bool {
+    set_retval().is_ok()
+}
+
+const NO_PREALLOC: u32 = 1;
+
+fn feature(name: &'static str, required: bool, result: io::Result<()>, detail: &str) -> Feature {
+    let available = result.is_ok();
+    let detail = match result {
+        Ok(()) => detail.to_owned(),
+        Err(error) if detail.is_empty() => error.to_string(),
+        Err(error) => format!("{error}; {detail}"),
+    };
+    Feature { name, available, required, detail }
+}
+
+fn kernel_version() -> Feature {
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let mut numbers = release.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
+    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    let available = version >= (5, 15);
+    Feature {
+        name: "kernel",
+        available,
+        required: true,
+        detail: format!("{release}, 5.15 or later is needed"),
+    }
+}
+
+fn map(kind: u32, key_size: u32, value_size: u32, max_entries: u32, flags: u32) -> io::Result<()> {
+    bpf::create_map(&MapInfo { kind, key_size, value_size, max_entries, flags, ..MapInfo::default() })
+        .map(drop)
+}
+
+fn page_size() -> u32 {
+    rustix::param::page_size() as u32
+}
+
+/// Loads a program that calls one helper with zeros as arguments (0: none), and returns 1.
+fn helper(kind: u32, attach_type: u32, helper: u32) -> io::Result<()> {
+    let mut program = vec![mov(2, 0), mov(3, 0), mov(4, 0), mov(1, 0)];
+    if helper != 0 {
+        program.push(0x85 | u64::from(helper) << 32);
+    }
+    program.extend([mov(0, 1), 0x95]);
+    bpf::load_program(kind, attach_type, &program).map(drop)
+}
+
+fn set_retval() -> io::Result<()> {
+    helper(CGROUP_SOCK_ADDR, INET4_CONNECT, HELPER_SET_RETVAL)
+}
+
+/// The instruction that sets a register.
+fn mov(register: u64, value: u32) -> u64 {
+    0xb7 | register << 8 | u64::from(value) << 32
+}
+
+fn cgroup2(path: &Path) -> Feature {
+    let found = rustix::fs::statfs(path);
+    let available = found.as_ref().is_ok_and(|found| found.f_type == CGROUP2_SUPER_MAGIC);
+    let detail = match found {
+        Ok(_) if available => path.display().to_string(),
+        Ok(_) => format!("{} is not a cgroup2 file system", path.display()),
+        Err(errno) => format!("{}: {errno}", path.display()),
+    };
+    Feature { name: "cgroup v2", available, required: true, detail }
+}
+
+/// Makes a tunnel device in a namespace that goes with it.
+fn vxlan() -> io::Result<()> {
+    let namespace = Netns::create().map_err(io::Error::other)?;
+    let mut netlink = Netlink::open_in(&namespace).map_err(io::Error::other)?;
+    netlink.ensure_vxlan(8472, 1450).map(drop).map_err(io::Error::other)
+}
