@@ -18,10 +18,11 @@ cg_fill_cpuset() { # DIR
     return 0
 }
 
-# On v2 a group hands its controllers to its children only when told so.
+# On v2 a group hands its controllers to its children only when told so. The root keeps what it was
+# told: by the time of `down`, others may count on it.
 cg_delegate() { # DIR
     local controller
-    [[ -s $1/cgroup.controllers ]] || return 0
+    [[ $CG2 == /sys/fs/cgroup ]] || return 0
     for controller in $(<"$1/cgroup.controllers"); do
         echo "+$controller" >"$1/cgroup.subtree_control" 2>/dev/null || true # some refuse delegation
     done

@@ -63,6 +63,8 @@ eventRecordQPS: 0
 kubeAPIQPS: 100
 kubeAPIBurst: 200
 volumePluginDir: /var/lib/kubelet/volume-plugins
+nodeStatusUpdateFrequency: 2s
+nodeStatusReportFrequency: 5m
 registerWithTaints: [{key: node.cilium.io/agent-not-ready, effect: NoExecute}]
 T
 }
@@ -81,7 +83,7 @@ node_up() {
 node_boot() {
     local launcher
     cg_kill "$1"
-    (cg_exec "$1" unshare --cgroup "$HERE/lib/node-boot" "$1" "$STATE/$1" "$PKI" "$BIN/pause" "$CG_ROOT" 9>&-) &
+    (cg_exec "$1" unshare --cgroup "$HERE/lib/node-boot" "$1" "$STATE/$1" "$BIN/pause" "$CG_ROOT" 9>&-) &
     launcher=$!
     wait_until 30 "namespaces of $1 (their log: $(log_file "$1/init"))" booted_or_ended "$1" $launcher
     booted "$1" || die "node $1 did not start: $(tail -1 "$(log_file "$1/init")")"

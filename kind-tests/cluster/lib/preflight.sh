@@ -16,8 +16,10 @@ can() {
 }
 
 can_overlay() {
-    local dir=$STATE/preflight rc=0
-    mkdir -p "$dir"/{lower,upper,work,merged}
+    local dir rc=0
+    mkdir -p "$CACHE"
+    dir=$(mktemp -d "$CACHE/overlay.XXXX")
+    mkdir "$dir"/{lower,upper,work,merged}
     unshare --mount mount -t overlay -o "lowerdir=$dir/lower,upperdir=$dir/upper,workdir=$dir/work" overlay "$dir/merged" || rc=1
     rm -rf "$dir"
     return $rc
@@ -25,7 +27,6 @@ can_overlay() {
 
 preflight() {
     MISSING=()
-    ((EUID == 0)) || die "root is needed: it makes namespaces, mounts and eBPF programs"
     need_tools
     case $STATE/ in /etc/* | /opt/* | /usr/* | /var/lib/* | /var/log/* | /run/*)
         die "CILIUM_CACHE=$CACHE cannot be below /etc, /opt, /usr, /var/lib, /var/log or /run: nodes have their own there" ;;
@@ -35,7 +36,7 @@ preflight() {
     can "bridge devices (CONFIG_BRIDGE)" unshare --net ip link add br0 type bridge
     can "veth devices (CONFIG_VETH)" unshare --net ip link add veth0 type veth peer name veth1
     can "VXLAN devices (CONFIG_VXLAN)" unshare --net ip link add vxlan0 type vxlan external dstport 8472
-    can "overlayfs in $STATE (CONFIG_OVERLAY_FS, a real disk)" can_overlay
+    can "overlayfs in $CACHE (CONFIG_OVERLAY_FS, a real disk)" can_overlay
     can "the bpf system call (CONFIG_BPF_SYSCALL)" bpftool prog list
     can "the bpf file system" unshare --mount mount -t bpf bpf /mnt
     can "a mounted cgroup2 hierarchy below /sys/fs/cgroup" test -n "$CG2"
