@@ -6,13 +6,31 @@ use crate::label::Source;
 use crate::pod;
 use crate::selector::{Requirement, Selector};
 
-/// Peers of a rule.
+/// Peers of a rule. `S` is a selector, or what an index puts in its place.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Peers {
+pub enum Peers<S = Selector> {
     /// Every peer, inside and outside the cluster.
     Any,
     /// Identities that one of the selectors matches; none at all when there is no selector.
-    Selected(Vec<Selector>),
+    Selected(Vec<S>),
+}
+
+impl<S> Peers<S> {
+    /// The selectors; none for [`Peers::Any`].
+    pub fn selectors(&self) -> &[S] {
+        match self {
+            Self::Any => &[],
+            Self::Selected(selectors) => selectors,
+        }
+    }
+
+    /// The same with every selector replaced.
+    pub fn map<T>(self, replace: impl FnMut(S) -> T) -> Peers<T> {
+        match self {
+            Self::Any => Peers::Any,
+            Self::Selected(selectors) => Peers::Selected(selectors.into_iter().map(replace).collect()),
+        }
+    }
 }
 
 /// Reserved labels whose holders are part of the cluster, beside endpoints with the cluster's label.

@@ -1,1 +1,27 @@
-//! To be filled.
+//! Policies: from objects to what each identity may receive and send, and the verdict on a flow.
+//!
+//! | step | where | in → out |
+//! |---|---|---|
+//! | reduce | [`reduce`] | a policy object → [`PolicyRules`], or [`Invalid`] with the path of the field |
+//! | index | [`PolicyIndex`] | rules and identities, one change at a time → which identities are affected |
+//! | compile | [`PolicyIndex::compile`] | an identity → [`cilium_api::parts::Policy`] |
+//! | judge | [`verdict()`] | compiled policies and a flow → allowed or not, and why |
+//!
+//! `docs/design/policy.md` says how they fit. Pure: no client, no clock; same inputs in any order give the same bytes.
+
+mod compile;
+mod index;
+mod invalid;
+mod key;
+mod labels;
+pub mod reduce;
+mod rules;
+mod selectors;
+pub mod verdict;
+
+pub use compile::{Host, entries_of};
+pub use index::{Config, Mode, PolicyIndex};
+pub use invalid::{Invalid, InvalidKind};
+pub use key::PolicyKey;
+pub use rules::{Grant, PolicyRules, Ports, Rule, Section};
+pub use verdict::{Flow, Judgement, Side, Verdict, verdict};

@@ -1,0 +1,177 @@
+//! The index of policies and identities.
+
+use std::collections::{BTreeSet, HashMap};
+
+use cilium_core::reserved::{self, Families, is_endpoint};
+use cilium_core::{Label, Labels};
+
+use crate::key::PolicyKey;
+use crate::rules::{PolicyRules, Rule};
+use crate::selectors::{RuleId, SelectorId, Selectors, Use};
+
+/// When policies are enforced.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// In each direction in which a policy selects the endpoint.
+    #[default]
+    Default,
+    /// In both directions of every endpoint.
+    Always,
+    /// Not at all.
+    Never,
+}
+
+/// Settings of the cluster that policies depend on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Config {
+    /// Address families; decides which identities the world has.
+    pub families: Families,
+    /// When policies are enforced.
+    pub mode: Mode,
+}
+
+/// A number above all identities: the host as it is on a node that runs an API server.
+///
+/// [`reserved::HOST`] has other labels there than elsewhere, so it is matched as two identities.
+pub(crate) const API_SERVER_HOST: u32 = u32::MAX;
+
+/// Policies and identities, of which any may change at any time.
+///
+/// # Guarantees
+/// - The state depends on the present policies and identities only, not on their history.
+/// - A change costs what it touches: a policy its selectors and the identities that they match, an identity its labels and
+///   the selectors that ask for them.
+/// - [`PolicyIndex::take_affected`] names at least every identity whose compiled policy differs from the last time.
+#[derive(Clone, Debug)]
+pub struct PolicyIndex {
+    pub(crate) mode: Mode,
+    pub(crate) selectors: Selectors,
+    pub(crate) policies: HashMap<PolicyKey, Vec<Rule<SelectorId>>>,
+    affected: BTreeSet<u32>,
+}
+
+impl PolicyIndex {
+    /// An index that knows the reserved identities and no policies.
+    pub fn new(config: Config) -> Self {
+        let mut selectors = Selectors::default();
+        for (number, labels) in reserved::all(config.families) {
+            selectors.set_identity(number, Some(labels));
+        }
+        selectors.set_identity(API_SERVER_HOST, Some(reserved::api_server_host_labels()));
+        Self { mode: config.mode, selectors, policies: HashMap::new(), affected: BTreeSet::new() }
+    }
+
+    /// Puts a policy in force in place of the one with its key, or takes it out of force.
+    ///
+    /// A version that [`crate::reduce`] refuses must not come here: without this call the last valid one stays.
+    pub fn set_policy(&mut self, key: &PolicyKey, rules: Option<PolicyRules>) {
+        let new: Option<Vec<_>> =
+            rules.map(|rules| rules.rules.into_iter().map(|rule| self.intern(rule)).collect());
+        if self.policies.get(key) == new.as_ref() {
+            return;
+        }
+        let old = self.policies.remove(key).unwrap_or_default();
+        self.link(key, &old, false);
+        if let Some(new) = new {
+            self.link(key, &new, true);
+            self.policies.insert(key.clone(), new);
+        }
+        for rule in &old {
+            self.selectors.drop_unused(rule.subject);
+            rule.peer_selectors().for_each(|id| self.selectors.drop_unused(*id));
+        }
+    }
+
+    /// Sets the labels of an identity, or forgets it. Reserved identities are known from the start.
+    pub fn set_identity(&mut self, number: u32, labels: Option<Labels>) {
+        if number == API_SERVER_HOST || self.selectors.labels(number) == labels.as_ref() {
+            return;
+        }
+        for id in self.selectors.set_identity(number, labels) {
+            let rules: Vec<RuleId> = self.selectors.rules_with_peer(id).cloned().collect();
+            rules.iter().for_each(|rule| self.affect_subjects(rule));
+        }
+        self.affect(number);
+    }
+
+    /// Changes when policies are enforced.
+    pub fn set_mode(&mut self, mode: Mode) {
+        if self.mode != mode {
+            self.mode = mode;
+            self.affected.extend(self.selectors.identities().filter(|number| is_endpoint(*number)));
+        }
+    }
+
+    /// Identities whose compiled policy may have changed since the last call: compile them again.
+    ///
+    /// Only numbers that endpoints can have. A forgotten identity is among them once.
+    pub fn take_affected(&mut self) -> BTreeSet<u32> {
+        std::mem::take(&mut self.affected)
+    }
+
+    /// Identities that a policy selects; empty for a policy that is not in force.
+    pub fn selected(&self, key: &PolicyKey) -> BTreeSet<u32> {
+        let rules = self.policies.get(key).into_iter().flatten();
+        rules
+            .flat_map(|rule| self.selectors.members(rule.subject))
+            .filter(|number| is_endpoint(*number))
+            .collect()
+    }
+
+    /// Policies that select an identity.
+    pub fn selecting(&self, number: u32) -> BTreeSet<PolicyKey> {
+        self.rules_about(number).into_iter().map(|(key, _)| key.clone()).collect()
+    }
+
+    /// Whether the policy is in force, in some version.
+    pub fn contains(&self, key: &PolicyKey) -> bool {
+        self.policies.contains_key(key)
+    }
+
+    /// Rules about an identity; none about what no endpoint can be.
+    pub(crate) fn rules_about(&self, number: u32) -> BTreeSet<&RuleId> {
+        if is_endpoint(number) { self.selectors.rules_about(number) } else { BTreeSet::new() }
+    }
+
+    /// Endpoints without labels yet are closed until they have some.
+    pub(crate) fn is_init(&self, number: u32) -> bool {
+        self.selectors.labels(number).is_some_and(|labels| labels.iter().any(is_init_label))
+    }
+
+    fn intern(&mut self, rule: Rule) -> Rule<SelectorId> {
+        rule.map(|selector| self.selectors.intern(selector))
+    }
+
+    fn link(&mut self, key: &PolicyKey, rules: &[Rule<SelectorId>], present: bool) {
+        for (index, rule) in rules.iter().enumerate() {
+            let id = (key.clone(), index);
+            self.selectors.set_use(rule.subject, Use::Subject, &id, present);
+            for peer in rule.peer_selectors() {
+                self.selectors.set_use(*peer, Use::Peer, &id, present);
+            }
+            self.affect_members(rule.subject);
+        }
+    }
+
+    fn affect_subjects(&mut self, (key, index): &RuleId) {
+        let rule = self.policies.get(key).and_then(|rules| rules.get(*index));
+        if let Some(subject) = rule.map(|rule| rule.subject) {
+            self.affect_members(subject);
+        }
+    }
+
+    fn affect_members(&mut self, subject: SelectorId) {
+        let endpoints = self.selectors.members(subject).filter(|number| is_endpoint(*number));
+        self.affected.extend(endpoints);
+    }
+
+    fn affect(&mut self, number: u32) {
+        if is_endpoint(number) {
+            self.affected.insert(number);
+        }
+    }
+}
+
+fn is_init_label(label: &Label) -> bool {
+    label.source == cilium_core::Source::RESERVED && &*label.key == "init"
+}

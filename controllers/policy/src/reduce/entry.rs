@@ -1,0 +1,236 @@
+//! One entry of `ingress` or `egress`: peers, ports, and what else was asked for.
+//!
+//! Absent and empty lists differ, and not in the same way for all lists:
+//! - no list of peers: any peer, on the ports given; without ports the entry grants nothing,
+//! - an empty list of endpoints, entities, nodes or prefixes: no peer,
+//! - an empty list of names, services or groups: as if it were absent.
+
+use cilium_api::egress::EgressRule;
+use cilium_api::icmp::IcmpRule;
+use cilium_api::ingress::IngressRule;
+use cilium_api::peer::Entity;
+use cilium_api::port::PortRule;
+use cilium_api::rule::{Authentication, AuthenticationMode};
+use cilium_api::selector::EndpointSelector;
+use cilium_core::{Peers, Selector, entity};
+
+use super::ports;
+use super::selectors::{PeerScope, peer};
+use crate::invalid::{Invalid, Path};
+use crate::rules::{Grant, Ports};
+
+/// An entry of either direction, with the lists of peers that it has.
+pub(super) struct Entry<'a> {
+    lists: Vec<List<'a>>,
+    /// Length of a list that must be empty, with its name.
+    requires: (&'static str, usize),
+    to_ports: &'a [PortRule],
+    icmps: &'a [IcmpRule],
+    authentication: Option<&'a Authentication>,
+}
+
+/// A list of peers that is present.
+struct List<'a> {
+    field: &'static str,
+    content: Content<'a>,
+}
+
+enum Content<'a> {
+    Endpoints(&'a [EndpointSelector]),
+    Entities(&'a [Entity]),
+    /// Not enforced by this version unless it is empty.
+    Unsupported {
+        /// What the list holds, as the subject of a sentence.
+        what: &'static str,
+        length: usize,
+        when_empty: WhenEmpty,
+    },
+}
+
+/// What an empty list means.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum WhenEmpty {
+    NoPeer,
+    Absent,
+}
+
+impl<'a> List<'a> {
+    fn endpoints(field: &'static str, list: &'a Option<Vec<EndpointSelector>>) -> Option<Self> {
+        list.as_deref().map(|list| Self { field, content: Content::Endpoints(list) })
+    }
+
+    fn entities(field: &'static str, list: &'a Option<Vec<Entity>>) -> Option<Self> {
+        list.as_deref().map(|list| Self { field, content: Content::Entities(list) })
+    }
+
+    fn unsupported<T>(
+        field: &'static str,
+        what: &'static str,
+        when_empty: WhenEmpty,
+        list: &Option<Vec<T>>,
+    ) -> Option<Self> {
+        let length = list.as_ref()?.len();
+        Some(Self { field, content: Content::Unsupported { what, length, when_empty } })
+    }
+
+    fn length(&self) -> usize {
+        match self.content {
+            Content::Endpoints(list) => list.len(),
+            Content::Entities(list) => list.len(),
+            Content::Unsupported { length, .. } => length,
+        }
+    }
+
+    /// Whether the list restricts peers; one that does not is as good as absent.
+    fn restricts(&self) -> bool {
+        !matches!(self.content, Content::Unsupported { length: 0, when_empty: WhenEmpty::Absent, .. })
+    }
+
+    fn peers(&self, scope: &PeerScope<'_>, path: &Path) -> Result<Vec<Peers>, Invalid> {
+        let path = path.field(self.field);
+        match self.content {
+            Content::Endpoints(list) => {
+                each(list, &path, |path, selector| Ok(Peers::Selected(vec![peer(scope, path, selector)?])))
+            }
+            Content::Entities(list) => each(list, &path, |path, entity| {
+                entity::peers(entity, scope.scope.cluster)
+                    .ok_or_else(|| path.malformed(format!("{:?} is not an entity", entity.as_str())))
+            }),
+            Content::Unsupported { length: 0, .. } => Ok(Vec::new()),
+            Content::Unsupported { what, .. } => Err(path.unsupported(what)),
+        }
+    }
+}
+
+impl<'a> From<&'a IngressRule> for Entry<'a> {
+    fn from(api: &'a IngressRule) -> Self {
+        use WhenEmpty::{Absent, NoPeer};
+        let peers = &api.peers;
+        let lists = [
+            List::endpoints("fromEndpoints", &peers.from_endpoints),
+            List::unsupported("fromCIDR", "a peer by address", NoPeer, &peers.from_cidr),
+            List::unsupported("fromCIDRSet", "a peer by address", NoPeer, &peers.from_cidr_set),
+            List::entities("fromEntities", &peers.from_entities),
+            List::unsupported("fromGroups", "a group of a cloud provider", Absent, &peers.from_groups),
+            List::unsupported("fromNodes", "a peer by node labels", NoPeer, &peers.from_nodes),
+        ];
+        Self {
+            lists: lists.into_iter().flatten().collect(),
+            requires: ("fromRequires", super::count(&peers.from_requires)),
+            to_ports: api.to_ports.as_deref().unwrap_or_default(),
+            icmps: api.icmps.as_deref().unwrap_or_default(),
+            authentication: api.authentication.as_ref(),
+        }
+    }
+}
+
+impl<'a> From<&'a EgressRule> for Entry<'a> {
+    fn from(api: &'a EgressRule) -> Self {
+        use WhenEmpty::{Absent, NoPeer};
+        let peers = &api.peers;
+        let lists = [
+            List::endpoints("toEndpoints", &peers.to_endpoints),
+            List::unsupported("toCIDR", "a peer by address", NoPeer, &peers.to_cidr),
+            List::unsupported("toCIDRSet", "a peer by address", NoPeer, &peers.to_cidr_set),
+            List::entities("toEntities", &peers.to_entities),
+            List::unsupported("toServices", "a peer by service", Absent, &peers.to_services),
+            List::unsupported("toFQDNs", "a peer by DNS name", Absent, &api.to_fqdns),
+            List::unsupported("toGroups", "a group of a cloud provider", Absent, &peers.to_groups),
+            List::unsupported("toNodes", "a peer by node labels", NoPeer, &peers.to_nodes),
+        ];
+        Self {
+            lists: lists.into_iter().flatten().collect(),
+            requires: ("toRequires", super::count(&peers.to_requires)),
+            to_ports: api.to_ports.as_deref().unwrap_or_default(),
+            icmps: api.icmps.as_deref().unwrap_or_default(),
+            authentication: api.authentication.as_ref(),
+        }
+    }
+}
+
+impl Entry<'_> {
+    /// What the entry allows; `None` when that is nothing.
+    pub(super) fn grant(&self, scope: &PeerScope<'_>, path: &Path) -> Result<Option<Grant>, Invalid> {
+        self.check_shape(path)?;
+        self.check_authentication(path)?;
+        let peers = self.peers(scope, path)?;
+        let ports = self.ports(path)?;
+        let nothing = ports.is_empty() || peers == Peers::Selected(Vec::new());
+        Ok((!nothing).then_some(Grant { peers, ports }))
+    }
+
+    fn check_shape(&self, path: &Path) -> Result<(), Invalid> {
+        let (requires, length) = self.requires;
+        if length > 0 {
+            return Err(path
+                .field(requires)
+                .malformed(format!("{requires} is no longer supported, remove it")));
+        }
+        let mut given = self.lists.iter().filter(|list| list.length() > 0);
+        if let (Some(one), Some(other)) = (given.next(), given.next()) {
+            return Err(path.malformed(format!(
+                "combining {} and {} is not supported yet; give each an entry of its own",
+                one.field, other.field
+            )));
+        }
+        if !self.icmps.is_empty() && !self.to_ports.is_empty() {
+            return Err(path.malformed("icmps and toPorts exclude each other; give each an entry of its own"));
+        }
+        Ok(())
+    }
+
+    fn check_authentication(&self, path: &Path) -> Result<(), Invalid> {
+        let path = path.field("authentication.mode");
+        match self.authentication.map(|authentication| &authentication.mode) {
+            None | Some(AuthenticationMode::Disabled) => Ok(()),
+            Some(AuthenticationMode::Required | AuthenticationMode::TestAlwaysFail) => {
+                Err(path.unsupported("authentication of peers"))
+            }
+            Some(AuthenticationMode::Other(mode)) => {
+                Err(path.malformed(format!("{mode:?} is not a mode of authentication")))
+            }
+        }
+    }
+
+    fn peers(&self, scope: &PeerScope<'_>, path: &Path) -> Result<Peers, Invalid> {
+        let mut restricted = false;
+        let mut selectors: Vec<Selector> = Vec::new();
+        let mut any = false;
+        for list in &self.lists {
+            restricted |= list.restricts();
+            for peers in list.peers(scope, path)? {
+                match peers {
+                    Peers::Any => any = true,
+                    Peers::Selected(more) => selectors.extend(more),
+                }
+            }
+        }
+        let any_on_ports = !restricted && !(self.to_ports.is_empty() && self.icmps.is_empty());
+        if any || any_on_ports {
+            return Ok(Peers::Any);
+        }
+        selectors.sort_unstable();
+        selectors.dedup();
+        Ok(Peers::Selected(selectors))
+    }
+
+    /// Neither ports nor ICMP messages given: all protocols.
+    fn ports(&self, path: &Path) -> Result<Vec<Ports>, Invalid> {
+        if self.to_ports.is_empty() && self.icmps.is_empty() {
+            return Ok(vec![Ports::ANY]);
+        }
+        let messages = self.icmps.iter().enumerate();
+        if let Some((index, _)) = messages.clone().find(|(_, rule)| super::count(&rule.fields) > 0) {
+            return Err(path.field("icmps").index(index).unsupported("a rule for ICMP messages"));
+        }
+        ports::reduce(&path.field("toPorts"), self.to_ports)
+    }
+}
+
+fn each<T>(
+    list: &[T],
+    path: &Path,
+    read: impl Fn(&Path, &T) -> Result<Peers, Invalid>,
+) -> Result<Vec<Peers>, Invalid> {
+    list.iter().enumerate().map(|(index, item)| read(&path.index(index), item)).collect()
+}

@@ -1,0 +1,114 @@
+//! `toPorts`.
+
+use cilium_api::l7::L7Rules;
+use cilium_api::port::{PortProtocol, PortRule, Protocol};
+
+use crate::invalid::{Invalid, Path};
+use crate::rules::{Ports, SCTP, TCP, UDP};
+
+/// Most ports in one item.
+const MAX_PORTS: usize = 40;
+/// Longest name of a port (RFC 6335 section 5.1).
+const MAX_NAME: usize = 15;
+
+/// All ports of all items, sorted and without duplicates. An item without ports stands for no port.
+pub(super) fn reduce(path: &Path, items: &[PortRule]) -> Result<Vec<Ports>, Invalid> {
+    let mut all = Vec::new();
+    for (index, item) in items.iter().enumerate() {
+        all.extend(item_ports(&path.index(index), item)?);
+    }
+    all.sort_unstable();
+    all.dedup();
+    Ok(all)
+}
+
+fn item_ports(path: &Path, item: &PortRule) -> Result<Vec<Ports>, Invalid> {
+    refuse_beyond_l4(path, item)?;
+    let ports = item.ports.as_deref().unwrap_or_default();
+    let path = path.field("ports");
+    if ports.len() > MAX_PORTS {
+        return Err(path.malformed(format!("{} ports are too many, {MAX_PORTS} are allowed", ports.len())));
+    }
+    let each = ports.iter().enumerate().map(|(index, port)| port_protocols(&path.index(index), port));
+    Ok(each.collect::<Result<Vec<_>, _>>()?.concat())
+}
+
+/// What is decided above ports. Leaving it out would allow more than the policy does.
+fn refuse_beyond_l4(path: &Path, item: &PortRule) -> Result<(), Invalid> {
+    let given = [
+        ("terminatingTLS", "the ending of TLS", item.terminating_tls.is_some()),
+        ("originatingTLS", "the beginning of TLS", item.originating_tls.is_some()),
+        ("serverNames", "a rule for TLS server names", item.server_names.is_some()),
+        ("listener", "a redirect to a listener", item.listener.is_some()),
+    ];
+    if let Some((field, what, _)) = given.into_iter().find(|(_, _, given)| *given) {
+        return Err(path.field(field).unsupported(what));
+    }
+    item.rules.as_ref().map_or(Ok(()), |rules| refuse_l7(&path.field("rules"), rules))
+}
+
+/// An empty `http` is no rule at all.
+fn refuse_l7(path: &Path, rules: &L7Rules) -> Result<(), Invalid> {
+    let given = [
+        ("http", "a rule for HTTP requests", rules.http.as_ref().is_some_and(|list| !list.is_empty())),
+        ("dns", "a rule for DNS questions", rules.dns.is_some()),
+        ("kafka", "a rule for Kafka requests", rules.kafka.is_some()),
+    ];
+    match given.into_iter().find(|(_, _, given)| *given) {
+        Some((field, what, _)) => Err(path.field(field).unsupported(what)),
+        None => Ok(()),
+    }
+}
+
+fn port_protocols(path: &Path, port: &PortProtocol) -> Result<Vec<Ports>, Invalid> {
+    let protocols = protocols(&path.field("protocol"), port.protocol.as_ref())?;
+    let (first, last) = range(path, port)?;
+    Ok(protocols.iter().map(|protocol| Ports { protocol: *protocol, first, last }).collect())
+}
+
+/// ANY is every protocol with ports; it is not ICMP, for example.
+fn protocols(path: &Path, protocol: Option<&Protocol>) -> Result<&'static [u8], Invalid> {
+    match protocol {
+        None | Some(Protocol::Any) => Ok(&[TCP, UDP, SCTP]),
+        Some(Protocol::Tcp) => Ok(&[TCP]),
+        Some(Protocol::Udp) => Ok(&[UDP]),
+        Some(Protocol::Sctp) => Ok(&[SCTP]),
+        Some(Protocol::Other(other)) => {
+            Err(path.malformed(format!("{other:?} is not a protocol with ports")))
+        }
+        Some(other) => Err(path.unsupported(format!("a rule for protocol {other}"))),
+    }
+}
+
+/// First and last port; zeros for any port.
+fn range(path: &Path, port: &PortProtocol) -> Result<(u16, u16), Invalid> {
+    let first = number(&path.field("port"), port.port.as_deref().unwrap_or_default())?;
+    let end = port.end_port.unwrap_or_default();
+    let end = u16::try_from(end).map_err(|_| {
+        path.field("endPort").malformed(format!("{end} is not a port, they go from 0 to 65535"))
+    })?;
+    // Port 0 is any port, an end that is not behind it is none.
+    Ok((first, if first == 0 { 0 } else { end.max(first) }))
+}
+
+fn number(path: &Path, text: &str) -> Result<u16, Invalid> {
+    if text.is_empty() {
+        return Err(path.malformed("port must be specified"));
+    }
+    if is_service_name(text) {
+        return Err(path.unsupported(format!("a port by name ({text:?})")));
+    }
+    // Written with a leading zero, a number could be read as octal: it is refused rather than guessed.
+    let plain = text.bytes().all(|b| b.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
+    let number = if plain { text.parse().ok() } else { None };
+    number.ok_or_else(|| {
+        path.malformed(format!("{text:?} is neither a port number from 0 to 65535 nor a port name"))
+    })
+}
+
+/// Syntax of service names (RFC 6335 section 5.1). Upper case is accepted, as names of ports are compared without case.
+fn is_service_name(text: &str) -> bool {
+    let characters = text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+    let hyphens = !text.starts_with('-') && !text.ends_with('-') && !text.contains("--");
+    text.len() <= MAX_NAME && characters && hyphens && text.bytes().any(|b| b.is_ascii_alphabetic())
+}

@@ -1,0 +1,88 @@
+//! Policies reduced to what decides: defaults are resolved, selectors are complete, nothing is left to look up.
+
+use cilium_core::{Peers, Selector};
+
+/// TCP (IANA, protocol numbers).
+pub(crate) const TCP: u8 = 6;
+/// UDP (IANA, protocol numbers).
+pub(crate) const UDP: u8 = 17;
+/// SCTP (IANA, protocol numbers).
+pub(crate) const SCTP: u8 = 132;
+
+/// A whole policy: `spec` and `specs`, each of which stands for itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PolicyRules {
+    /// The rules, in the order of the object.
+    pub rules: Vec<Rule>,
+}
+
+/// What endpoints may receive and send. `S` is a selector, or what an index puts in its place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule<S = Selector> {
+    /// Endpoints that the rule is about.
+    pub subject: S,
+    /// Traffic to them; `None`: the rule says nothing about it.
+    pub ingress: Option<Section<S>>,
+    /// Traffic from them; `None`: the rule says nothing about it.
+    pub egress: Option<Section<S>>,
+}
+
+/// One direction of a rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Section<S = Selector> {
+    /// Traffic that no rule allows is dropped.
+    pub default_deny: bool,
+    /// What is allowed, by any of the entries. May be empty.
+    pub allow: Vec<Grant<S>>,
+}
+
+/// Allowed traffic: every one of the peers on every one of the ports.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grant<S = Selector> {
+    /// Where the traffic comes from, or goes to.
+    pub peers: Peers<S>,
+    /// Destination ports. Not empty.
+    pub ports: Vec<Ports>,
+}
+
+/// A protocol and a range of destination ports, as in [`cilium_api::parts::Allow`]: zeros are wildcards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Ports {
+    /// IP protocol number; 0 is any protocol, and the ports are 0 as well.
+    pub protocol: u8,
+    /// First port; 0 is any port, and `last` is 0 as well.
+    pub first: u16,
+    /// Last port, inclusive.
+    pub last: u16,
+}
+
+impl Ports {
+    /// All protocols and ports.
+    pub const ANY: Self = Self { protocol: 0, first: 0, last: 0 };
+}
+
+impl<S> Rule<S> {
+    /// The same with every selector replaced.
+    pub(crate) fn map<T>(self, mut replace: impl FnMut(S) -> T) -> Rule<T> {
+        Rule {
+            subject: replace(self.subject),
+            ingress: self.ingress.map(|section| section.map(&mut replace)),
+            egress: self.egress.map(|section| section.map(&mut replace)),
+        }
+    }
+
+    /// Selectors of peers, in both directions.
+    pub(crate) fn peer_selectors(&self) -> impl Iterator<Item = &S> {
+        let sections = self.ingress.iter().chain(&self.egress);
+        sections.flat_map(|section| &section.allow).flat_map(|grant| grant.peers.selectors())
+    }
+}
+
+impl<S> Section<S> {
+    fn map<T>(self, mut replace: impl FnMut(S) -> T) -> Section<T> {
+        let allow = self.allow.into_iter();
+        let allow =
+            allow.map(|grant| Grant { peers: grant.peers.map(&mut replace), ports: grant.ports }).collect();
+        Section { default_deny: self.default_deny, allow }
+    }
+}

@@ -1,0 +1,117 @@
+//! The verdict on a flow, by compiled policies. The one place that says what compiled policies mean.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use cilium_api::parts::{Allow, Direction, Policy};
+use cilium_core::reserved;
+
+/// The first packet of a connection or exchange, after service translation. Replies are not judged.
+///
+/// Identities are those that the judging node sees: its own processes are [`reserved::HOST`]. A pod's traffic to
+/// its own address is not judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flow {
+    /// Identity of the sender.
+    pub source: u32,
+    /// Identity of the receiver.
+    pub destination: u32,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Destination port; 0 for protocols without ports.
+    pub destination_port: u16,
+}
+
+/// End of a flow that is enforced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Side {
+    /// At the sender.
+    Egress,
+    /// At the receiver.
+    Ingress,
+}
+
+/// What one side says about a flow.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Judgement<'a> {
+    /// No policy restricts this direction of the endpoint: allowed.
+    NotEnforced,
+    /// Processes of a node reach the pods on it, whatever policies say.
+    LocalHost,
+    /// Allowed by these policies, sorted.
+    Granted(Vec<&'a str>),
+    /// Some policy restricts this direction and none allows the flow: dropped.
+    DefaultDeny,
+}
+
+/// The verdict of both sides. The flow passes when both let it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict<'a> {
+    /// By the policy of the source.
+    pub egress: Judgement<'a>,
+    /// By the policy of the destination.
+    pub ingress: Judgement<'a>,
+}
+
+impl Verdict<'_> {
+    /// Whether the flow passes.
+    pub fn allowed(&self) -> bool {
+        self.denied_by().is_none()
+    }
+
+    /// The side that drops the flow; the sender's when both would, as the packet gets no further.
+    pub fn denied_by(&self) -> Option<Side> {
+        [(Side::Egress, &self.egress), (Side::Ingress, &self.ingress)]
+            .into_iter()
+            .find_map(|(side, judgement)| (*judgement == Judgement::DefaultDeny).then_some(side))
+    }
+
+    /// The policies that allow the flow at either side, sorted.
+    pub fn origins(&self) -> BTreeSet<&str> {
+        [&self.egress, &self.ingress].into_iter().flat_map(Judgement::origins).copied().collect()
+    }
+}
+
+impl<'a> Judgement<'a> {
+    fn origins(&self) -> &[&'a str] {
+        match self {
+            Self::Granted(origins) => origins,
+            Self::NotEnforced | Self::LocalHost | Self::DefaultDeny => &[],
+        }
+    }
+}
+
+/// Judges a flow: egress of its source and ingress of its destination.
+///
+/// `policies` are the compiled policies by identity. An identity without one is not restricted.
+pub fn verdict<'a>(policies: &'a BTreeMap<u32, Policy>, flow: &Flow) -> Verdict<'a> {
+    let egress = match policies.get(&flow.source) {
+        Some(policy) => judge(policy, &policy.egress, flow.destination, flow),
+        None => Judgement::NotEnforced,
+    };
+    let ingress = match policies.get(&flow.destination) {
+        Some(policy) if policy.ingress.enforced && flow.source == reserved::HOST => Judgement::LocalHost,
+        Some(policy) => judge(policy, &policy.ingress, flow.source, flow),
+        None => Judgement::NotEnforced,
+    };
+    Verdict { egress, ingress }
+}
+
+fn judge<'a>(policy: &'a Policy, direction: &'a Direction, peer: u32, flow: &Flow) -> Judgement<'a> {
+    if !direction.enforced {
+        return Judgement::NotEnforced;
+    }
+    let mut hits = direction.allow.iter().filter(|allow| covers(allow, peer, flow)).peekable();
+    if hits.peek().is_none() {
+        return Judgement::DefaultDeny;
+    }
+    let indexes: BTreeSet<u16> = hits.flat_map(|allow| allow.origins.iter().copied()).collect();
+    let origins = indexes.into_iter().filter_map(|index| policy.origins.get(usize::from(index)));
+    Judgement::Granted(origins.map(String::as_str).collect())
+}
+
+fn covers(allow: &Allow, peer: u32, flow: &Flow) -> bool {
+    let peer = allow.peer == reserved::ANY || allow.peer == peer;
+    let protocol = allow.protocol == 0 || allow.protocol == flow.protocol;
+    let any_port = (allow.first, allow.last) == (0, 0);
+    peer && protocol && (any_port || (allow.first..=allow.last).contains(&flow.destination_port))
+}
