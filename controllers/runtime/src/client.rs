@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use axum::http::Request;
+use axum::http::header::{HeaderValue, USER_AGENT};
 use futures::future::join_all;
 use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -39,12 +40,13 @@ pub enum Error {
     Credentials(#[source] kube::Error),
 }
 
-/// A client for `config`: no delay of small segments, dead peers are noticed, and nothing is retried behind the back
-/// of the caller.
+/// A client for `config` that calls itself `agent`: no delay of small segments, dead peers are noticed, and nothing is
+/// retried behind the back of the caller.
 ///
 /// # Errors
 /// Certificates or credentials in `config` are unusable. The server need not be there.
-pub fn connect(config: &Config) -> Result<Client, Error> {
+pub fn connect(mut config: Config, agent: &'static str) -> Result<Client, Error> {
+    config.headers.push((USER_AGENT, HeaderValue::from_static(agent)));
     let tls = config.rustls_https_connector_with_connector(tcp_connector()).map_err(Error::Tls)?;
     let http = legacy::Client::builder(TokioExecutor::new())
         .pool_idle_timeout(2 * WARM_INTERVAL)
@@ -56,7 +58,7 @@ pub fn connect(config: &Config) -> Result<Client, Error> {
         .layer(config.extra_headers_layer().map_err(Error::Credentials)?)
         .map_err(BoxError::from)
         .service(http);
-    Ok(Client::new(service, config.default_namespace.clone()))
+    Ok(Client::new(service, config.default_namespace))
 }
 
 fn tcp_connector() -> HttpConnector {

@@ -58,7 +58,7 @@ where
                 names.track(event)
             }
             Err(error) => {
-                pause_after(kind, &error, &metrics, &mut backoff).await;
+                tokio::time::sleep(pause_after(kind, &error, &metrics, &mut backoff)).await;
                 continue;
             }
         };
@@ -78,7 +78,12 @@ fn kind_of<K: kube::Resource<DynamicType = ()>>() -> &'static str {
     }
 }
 
-async fn pause_after(kind: &'static str, error: &watcher::Error, metrics: &Metrics, backoff: &mut Backoff) {
+fn pause_after(
+    kind: &'static str,
+    error: &watcher::Error,
+    metrics: &Metrics,
+    backoff: &mut Backoff,
+) -> Duration {
     metrics.watch_failures.get_or_create(&Kind { kind }).inc();
     let error = error as &dyn std::error::Error;
     // The end of a broken connection is daily business; only what stays is worth a line at the default level.
@@ -87,7 +92,7 @@ async fn pause_after(kind: &'static str, error: &watcher::Error, metrics: &Metri
     } else {
         tracing::debug!(kind, error, "the watch failed and is started again");
     }
-    tokio::time::sleep(backoff.fail()).await;
+    backoff.fail()
 }
 
 /// Names of the objects that were reported.

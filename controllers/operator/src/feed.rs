@@ -1,0 +1,176 @@
+//! What watches bring, in the planner's terms.
+
+use std::fmt::Debug;
+
+use cilium_api::node_slice::CiliumNodeStateSlice;
+use cilium_api::node_state::CiliumNodeState;
+use cilium_api::slim::{EndpointSlice, Namespace, Node, Pod, Service};
+use cilium_api::{
+    CiliumClusterwideNetworkPolicy, CiliumEndpoint, CiliumIdentity, CiliumNetworkPolicy, CiliumNode,
+};
+use cilium_plan::{Kind, Object, ObjectKey, UnreadablePolicy};
+use cilium_runtime::metrics::Metrics;
+use cilium_runtime::object::Key;
+use cilium_runtime::watch::{self, Event, Parsed, Unreadable};
+use kube::{Api, Client};
+use serde::de::DeserializeOwned;
+use tokio::sync::mpsc;
+
+use crate::kinds::Watched;
+
+/// Events that may wait for the planner before watches have to pause.
+const CAPACITY: usize = 1024;
+
+/// News for the planner.
+#[derive(Debug)]
+pub enum News {
+    /// An object is there, new or changed.
+    Applied(Object),
+    /// An object is there, and does not parse. What was known of it stays.
+    Unreadable(ObjectKey, String),
+    /// An object is gone.
+    Gone(ObjectKey),
+    /// All objects of a kind were listed, and these are not among them.
+    Listed(Kind, Vec<ObjectKey>),
+}
+
+/// Starts a watch for every kind. They end when the receiver is dropped.
+pub fn start(client: &Client, metrics: &Metrics) -> mpsc::Receiver<News> {
+    let (sender, receiver) = mpsc::channel(CAPACITY);
+    let feed = Feed { client, metrics, sender };
+    feed.watch::<Pod>();
+    feed.watch::<Namespace>();
+    feed.watch::<Node>();
+    feed.watch::<Service>();
+    feed.watch::<EndpointSlice>();
+    feed.watch_lenient::<CiliumNetworkPolicy>();
+    feed.watch_lenient::<CiliumClusterwideNetworkPolicy>();
+    feed.watch_lenient::<CiliumIdentity>();
+    feed.watch_lenient::<CiliumEndpoint>();
+    feed.watch_lenient::<CiliumNode>();
+    feed.watch_lenient::<CiliumNodeState>();
+    feed.watch_lenient::<CiliumNodeStateSlice>();
+    receiver
+}
+
+struct Feed<'a> {
+    client: &'a Client,
+    metrics: &'a Metrics,
+    sender: mpsc::Sender<News>,
+}
+
+impl Feed<'_> {
+    /// A kind of Kubernetes itself: the reduced type parses whatever the API server stores.
+    fn watch<K>(&self)
+    where
+        K: Watched + Clone + Debug + DeserializeOwned + Send + Into<Object> + 'static,
+    {
+        self.spawn::<K>(|event| news(K::KIND, event, |object| News::Applied(object.into())));
+    }
+
+    /// A custom kind: an object stored under another schema may not parse.
+    fn watch_lenient<K>(&self)
+    where
+        K: Watched + Clone + Debug + DeserializeOwned + Send + Into<Object> + 'static,
+    {
+        self.spawn::<Parsed<K>>(|event| news(K::KIND, event, |parsed| applied(K::KIND, parsed)));
+    }
+
+    fn spawn<K>(&self, wrap: fn(Event<K>) -> News)
+    where
+        K: kube::Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
+    {
+        let api = Api::all(self.client.clone());
+        tokio::spawn(watch::run(api, self.metrics.clone(), self.sender.clone(), wrap));
+    }
+}
+
+fn news<K>(kind: Kind, event: Event<K>, applied: impl FnOnce(K) -> News) -> News {
+    match event {
+        Event::Applied(object) => applied(object),
+        Event::Deleted(key) => News::Gone(to_key(kind, &key)),
+        Event::Relisted(gone) => News::Listed(kind, gone.iter().map(|key| to_key(kind, key)).collect()),
+    }
+}
+
+fn to_key(kind: Kind, key: &Key) -> ObjectKey {
+    ObjectKey::namespaced(kind, &key.namespace, &key.name)
+}
+
+/// A policy that does not parse is for the planner to tell its author; other kinds have no author to tell.
+fn applied<K: Into<Object>>(kind: Kind, parsed: Parsed<K>) -> News {
+    match parsed {
+        Parsed::Good(object) => News::Applied((*object).into()),
+        Parsed::Bad(bad) => {
+            let Unreadable { metadata, reason } = *bad;
+            let namespace = metadata.namespace.unwrap_or_default();
+            let key = ObjectKey::namespaced(kind, &namespace, &metadata.name.unwrap_or_default());
+            if !matches!(kind, Kind::NetworkPolicy | Kind::ClusterwideNetworkPolicy) {
+                return News::Unreadable(key, reason);
+            }
+            let generation = metadata.generation.unwrap_or_default();
+            let resource_version = metadata.resource_version;
+            News::Applied(UnreadablePolicy { key, generation, resource_version, reason }.into())
+        }
+    }
+}
+
+/// An object in the form in which the API server answered, for example after a conflict.
+///
+/// # Errors
+/// It does not parse as its kind.
+pub fn parse(kind: Kind, value: serde_json::Value) -> Result<News, serde_json::Error> {
+    fn strict<K: DeserializeOwned + Into<Object>>(
+        value: serde_json::Value,
+    ) -> Result<News, serde_json::Error> {
+        serde_json::from_value::<K>(value).map(|object| News::Applied(object.into()))
+    }
+    fn lenient<K: Watched + DeserializeOwned + Into<Object>>(
+        value: serde_json::Value,
+    ) -> Result<News, serde_json::Error> {
+        serde_json::from_value(value).map(|parsed: Parsed<K>| applied(K::KIND, parsed))
+    }
+    match kind {
+        Kind::Pod => strict::<Pod>(value),
+        Kind::Namespace => strict::<Namespace>(value),
+        Kind::Node => strict::<Node>(value),
+        Kind::Service => strict::<Service>(value),
+        Kind::EndpointSlice => strict::<EndpointSlice>(value),
+        Kind::NetworkPolicy => lenient::<CiliumNetworkPolicy>(value),
+        Kind::ClusterwideNetworkPolicy => lenient::<CiliumClusterwideNetworkPolicy>(value),
+        Kind::Identity => lenient::<CiliumIdentity>(value),
+        Kind::Endpoint => lenient::<CiliumEndpoint>(value),
+        Kind::CiliumNode => lenient::<CiliumNode>(value),
+        Kind::NodeState => lenient::<CiliumNodeState>(value),
+        Kind::Slice => lenient::<CiliumNodeStateSlice>(value),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_policy_that_does_not_parse_reaches_the_planner_with_its_generation() {
+        let value = json!({
+            "apiVersion": "cilium.io/v2", "kind": "CiliumNetworkPolicy",
+            "metadata": {"name": "bad", "namespace": "default", "generation": 2, "resourceVersion": "5"},
+            "spec": {"endpointSelector": {}, "ingress": "everything"},
+        });
+        let News::Applied(Object::UnreadablePolicy(bad)) = parse(Kind::NetworkPolicy, value).unwrap() else {
+            panic!("not reported as unreadable")
+        };
+        assert_eq!(bad.key, ObjectKey::namespaced(Kind::NetworkPolicy, "default", "bad"));
+        assert_eq!((bad.generation, bad.resource_version.as_deref()), (2, Some("5")));
+        assert!(bad.reason.contains("everything"), "{}", bad.reason);
+    }
+
+    #[test]
+    fn another_kind_that_does_not_parse_is_named() {
+        let value = json!({"metadata": {"name": "300"}, "security-labels": 1});
+        let News::Unreadable(key, _) = parse(Kind::Identity, value).unwrap() else { panic!("it parsed") };
+        assert_eq!(key, ObjectKey::cluster(Kind::Identity, "300"));
+    }
+}

@@ -1,0 +1,287 @@
+//! Flags, environment and the configuration directory.
+//!
+//! Every flag can also come from the environment variable `CILIUM_<FLAG>`, or from a file of the flag's name in
+//! `--config-dir` (a mounted ConfigMap). The command line wins over the environment, that over the directory. Files for
+//! other programs are passed over.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use clap::builder::BoolishValueParser;
+use clap::{ArgAction, Command, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+
+/// Plans the network of a Kubernetes cluster: reads pods, Services and policies, and writes what each node has to do.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "cilium-operator", version, args_override_self = true)]
+pub struct Options {
+    /// Directory with one file for each flag.
+    #[arg(long, value_name = "DIR")]
+    pub config_dir: Option<PathBuf>,
+
+    /// Name of the cluster, a label of every pod's identity.
+    #[arg(long, default_value = "default", value_name = "NAME", value_parser = parse_cluster_name)]
+    pub cluster_name: String,
+
+    /// Give pods IPv4 addresses.
+    #[arg(long, default_value = "true", num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        action = ArgAction::Set, value_parser = BoolishValueParser::new(), value_name = "BOOL")]
+    pub enable_ipv4: bool,
+
+    /// Give pods IPv6 addresses.
+    #[arg(long, default_value = "true", num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        action = ArgAction::Set, value_parser = BoolishValueParser::new(), value_name = "BOOL")]
+    pub enable_ipv6: bool,
+
+    /// When a pod is closed to what no policy allows: if a policy selects it, always, never.
+    #[arg(long, default_value = "default", value_name = "MODE")]
+    pub enable_policy: PolicyMode,
+
+    /// How long an identity that no pod has stays; 0 keeps it for ever.
+    #[arg(long, default_value = "15m", value_parser = parse_duration, value_name = "DURATION")]
+    pub identity_gc_interval: Duration,
+
+    /// Leave CustomResourceDefinitions alone, and wait until somebody else has installed them.
+    #[arg(long, default_value = "false", num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        action = ArgAction::Set, value_parser = BoolishValueParser::new(), value_name = "BOOL")]
+    pub skip_crd_creation: bool,
+
+    /// Key of the taint that keeps pods away from a node until its agent works.
+    #[arg(long, default_value = "node.cilium.io/agent-not-ready", value_name = "KEY")]
+    pub agent_not_ready_taint_key: String,
+
+    /// Remove that taint when the agent works.
+    #[arg(long, default_value = "true", num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        action = ArgAction::Set, value_parser = BoolishValueParser::new(), value_name = "BOOL")]
+    pub remove_cilium_node_taints: bool,
+
+    /// Set the node's condition NetworkUnavailable to False when the agent works.
+    #[arg(long, default_value = "true", num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        action = ArgAction::Set, value_parser = BoolishValueParser::new(), value_name = "BOOL")]
+    pub set_cilium_is_up_condition: bool,
+
+    /// Address of the health endpoint.
+    #[arg(long, default_value = "127.0.0.1:9234", value_name = "HOST:PORT")]
+    pub operator_api_serve_addr: String,
+
+    /// Address of the metrics endpoint, for example :9963. Off if empty.
+    #[arg(long, default_value = "", value_name = "HOST:PORT")]
+    pub operator_prometheus_serve_addr: String,
+
+    /// Most writes to the API server in a second; 0 for no limit, which is for the API server to set.
+    #[arg(long, alias = "k8s-client-qps", default_value = "0", value_name = "NUMBER")]
+    pub operator_k8s_client_qps: f64,
+
+    /// Kubeconfig; without it the service account of the pod is used, or what kubectl would use.
+    #[arg(long, value_name = "FILE")]
+    pub k8s_kubeconfig_path: Option<PathBuf>,
+
+    /// Namespace of the operator, where its Lease lies.
+    #[arg(long, default_value = "kube-system", value_name = "NAMESPACE")]
+    pub k8s_namespace: String,
+
+    /// How long a silent leader keeps the Lease.
+    #[arg(long, default_value = "15s", value_parser = parse_duration, value_name = "DURATION")]
+    pub leader_election_lease_duration: Duration,
+
+    /// How long a leader acts without renewing the Lease.
+    #[arg(long, default_value = "10s", value_parser = parse_duration, value_name = "DURATION")]
+    pub leader_election_renew_deadline: Duration,
+
+    /// Pause between attempts to get or renew the Lease.
+    #[arg(long, default_value = "2s", value_parser = parse_duration, value_name = "DURATION")]
+    pub leader_election_retry_period: Duration,
+
+    /// Log more.
+    #[arg(long, default_value = "false", num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        action = ArgAction::Set, value_parser = BoolishValueParser::new(), value_name = "BOOL")]
+    pub debug: bool,
+
+    /// What to do instead of running.
+    #[command(subcommand)]
+    pub action: Option<Action>,
+}
+
+/// What to do instead of running.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Action {
+    /// Print the rules of the ClusterRole that the operator needs, as YAML.
+    Rbac {
+        /// Print the rules of the Role in the operator's namespace.
+        #[arg(long)]
+        namespaced: bool,
+    },
+}
+
+/// Values of `--enable-policy`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum PolicyMode {
+    /// Pods that a policy selects are closed.
+    Default,
+    /// All pods are closed.
+    Always,
+    /// No pod is closed.
+    Never,
+}
+
+impl Options {
+    /// Reads everything that the process was given. Prints help, version or usage errors and exits where clap does.
+    ///
+    /// # Errors
+    /// A file of the configuration directory cannot be read, or has a value that does not fit.
+    pub fn load() -> anyhow::Result<Self> {
+        let given: Vec<OsString> = std::env::args_os().collect();
+        let first = Self::parse_from(given.iter());
+        let options = match &first.config_dir {
+            None => first,
+            Some(dir) => Self::with_dir(&given, dir, |name| std::env::var(name).ok())?,
+        };
+        options.check()?;
+        Ok(options)
+    }
+
+    fn with_dir(
+        given: &[OsString],
+        dir: &Path,
+        environment: impl Fn(&str) -> Option<String>,
+    ) -> anyhow::Result<Self> {
+        let command = Self::command();
+        let mut arguments: Vec<OsString> = given.iter().take(1).cloned().collect();
+        for flag in flags(&command) {
+            if let Some(value) = value_of(dir, &flag, &environment)? {
+                arguments.push(format!("--{flag}={value}").into());
+            }
+        }
+        let matches = command.clone().try_get_matches_from(&arguments);
+        matches
+            .with_context(|| format!("a value in {} or in the environment does not fit", dir.display()))?;
+        arguments.extend(given.iter().skip(1).cloned());
+        Ok(Self::from_arg_matches(&command.try_get_matches_from(arguments)?)?)
+    }
+
+    fn check(&self) -> anyhow::Result<()> {
+        if !self.enable_ipv4 && !self.enable_ipv6 {
+            bail!("enable-ipv4 and enable-ipv6 are both false: pods need addresses of one family at least");
+        }
+        let (lease, renew) = (self.leader_election_lease_duration, self.leader_election_renew_deadline);
+        if renew >= lease || self.leader_election_retry_period >= renew {
+            bail!(
+                "leader-election: the lease duration must be longer than the renew deadline, and that than the retry period"
+            );
+        }
+        Ok(())
+    }
+}
+
+/// Long names of the flags that a file may set.
+fn flags(command: &Command) -> Vec<String> {
+    let names = command.get_arguments().filter_map(|argument| argument.get_long().map(str::to_owned));
+    names.filter(|name| !["config-dir", "help", "version"].contains(&name.as_str())).collect()
+}
+
+fn value_of(
+    dir: &Path,
+    flag: &str,
+    environment: &impl Fn(&str) -> Option<String>,
+) -> anyhow::Result<Option<String>> {
+    let variable = format!("CILIUM_{}", flag.to_uppercase().replace('-', "_"));
+    if let Some(value) = environment(&variable) {
+        return Ok(Some(value));
+    }
+    let file = dir.join(flag);
+    match std::fs::read_to_string(&file) {
+        Ok(text) => Ok(Some(text.trim().to_owned())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("cannot read {}", file.display())),
+    }
+}
+
+/// Durations as Go writes them, for example `15m0s`; a bare `0` is zero.
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    if text == "0" {
+        return Ok(Duration::ZERO);
+    }
+    let parsed = text.parse::<jiff::SignedDuration>().map_err(|error| error.to_string())?;
+    Duration::try_from(parsed).map_err(|_| format!("{text} is negative"))
+}
+
+fn parse_cluster_name(text: &str) -> Result<String, String> {
+    let middle = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    let edge = |c: Option<char>| c.is_some_and(|c| middle(c) && c != '-');
+    let fits = text.len() <= 32
+        && text.chars().all(middle)
+        && edge(text.chars().next())
+        && edge(text.chars().last());
+    if fits {
+        Ok(text.to_owned())
+    } else {
+        Err("1 to 32 lower-case letters, digits and dashes, no dash at either end".to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(files: &[(&str, &str)], variables: &[(&str, &str)], line: &[&str]) -> anyhow::Result<Options> {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            std::fs::write(dir.path().join(name), text).unwrap();
+        }
+        let given: Vec<OsString> = ["cilium-operator"].iter().chain(line).map(OsString::from).collect();
+        let variable = |name: &str| {
+            variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
+        };
+        Options::with_dir(&given, dir.path(), variable)
+    }
+
+    #[test]
+    fn the_command_line_wins_over_the_environment_and_that_over_files() {
+        let files = [("cluster-name", "file\n"), ("enable-ipv6", "false"), ("identity-gc-interval", "20m0s")];
+        let options = load(&files, &[], &[]).unwrap();
+        assert_eq!((options.cluster_name.as_str(), options.enable_ipv6), ("file", false));
+        assert_eq!(options.identity_gc_interval, Duration::from_secs(1200));
+        let variables = [("CILIUM_CLUSTER_NAME", "variable")];
+        assert_eq!(load(&files, &variables, &[]).unwrap().cluster_name, "variable");
+        let options = load(&files, &variables, &["--cluster-name=line", "--enable-ipv6"]).unwrap();
+        assert_eq!((options.cluster_name.as_str(), options.enable_ipv6), ("line", true));
+    }
+
+    #[test]
+    fn files_of_other_programs_are_passed_over() {
+        let options = load(&[("routing-mode", "native"), ("tunnel-port", "8472")], &[], &[]).unwrap();
+        assert_eq!(options.cluster_name, "default");
+    }
+
+    #[test]
+    fn a_value_that_does_not_fit_is_named_with_its_flag() {
+        let error = load(&[("enable-policy", "sometimes")], &[], &[]).unwrap_err();
+        let text = format!("{error:#}");
+        assert!(text.contains("sometimes") && text.contains("--enable-policy"), "{text}");
+    }
+
+    #[test]
+    fn durations_are_read_as_go_writes_them() {
+        assert_eq!(parse_duration("15m0s"), Ok(Duration::from_secs(900)));
+        assert_eq!(parse_duration("1h30m"), Ok(Duration::from_secs(5400)));
+        assert_eq!(parse_duration("150ms"), Ok(Duration::from_millis(150)));
+        assert_eq!(parse_duration("0"), Ok(Duration::ZERO));
+        assert!(parse_duration("-1s").is_err());
+        assert!(parse_duration("soon").is_err());
+    }
+
+    #[test]
+    fn what_cannot_work_is_refused() {
+        for line in [
+            vec!["--enable-ipv4=false", "--enable-ipv6=false"],
+            vec!["--leader-election-renew-deadline=20s"],
+            vec!["--leader-election-retry-period=10s"],
+        ] {
+            assert!(load(&[], &[], &line).unwrap().check().is_err(), "{line:?}");
+        }
+        for name in ["", "-a", "a-", "Upper", "a_b"] {
+            assert!(parse_cluster_name(name).is_err(), "{name}");
+        }
+    }
+}

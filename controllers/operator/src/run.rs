@@ -1,0 +1,218 @@
+//! The process from start to end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use cilium_plan::Planner;
+use cilium_runtime::lease::{self, Standing};
+use cilium_runtime::metrics::Metrics;
+use cilium_runtime::writer::{self, Limits, Writer};
+use cilium_runtime::{client, crds, serve};
+use jiff::Timestamp;
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Api, Client, Config};
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+use crate::bootstrap::{Bootstrap, Settings};
+use crate::brain::Brain;
+use crate::feed::{self, News};
+use crate::options::Options;
+use crate::{metrics, rbac};
+
+/// News and reports taken in one go. A longer queue means that another round follows at once.
+const BATCH: usize = 4096;
+
+/// Connections kept open for writes: an urgent change is a header and a few slices.
+const WARM: usize = 4;
+
+/// How the operator calls itself to the API server.
+const AGENT: &str = concat!("cilium-operator/", env!("CARGO_PKG_VERSION"));
+
+/// How long giving back the Lease may take.
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Runs until a signal ends it or leadership is lost.
+///
+/// # Errors
+/// What only a change of configuration can mend, and the loss of leadership: a fresh process then waits for the Lease.
+pub async fn run(options: &Options) -> anyhow::Result<()> {
+    let mut registry = Registry::with_prefix("cilium_operator");
+    let shell = Metrics::register(&mut registry);
+    let plan_seconds = metrics::register_plan_seconds(&mut registry);
+    registry.register_collector(Box::new(metrics::Process));
+    start_servers(options, registry).await?;
+    let client = client::connect(config(options).await?, AGENT)?;
+    let election = Arc::new(election(options));
+    let store = Api::<Lease>::namespaced(client.clone(), &options.k8s_namespace);
+    let operator = Operator { options, client, shell, plan_seconds };
+    tokio::select! {
+        ended = operator.compete(store.clone(), Arc::clone(&election)) => ended,
+        signalled = termination() => {
+            signalled?;
+            let released = tokio::time::timeout(RELEASE_TIMEOUT, lease::release(&store, &election)).await;
+            if !matches!(released, Ok(Ok(()))) {
+                tracing::warn!("could not give back the Lease; it expires by itself");
+            }
+            Ok(())
+        }
+    }
+}
+
+async fn start_servers(options: &Options, registry: Registry) -> anyhow::Result<()> {
+    let health = serve::bind(&options.operator_api_serve_addr).await?;
+    tokio::spawn(serve::run(health, serve::health()));
+    if !options.operator_prometheus_serve_addr.is_empty() {
+        let metrics = serve::bind(&options.operator_prometheus_serve_addr).await?;
+        tokio::spawn(serve::run(metrics, serve::metrics(Arc::new(registry))));
+    }
+    Ok(())
+}
+
+async fn config(options: &Options) -> anyhow::Result<Config> {
+    let Some(path) = &options.k8s_kubeconfig_path else {
+        return Config::infer().await.context("no service account and no kubeconfig was found");
+    };
+    let file = Kubeconfig::read_from(path);
+    let file = file.with_context(|| format!("cannot read the kubeconfig {}", path.display()))?;
+    let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await;
+    config.with_context(|| format!("the kubeconfig {} is incomplete", path.display()))
+}
+
+/// The identity is the pod's, so that a container that was restarted in its pod goes on at once: its predecessor is dead.
+fn election(options: &Options) -> lease::Config {
+    let unique = || format!("{}-{}", std::process::id(), Timestamp::now().as_nanosecond());
+    let identity = std::env::var("POD_NAME").unwrap_or_else(|_| format!("cilium-operator-{}", unique()));
+    lease::Config {
+        name: rbac::LEASE.to_owned(),
+        identity,
+        lease_duration: options.leader_election_lease_duration,
+        renew_deadline: options.leader_election_renew_deadline,
+        retry_period: options.leader_election_retry_period,
+    }
+}
+
+async fn termination() -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+    tokio::select! {
+        _ = terminate.recv() => tracing::info!("SIGTERM: giving back the Lease"),
+        _ = interrupt.recv() => tracing::info!("SIGINT: giving back the Lease"),
+    }
+    Ok(())
+}
+
+struct Operator<'a> {
+    options: &'a Options,
+    client: Client,
+    shell: Metrics,
+    plan_seconds: Histogram,
+}
+
+impl Operator<'_> {
+    /// Waits for leadership, then acts until it is lost.
+    async fn compete(self, store: Api<Lease>, election: Arc<lease::Config>) -> anyhow::Result<()> {
+        let (sender, mut standing) = watch::channel(Standing::Waiting);
+        tokio::spawn(async move { lease::lead(&store, (*election).clone(), &sender).await });
+        tokio::spawn(follow(standing.clone(), self.shell.clone()));
+        tracing::info!(lease = rbac::LEASE, namespace = self.options.k8s_namespace, "waiting for leadership");
+        standing.wait_for(|now| *now == Standing::Leading).await.context("the election ended")?;
+        let lost = standing.clone();
+        tokio::select! {
+            ended = self.lead(standing) => ended,
+            () = lost_leadership(lost) => bail!("another operator leads now; this one ends"),
+        }
+    }
+
+    async fn lead(self, standing: watch::Receiver<Standing>) -> anyhow::Result<()> {
+        let mode = if self.options.skip_crd_creation { crds::Mode::WaitOnly } else { crds::Mode::Install };
+        crds::ensure(&self.client, &cilium_api::all(), mode).await;
+        tokio::spawn(client::keep_warm(self.client.clone(), WARM));
+        let news = feed::start(&self.client, &self.shell);
+        let rate = self.options.operator_k8s_client_qps;
+        let limits = Limits { per_second: (rate > 0.0).then_some(rate) };
+        let (writer, reports, task) = writer::start(self.client, standing, limits, self.shell);
+        tokio::spawn(task);
+        let brain =
+            Brain::new(Planner::new(plan_config(self.options)), Bootstrap::new(settings(self.options)));
+        drive(brain, news, reports, &writer, &self.plan_seconds).await
+    }
+}
+
+/// Says how the election goes.
+async fn follow(mut standing: watch::Receiver<Standing>, shell: Metrics) {
+    while standing.changed().await.is_ok() {
+        let now = *standing.borrow_and_update();
+        shell.leader.set(i64::from(now == Standing::Leading));
+        match now {
+            Standing::Leading => tracing::info!("leading"),
+            Standing::Suspended => {
+                tracing::warn!("the Lease could not be renewed in time; nothing is written until it is")
+            }
+            Standing::Waiting | Standing::Lost => {}
+        }
+    }
+}
+
+async fn lost_leadership(mut standing: watch::Receiver<Standing>) {
+    // An error means that the election ended, which it does only after a loss.
+    let _ = standing.wait_for(|now| *now == Standing::Lost).await;
+}
+
+fn plan_config(options: &Options) -> cilium_plan::Config {
+    cilium_plan::Config {
+        cluster: options.cluster_name.clone(),
+        ipv4: options.enable_ipv4,
+        ipv6: options.enable_ipv6,
+        identity_gc_interval: i64::try_from(options.identity_gc_interval.as_secs()).unwrap_or(i64::MAX),
+    }
+}
+
+fn settings(options: &Options) -> Settings {
+    let taint = options.remove_cilium_node_taints.then(|| options.agent_not_ready_taint_key.clone());
+    Settings { taint, condition: options.set_cilium_is_up_condition }
+}
+
+/// The loop: takes all that is there, plans, hands over what is to be written. Nothing waits on the way.
+async fn drive(
+    mut brain: Brain,
+    mut news: mpsc::Receiver<News>,
+    mut reports: mpsc::UnboundedReceiver<writer::Report>,
+    writer: &Writer,
+    plan_seconds: &Histogram,
+) -> anyhow::Result<()> {
+    loop {
+        let alarm = brain.next(Instant::now(), Timestamp::now());
+        tokio::select! {
+            biased;
+            Some(report) = reports.recv() => brain.written(report),
+            next = news.recv() => brain.take(next.context("all watches ended")?),
+            () = sleep_until(alarm) => {}
+        }
+        for _ in 0..BATCH {
+            let Ok(report) = reports.try_recv() else { break };
+            brain.written(report);
+        }
+        for _ in 0..BATCH {
+            let Ok(next) = news.try_recv() else { break };
+            brain.take(next);
+        }
+        let started = Instant::now();
+        for job in brain.plan(started, Timestamp::now()).context("the plan has no JSON form")? {
+            writer.submit(job);
+        }
+        plan_seconds.observe(started.elapsed().as_secs_f64());
+    }
+}
+
+async fn sleep_until(alarm: Option<Instant>) {
+    match alarm {
+        Some(alarm) => tokio::time::sleep_until(alarm).await,
+        None => std::future::pending().await,
+    }
+}
