@@ -1,5 +1,6 @@
 # Control groups. A cluster is one subtree of every hierarchy, cilium-NAME, with a child for the
-# control plane (cp) and one for each node. Sourced, never run.
+# control plane (cp) and one for each node. In v1 hierarchies it lies below the group that `up` was called
+# in, so that limits and accounts of the caller hold for the cluster, too. Sourced, never run.
 #
 # Every process of a cluster is in it from before its first instruction, so `down` needs no list of
 # process ids: what is in the subtree is ours, and nothing else is.
@@ -8,6 +9,25 @@
 mapfile -t CG_MOUNTS < <(awk '$3 ~ /^cgroup2?$/ && $2 ~ "^/sys/fs/cgroup" {print $2}' /proc/self/mounts | sort -u)
 CG2=$(awk '$3 == "cgroup2" && $2 ~ "^/sys/fs/cgroup" {print $2; exit}' /proc/self/mounts)
 CG_ROOT=cilium-$NAME
+
+# cg_dir MOUNT: the cluster's directory in a hierarchy, as the first `up` noted it.
+cg_dir() {
+    [[ -e $STATE/groups ]] || cg_note
+    awk -v mount="$1" '$1 == mount {print $2}' "$STATE/groups"
+}
+
+cg_note() {
+    local mount controllers path
+    mkdir -p "$STATE"
+    for mount in "${CG_MOUNTS[@]}"; do
+        path=/
+        if [[ $mount != "$CG2" ]]; then
+            controllers=${mount##*/}
+            path=$(awk -F: -v c="$controllers" '$2 == c || $2 == "name=" c {print $3}' /proc/self/cgroup)
+        fi
+        echo "$mount $mount${path%/}/$CG_ROOT"
+    done >"$STATE/groups"
+}
 
 # A v1 cpuset group without processors takes no process.
 cg_fill_cpuset() { # DIR
@@ -32,7 +52,7 @@ cg_delegate() { # DIR
 cg_make() {
     local mount dir
     for mount in "${CG_MOUNTS[@]}"; do
-        dir=$mount/$CG_ROOT
+        dir=$(cg_dir "$mount")
         mkdir -p "$dir"
         cg_delegate "$mount"
         cg_delegate "$dir"
@@ -44,7 +64,7 @@ cg_make() {
 # cg_exec GROUP CMD...: becomes CMD inside GROUP (n1, cp/system, ...). Call it in a subshell.
 cg_exec() {
     local mount
-    for mount in "${CG_MOUNTS[@]}"; do echo $BASHPID >"$mount/$CG_ROOT/$1/cgroup.procs"; done
+    for mount in "${CG_MOUNTS[@]}"; do echo $BASHPID >"$(cg_dir "$mount")/$1/cgroup.procs"; done
     shift
     exec "$@"
 }
@@ -77,9 +97,10 @@ cg_remove() {
 }
 
 cg_try_remove() {
-    local mount left=0
-    for mount in "${CG_MOUNTS[@]}"; do
-        [[ ! -d $mount/$CG_ROOT ]] || find "$mount/$CG_ROOT" -depth -type d -exec rmdir {} + || left=1
-    done
+    local dir left=0
+    [[ -e $STATE/groups ]] || return 0
+    while read -r _ dir; do
+        [[ ! -d $dir ]] || find "$dir" -depth -type d -exec rmdir {} + || left=1
+    done <"$STATE/groups"
     return $left
 }
