@@ -17,6 +17,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::bootstrap::{Bootstrap, Settings};
@@ -48,11 +49,11 @@ pub async fn run(options: &Options) -> anyhow::Result<()> {
     registry.register_collector(Box::new(metrics::Process));
     start_servers(options, registry).await?;
     let client = client::connect(config(options).await?, AGENT)?;
-    let election = Arc::new(election(options));
+    let election = election(options);
     let store = Api::<Lease>::namespaced(client.clone(), &options.k8s_namespace);
-    let operator = Operator { options, client, shell, plan_seconds };
+    let operator = Operator { options, client, shell, plan_seconds, tasks: JoinSet::new() };
     tokio::select! {
-        ended = operator.compete(store.clone(), Arc::clone(&election)) => ended,
+        ended = operator.compete(store.clone(), election.clone()) => ended,
         signalled = termination() => {
             signalled?;
             let released = tokio::time::timeout(RELEASE_TIMEOUT, lease::release(&store, &election)).await;
@@ -112,14 +113,16 @@ struct Operator<'a> {
     client: Client,
     shell: Metrics,
     plan_seconds: Histogram,
+    /// Ends with the operator: what gives back the Lease must not write any more, nor compete for it.
+    tasks: JoinSet<()>,
 }
 
 impl Operator<'_> {
     /// Waits for leadership, then acts until it is lost.
-    async fn compete(self, store: Api<Lease>, election: Arc<lease::Config>) -> anyhow::Result<()> {
+    async fn compete(mut self, store: Api<Lease>, election: lease::Config) -> anyhow::Result<()> {
         let (sender, mut standing) = watch::channel(Standing::Waiting);
-        tokio::spawn(async move { lease::lead(&store, (*election).clone(), &sender).await });
-        tokio::spawn(follow(standing.clone(), self.shell.clone()));
+        self.tasks.spawn(async move { lease::lead(&store, election, &sender).await });
+        self.tasks.spawn(follow(standing.clone(), self.shell.clone()));
         tracing::info!(lease = rbac::LEASE, namespace = self.options.k8s_namespace, "waiting for leadership");
         standing.wait_for(|now| *now == Standing::Leading).await.context("the election ended")?;
         let lost = standing.clone();
@@ -129,15 +132,15 @@ impl Operator<'_> {
         }
     }
 
-    async fn lead(self, standing: watch::Receiver<Standing>) -> anyhow::Result<()> {
+    async fn lead(mut self, standing: watch::Receiver<Standing>) -> anyhow::Result<()> {
         let mode = if self.options.skip_crd_creation { crds::Mode::WaitOnly } else { crds::Mode::Install };
         crds::ensure(&self.client, &cilium_api::all(), mode).await;
-        tokio::spawn(client::keep_warm(self.client.clone(), WARM));
+        self.tasks.spawn(client::keep_warm(self.client.clone(), WARM));
         let news = feed::start(&self.client, &self.shell);
         let rate = self.options.operator_k8s_client_qps;
         let limits = Limits { per_second: (rate > 0.0).then_some(rate) };
         let (writer, reports, task) = writer::start(self.client, standing, limits, self.shell);
-        tokio::spawn(task);
+        self.tasks.spawn(task);
         let brain =
             Brain::new(Planner::new(plan_config(self.options)), Bootstrap::new(settings(self.options)));
         drive(brain, news, reports, &writer, &self.plan_seconds).await
@@ -152,7 +155,7 @@ async fn follow(mut standing: watch::Receiver<Standing>, shell: Metrics) {
         match now {
             Standing::Leading => tracing::info!("leading"),
             Standing::Suspended => {
-                tracing::warn!("the Lease could not be renewed in time; nothing is written until it is")
+                tracing::warn!("the Lease could not be renewed in time; nothing is written until it is");
             }
             Standing::Waiting | Standing::Lost => {}
         }

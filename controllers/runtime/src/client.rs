@@ -15,6 +15,8 @@ use kube::client::{Body, ConfigExt};
 use kube::{Client, Config};
 use tower::{BoxError, ServiceBuilder};
 
+use crate::root_cause;
+
 /// Longest wait for a TCP connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -86,6 +88,6 @@ async fn touch(client: &Client) {
     if let Ok(request) = Request::get("/version").body(Vec::new())
         && let Err(error) = client.request_text(request).await
     {
-        tracing::debug!(error = &error as &dyn std::error::Error, "could not keep a connection warm");
+        tracing::debug!(error = root_cause(&error).to_string(), "could not keep a connection warm");
     }
 }

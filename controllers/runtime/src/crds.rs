@@ -14,6 +14,7 @@ use kube::{Api, Client, ResourceExt};
 use cilium_api::SCHEMA_VERSION_LABEL;
 
 use crate::backoff::Backoff;
+use crate::root_cause;
 
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(5));
 
@@ -50,7 +51,7 @@ async fn ensure_one(api: &Api<CustomResourceDefinition>, wanted: &CustomResource
             }
             Ok(Progress::Missing | Progress::NotYetServed) => {}
             Err(error) => {
-                let error = &error as &dyn std::error::Error;
+                let error = root_cause(&error).to_string();
                 tracing::warn!(name, error, "could not install the CustomResourceDefinition; trying again");
             }
         }

@@ -18,3 +18,14 @@ pub mod object;
 pub mod serve;
 pub mod watch;
 pub mod writer;
+
+/// The innermost cause of an error: what the API server or the kernel said, without every layer repeating it.
+pub(crate) fn root_cause<'a>(
+    error: &'a (dyn std::error::Error + 'static),
+) -> &'a (dyn std::error::Error + 'static) {
+    let mut cause = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    cause
+}

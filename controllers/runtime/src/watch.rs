@@ -20,6 +20,7 @@ use tokio::sync::mpsc;
 use crate::backoff::Backoff;
 use crate::metrics::{Kind, Metrics};
 use crate::object::Key;
+use crate::root_cause;
 
 /// Pauses between attempts while the server is away: short, because a planner that is late is worse than a few requests.
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
@@ -85,7 +86,7 @@ fn pause_after(
     backoff: &mut Backoff,
 ) -> Duration {
     metrics.watch_failures.get_or_create(&Kind { kind }).inc();
-    let error = error as &dyn std::error::Error;
+    let error = root_cause(error).to_string();
     // The end of a broken connection is daily business; only what stays is worth a line at the default level.
     if backoff.failures() == 3 {
         tracing::warn!(kind, error, "the watch keeps failing; it is tried again until it works");

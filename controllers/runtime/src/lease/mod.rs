@@ -22,6 +22,8 @@ use tokio::time::Instant;
 
 use elector::{Elector, Step};
 
+use crate::root_cause;
+
 /// Longest wait for one answer.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -78,7 +80,7 @@ impl Store for Api<Lease> {
 /// Takes part in the election, and reports changes to `standing`. Returns when leadership is lost to another process.
 pub async fn lead<S: Store>(store: &S, config: Config, standing: &watch::Sender<Standing>) {
     let pause = config.retry_period;
-    let mut candidate = Candidate { store, elector: Elector::new(config), renewed: None };
+    let mut candidate = Candidate { store, elector: Elector::new(config), renewed: None, failing: false };
     loop {
         let now = *standing.borrow();
         let next = candidate.attempt(now).await;
@@ -110,6 +112,8 @@ struct Candidate<'a, S> {
     elector: Elector,
     /// Start of the last attempt that succeeded: the server may count from there.
     renewed: Option<Instant>,
+    /// The last attempt did not reach the server.
+    failing: bool,
 }
 
 impl<S: Store> Candidate<'_, S> {
@@ -121,6 +125,7 @@ impl<S: Store> Candidate<'_, S> {
             Ok(Err(error)) => return self.failed(standing, &error),
             Err(elapsed) => return self.failed(standing, &elapsed),
         };
+        self.failing = false;
         if held == Held::Ours {
             self.renewed = Some(started);
         }
@@ -157,9 +162,15 @@ impl<S: Store> Candidate<'_, S> {
         Lease { metadata: ObjectMeta { name, ..Default::default() }, spec: Some(spec) }
     }
 
-    fn failed(&self, standing: Standing, error: &(dyn std::error::Error + 'static)) -> Standing {
+    fn failed(&mut self, standing: Standing, error: &(dyn std::error::Error + 'static)) -> Standing {
         let lease = self.elector.config().name.as_str();
-        tracing::warn!(lease, error, "could not reach the lease; trying again");
+        let error = root_cause(error).to_string();
+        // Once for an outage, however long.
+        if std::mem::replace(&mut self.failing, true) {
+            tracing::debug!(lease, error, "still cannot reach the Lease");
+        } else {
+            tracing::warn!(lease, error, "cannot reach the Lease; trying until it works");
+        }
         self.overdue(standing)
     }
 

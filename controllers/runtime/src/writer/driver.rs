@@ -17,6 +17,7 @@ use crate::backoff::doubled;
 use crate::lease::Standing;
 use crate::metrics::{Kind, Metrics};
 use crate::object::ObjectRef;
+use crate::root_cause;
 
 use super::queue::Queue;
 use super::{Job, Limits, Outcome, Report, Request, Verb};
@@ -144,7 +145,7 @@ impl Driver {
                 ("refused", Outcome::Failed, pause(REFUSED, before))
             }
             Failure::Transient(error) => {
-                let error = &*error as &dyn std::error::Error;
+                let error = root_cause(&*error).to_string();
                 tracing::debug!(%object, error, "could not write; trying again");
                 ("failed", Outcome::Failed, pause(FAILED, before))
             }
