@@ -1,1 +1,42 @@
-//! To be filled.
+//! What the kernel shall hold: from parts of desired state and facts of this node to entries of maps and routes.
+//!
+//! [`Dataplane`] keeps the desired entries up to date part by part, and brings a [`Kernel`] in line with them. It is pure:
+//! the kernel is a trait, time is an input.
+//!
+//! # Guarantees
+//! - What is desired depends only on the present parts and facts, never on how they came about.
+//! - Content that is looked up through a generation (policies, backends) is written under a new generation, read back, and
+//!   then put in force by one write. There is no moment with half of it, and none with nothing. The entries of the old
+//!   generation go only after [`GRACE`], when no program can be in the middle of a look-up any more.
+//! - What does not fit or fails leaves the old content in force and is named by [`Dataplane::failures`].
+//! - A generation of policy is never used twice while the connection table lives: the next number is kept in the kernel too.
+//! - A restarted agent that calls [`Dataplane::adopt`] first finds slots and generations again and writes nothing that is
+//!   there already.
+//! - A pod's addresses are in the endpoint map only while it is both planned and linked, under the same UID.
+//!
+//! # Assumptions
+//! Nobody else writes the maps while a method runs; what others changed before is found by [`Dataplane::check`].
+
+mod compile;
+mod config;
+mod dataplane;
+mod endpoints;
+mod ipcache;
+mod kernel;
+mod nodes;
+mod policies;
+mod ports;
+mod services;
+mod switched;
+
+pub use compile::{Compiled, InvalidRange, Rule, compile, cookie, origins_of};
+pub use config::{Config, Devices, Link, Mac, Neighbour, Route};
+pub use dataplane::{Dataplane, Unready};
+pub use endpoints::Planned;
+pub use kernel::{Kernel, Lookup, Parts, SlotIndex};
+pub use nodes::router_address;
+pub use policies::UNENFORCED;
+
+/// How long entries of a generation stay after the switch away from it, in milliseconds. A program runs for microseconds; the
+/// margin is for one that was preempted in the middle of a look-up.
+pub const GRACE: u64 = 100;

@@ -1,0 +1,65 @@
+use std::net::IpAddr;
+
+/// What does not change while the agent runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Config {
+    /// Name of this node.
+    pub node: String,
+    /// Pods of different nodes reach each other through VXLAN; otherwise through the network between the nodes.
+    pub tunnel: bool,
+    /// Indexes of devices that routes point to.
+    pub devices: Devices,
+    /// MTU of routes into the tunnel, in bytes.
+    pub route_mtu: u32,
+    /// Identity of prefixes of IPv4 pods that are not known one by one.
+    pub world4: u32,
+    /// The same for IPv6.
+    pub world6: u32,
+}
+
+/// Indexes of devices.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Devices {
+    /// `cilium_host`.
+    pub host: u32,
+    /// The device towards the other nodes.
+    pub native: u32,
+}
+
+/// An Ethernet address.
+pub type Mac = [u8; 6];
+
+/// How a pod is connected, known once CNI has made its device.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Link {
+    /// UID of the pod that the device was made for.
+    pub uid: String,
+    /// Index of the host's end.
+    pub ifindex: u32,
+    /// Address of the pod's end.
+    pub mac: Mac,
+    /// Address of the host's end.
+    pub host_mac: Mac,
+}
+
+/// Where packets for a destination go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Index of the device.
+    pub device: u32,
+    /// Next hop; without it the destination is on the link.
+    pub via: Option<IpAddr>,
+    /// Source address of what the node itself sends there.
+    pub source: Option<IpAddr>,
+    /// MTU in bytes; without it the device's.
+    pub mtu: Option<u32>,
+}
+
+/// An address that is reached over a device without being asked for (ARP, ND).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Neighbour {
+    /// Index of the device.
+    pub device: u32,
+    /// The address.
+    pub address: IpAddr,
+}

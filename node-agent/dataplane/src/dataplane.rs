@@ -1,0 +1,357 @@
+use std::collections::{BTreeMap, HashSet};
+use std::net::IpAddr;
+
+use cilium_api::node_state::Failure;
+use cilium_api::parts::{Part, PartKey};
+use cilium_bpf::layout::{Addr, Endpoint, IpcacheKey};
+use cilium_delta::{Change, Drift, Report, Tracker};
+use ipnet::IpNet;
+
+use crate::compile::Compiled;
+use crate::endpoints::{Endpoints, Planned};
+use crate::ipcache::{Ipcache, address_of};
+use crate::kernel::{Kernel, Parts, SlotIndex, chain};
+use crate::policies::Policies;
+use crate::services::Services;
+use crate::{Config, Link, Neighbour, Route};
+
+/// Desired and actual entries of everything. See the crate documentation for guarantees.
+pub struct Dataplane {
+    config: Config,
+    policies: Policies,
+    services: Services,
+    ipcache: Ipcache,
+    endpoints: Endpoints,
+    routes: Tracker<IpNet, Route>,
+    /// What failed in the last [`Dataplane::apply`], by table.
+    failed: BTreeMap<&'static str, Vec<Failure>>,
+    slotless: HashSet<PartKey>,
+}
+
+/// Why an endpoint does not work yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unready {
+    /// The operator has not planned it.
+    #[error("it is not planned")]
+    Plan,
+    /// CNI has not linked it.
+    #[error("it has no network device")]
+    Link,
+    /// Its policy is not in force.
+    #[error("its policy is not in force")]
+    Policy,
+    /// Its entries could not be written.
+    #[error("its entries could not be written")]
+    Entries,
+}
+
+impl Dataplane {
+    /// Nothing desired, nothing known.
+    pub fn new(config: Config) -> Self {
+        Self {
+            config,
+            policies: Policies::new(),
+            services: Services::new(),
+            ipcache: Ipcache::new(),
+            endpoints: Endpoints::new(),
+            routes: Tracker::new(),
+            failed: BTreeMap::new(),
+            slotless: HashSet::new(),
+        }
+    }
+
+    /// Learns what the kernel holds. To be called once, before anything else; `now` in milliseconds of any steady clock.
+    ///
+    /// # Errors
+    /// A table could not be listed.
+    pub fn adopt<K: Kernel>(&mut self, kernel: &mut K, now: u64) -> Result<(), K::Fault>
+    where
+        K::Fault: 'static,
+    {
+        let endpoints: Vec<(Addr, Endpoint)> = kernel.list()?;
+        self.policies.adopt_slots(endpoints.iter().map(|(_, entry)| (entry.identity, SlotIndex(entry.slot))));
+        self.endpoints.tracker.observe(endpoints);
+        let (slots, rules) = (kernel.list()?, kernel.list()?);
+        self.policies.switched.adopt(slots, rules, now);
+        let (services, backends) = (kernel.list()?, kernel.list()?);
+        self.services.switched.adopt(services, backends, now);
+        self.ipcache.tracker.refresh(kernel)?;
+        self.routes.refresh(kernel)?;
+        self.endpoints.neighbours.refresh(kernel)?;
+        Ok(())
+    }
+
+    /// Takes changed parts.
+    pub fn update<'a>(&mut self, keys: impl IntoIterator<Item = &'a PartKey>, parts: &dyn Parts) {
+        for key in keys {
+            self.update_one(key, parts);
+        }
+    }
+
+    fn update_one(&mut self, key: &PartKey, parts: &dyn Parts) {
+        let rest = key.0.split_once('/').map_or("", |(_, rest)| rest);
+        match (key.kind(), parts.get(key)) {
+            ("endpoint", None) => self.set_endpoint(key, None),
+            ("endpoint", Some(Part::Endpoint(part))) => self.set_endpoint(key, Some(part)),
+            ("policy", part) => {
+                let policy =
+                    part.and_then(|part| if let Part::Policy(policy) = part { Some(policy) } else { None });
+                if let Ok(identity) = rest.parse() {
+                    self.policies.set(identity, policy);
+                }
+            }
+            ("address", part) => {
+                let part =
+                    part.and_then(|part| if let Part::Address(part) = part { Some(part) } else { None });
+                if let Some(address) = address_of(key) {
+                    self.ipcache.set_address(&self.config, address, part);
+                }
+            }
+            ("node", part) => {
+                let node = part.and_then(|part| if let Part::Node(node) = part { Some(node) } else { None });
+                self.ipcache.set_node(&self.config, rest, node, parts);
+                self.reroute();
+            }
+            ("service", part) => {
+                let part =
+                    part.and_then(|part| if let Part::Service(part) = part { Some(part) } else { None });
+                self.services.set(key, part);
+            }
+            _ => {}
+        }
+    }
+
+    fn set_endpoint(&mut self, key: &PartKey, part: Option<&cilium_api::parts::Endpoint>) {
+        let old = self.endpoints.plan(key, part);
+        let had_slot = !self.slotless.remove(key);
+        if let Some(part) = part
+            && self.policies.acquire(part.identity).is_none()
+        {
+            self.slotless.insert(key.clone());
+        }
+        if let Some(old) = old {
+            self.disconnect(&old);
+            if had_slot {
+                self.policies.release(old.identity);
+            }
+        }
+        self.connect(key);
+    }
+
+    fn disconnect(&mut self, planned: &Planned) {
+        for address in self.endpoints.clear(planned) {
+            self.routes.remove(&IpNet::from(address));
+        }
+    }
+
+    fn connect(&mut self, key: &PartKey) {
+        let Some(planned) = self.endpoints.planned(key).cloned() else { return };
+        let Some(slot) = self.policies.slot(planned.identity) else { return };
+        let Some(device) = self.endpoints.fill(&planned, slot) else { return };
+        for address in planned.addresses {
+            let source = self.router(address.is_ipv4());
+            self.routes.set(IpNet::from(address), Route { device, via: None, source, mtu: None });
+        }
+    }
+
+    /// Takes how an endpoint is linked, or that it is not any more.
+    pub fn link(&mut self, id: u16, link: Option<Link>) {
+        let planned = self.endpoints.by_id(id).map(|(key, planned)| (key.clone(), planned.clone()));
+        if let Some((_, planned)) = &planned {
+            self.disconnect(planned);
+        }
+        self.endpoints.link(id, link);
+        if let Some((key, _)) = planned {
+            self.connect(&key);
+        }
+    }
+
+    /// A node changed: routes to other nodes, and those to pods when our own router address is another.
+    fn reroute(&mut self) {
+        let mut desired = self.ipcache.routes(&self.config);
+        for (address, entry) in self.endpoints.tracker.desired() {
+            if let Some(address) = address.ip() {
+                let source = self.router(address.is_ipv4());
+                let route = Route { device: entry.ifindex, via: None, source, mtu: None };
+                desired.push((IpNet::from(address), route));
+            }
+        }
+        self.routes.replace_desired(desired);
+    }
+
+    /// The node's own router address of a family.
+    pub fn router(&self, v4: bool) -> Option<IpAddr> {
+        self.ipcache.node(&self.config.node)?.router(v4)
+    }
+
+    /// Prefixes from which the node's pods have their addresses.
+    pub fn pod_prefixes(&self) -> Vec<IpNet> {
+        self.ipcache.node(&self.config.node).map(|facts| facts.prefixes.clone()).unwrap_or_default()
+    }
+
+    /// The node's own addresses, as the operator knows them.
+    pub fn node_addresses(&self) -> Vec<IpAddr> {
+        self.ipcache.node(&self.config.node).map(|facts| facts.addresses.clone()).unwrap_or_default()
+    }
+
+    /// The plan of a pod.
+    pub fn planned(&self, namespace: &str, pod: &str) -> Option<&Planned> {
+        self.endpoints.planned(&PartKey::endpoint(namespace, pod))
+    }
+
+    /// The plan with this number, and the key of its part.
+    pub fn planned_by_id(&self, id: u16) -> Option<(&PartKey, &Planned)> {
+        self.endpoints.by_id(id)
+    }
+
+    /// Pods that are planned and linked.
+    pub fn connected(&self) -> usize {
+        self.endpoints.connected()
+    }
+
+    /// Generation and content of the policy in force for an identity with endpoints.
+    pub fn policy(&self, identity: u32) -> Option<(u32, &Compiled)> {
+        self.policies.switched.in_force(self.policies.slot(identity)?)
+    }
+
+    /// The identity whose policy is in force under a generation.
+    pub fn identities_of(&self, generation: u32) -> Vec<u32> {
+        self.policies.identities_of(generation)
+    }
+
+    /// Whether an endpoint works.
+    ///
+    /// # Errors
+    /// What is missing.
+    pub fn ready(&self, id: u16) -> Result<(), Unready> {
+        let (_, planned) = self.endpoints.by_id(id).ok_or(Unready::Plan)?;
+        self.endpoints.link_of(planned).ok_or(Unready::Link)?;
+        let slot = self.policies.slot(planned.identity).ok_or(Unready::Policy)?;
+        self.policies.switched.in_force(slot).ok_or(Unready::Policy)?;
+        let mut pending = self.endpoints.tracker.pending();
+        let waits = |change: Change<'_, Addr, Endpoint>| match change {
+            Change::Set(address, _) | Change::Delete(address) => {
+                address.ip().is_some_and(|address| planned.addresses.contains(&address))
+            }
+        };
+        if pending.any(waits) { Err(Unready::Entries) } else { Ok(()) }
+    }
+
+    /// Brings the kernel in line with what is desired; `now` in milliseconds.
+    ///
+    /// The order: backends and identities of peers first, then policies, then the endpoints that use them; what became
+    /// superfluous goes last. Without changes nothing is called.
+    pub fn apply<K: Kernel>(&mut self, kernel: &mut K, now: u64)
+    where
+        K::Fault: 'static,
+    {
+        self.services.switched.switch(kernel, now);
+        let report = self.ipcache.tracker.apply(kernel);
+        self.note("ipcache", &report, |key: &IpcacheKey| {
+            Addr(key.address).ip().map_or_else(String::new, |address| PartKey::address(address).0)
+        });
+        self.policies.switched.switch(kernel, now);
+        let report = self.endpoints.tracker.apply(kernel);
+        let names: BTreeMap<Addr, String> = self.names(report.failures.iter().map(|(key, _)| *key));
+        self.note("endpoints", &report, |key| names.get(key).cloned().unwrap_or_default());
+        self.apply_links(kernel);
+        self.drop_unwanted(kernel, now);
+    }
+
+    fn names(&self, addresses: impl Iterator<Item = Addr>) -> BTreeMap<Addr, String> {
+        let name = |address: IpAddr| {
+            self.endpoints.by_address(address).map_or_else(|| address.to_string(), |key| key.0.clone())
+        };
+        addresses.filter_map(|addr| Some((addr, name(addr.ip()?)))).collect()
+    }
+
+    fn apply_links<K: Kernel>(&mut self, kernel: &mut K) {
+        let report = self.endpoints.neighbours.apply(kernel);
+        self.note("neighbours", &report, |key: &Neighbour| format!("neighbour {}", key.address));
+        let report = self.routes.apply(kernel);
+        self.note("routes", &report, |key: &IpNet| format!("route {key}"));
+    }
+
+    fn drop_unwanted<K: Kernel>(&mut self, kernel: &mut K, now: u64)
+    where
+        K::Fault: 'static,
+    {
+        if !self.policies.switched.is_settled() {
+            let used: HashSet<u16> = self.endpoints.tracker.actual().map(|(_, entry)| entry.slot).collect();
+            self.policies.switched.drop_unwanted(kernel, now, |slot| !used.contains(&slot.0));
+        }
+        self.services.switched.drop_unwanted(kernel, now, |_| true);
+    }
+
+    fn note<T, E: std::error::Error>(
+        &mut self,
+        table: &'static str,
+        report: &Report<T, E>,
+        name: impl Fn(&T) -> String,
+    ) {
+        if report.is_complete() {
+            self.failed.remove(table);
+            return;
+        }
+        let failures = report.failures.iter();
+        let failures = failures.map(|(key, error)| Failure { object: name(key), message: chain(error) });
+        self.failed.insert(table, failures.collect());
+    }
+
+    /// Removes what [`Dataplane::apply`] put out of force at least [`crate::GRACE`] before `now`. Returns whether something is
+    /// left to be removed later.
+    pub fn sweep<K: Kernel>(&mut self, kernel: &mut K, now: u64) -> bool {
+        self.policies.switched.sweep(kernel, now);
+        self.services.switched.sweep(kernel, now);
+        self.has_retired()
+    }
+
+    /// Something waits for [`Dataplane::sweep`].
+    pub fn has_retired(&self) -> bool {
+        self.policies.switched.has_retired() || self.services.switched.has_retired()
+    }
+
+    /// Reads everything back, repairs what somebody else changed, and tries again what failed. Returns how many entries
+    /// were not as believed.
+    ///
+    /// # Errors
+    /// A table could not be listed or repaired; the others were.
+    pub fn check<K: Kernel>(&mut self, kernel: &mut K, now: u64) -> Result<usize, K::Fault>
+    where
+        K::Fault: 'static,
+    {
+        let drifts = [
+            self.endpoints.tracker.refresh(kernel).map(Drift::total),
+            self.ipcache.tracker.refresh(kernel).map(Drift::total),
+            self.routes.refresh(kernel).map(Drift::total),
+            self.endpoints.neighbours.refresh(kernel).map(Drift::total),
+            self.policies.switched.repair(kernel),
+            self.services.switched.repair(kernel),
+        ];
+        self.policies.switched.retry();
+        self.services.switched.retry();
+        self.apply(kernel, now);
+        drifts.into_iter().try_fold(0, |sum, drift| Ok(sum + drift?))
+    }
+
+    /// Objects that are not in force.
+    pub fn failures(&self) -> Vec<Failure> {
+        let policies = self.policies.failures().into_iter();
+        let slotless = self.slotless.iter().map(|key| (key.clone(), "all policy slots are taken".to_owned()));
+        let named = policies.chain(self.services.failures()).chain(self.ipcache.failures()).chain(slotless);
+        let mut failures: Vec<Failure> =
+            named.map(|(key, message)| Failure { object: key.0, message }).collect();
+        failures.extend(self.failed.values().flatten().cloned());
+        failures.sort_unstable_by(|a, b| a.object.cmp(&b.object));
+        failures
+    }
+
+    /// Sizes of the tables as desired: endpoints, ipcache entries, routes.
+    pub fn sizes(&self) -> [usize; 3] {
+        [
+            self.endpoints.tracker.desired().count(),
+            self.ipcache.tracker.desired().count(),
+            self.routes.desired().count(),
+        ]
+    }
+}

@@ -1,0 +1,70 @@
+use std::error::Error;
+
+use cilium_api::parts::{Part, PartKey};
+use cilium_bpf::layout::{
+    Addr, BackendEntry, BackendKey, Endpoint, IpcacheEntry, IpcacheKey, PolicyEntry, PolicyKey, ServiceEntry,
+    ServiceKey, Slot,
+};
+use cilium_delta::Table;
+use ipnet::IpNet;
+
+use crate::{Mac, Neighbour, Route};
+
+/// Index of a policy slot. Slot 0 is nobody's: it is always closed, and its generation is the next one to use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SlotIndex(pub u16);
+
+/// Reads single entries back.
+pub trait Lookup<K, V>: Table<K, V> {
+    /// The entry with exactly this key.
+    ///
+    /// # Errors
+    /// When the entry could not be read.
+    fn lookup(&mut self, key: &K) -> Result<Option<V>, Self::Error>;
+}
+
+/// Everything in the kernel that is ours, each kind of entry as a [`Table`] of one common error.
+///
+/// Listing slots may leave out those that are zero; deleting one sets it to zero.
+pub trait Kernel:
+    Table<Addr, Endpoint, Error = Self::Fault>
+    + Table<IpcacheKey, IpcacheEntry, Error = Self::Fault>
+    + Table<SlotIndex, Slot, Error = Self::Fault>
+    + Lookup<PolicyKey, PolicyEntry, Error = Self::Fault>
+    + Table<ServiceKey, ServiceEntry, Error = Self::Fault>
+    + Lookup<BackendKey, BackendEntry, Error = Self::Fault>
+    + Table<IpNet, Route, Error = Self::Fault>
+    + Table<Neighbour, Mac, Error = Self::Fault>
+{
+    /// Why an operation failed.
+    type Fault: Error;
+}
+
+/// The parts in force.
+pub trait Parts {
+    /// A part, if it is there.
+    fn get(&self, key: &PartKey) -> Option<&Part>;
+    /// All parts.
+    fn all(&self) -> Box<dyn Iterator<Item = (&PartKey, &Part)> + '_>;
+}
+
+impl Parts for cilium_api::parts::Parts {
+    fn get(&self, key: &PartKey) -> Option<&Part> {
+        self.get(key)
+    }
+    fn all(&self) -> Box<dyn Iterator<Item = (&PartKey, &Part)> + '_> {
+        Box::new(self.iter())
+    }
+}
+
+/// An error with all of its sources.
+pub(crate) fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        source = error.source();
+    }
+    text
+}

@@ -1,0 +1,182 @@
+//! Policies by identity, slots, and the trie behind them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use cilium_api::parts::{PartKey, Policy};
+use cilium_bpf::layout::{PolicyEntry, PolicyKey, SLOT_COUNT, Slot};
+
+use crate::compile::{Compiled, InvalidRange, Rule, compile};
+use crate::kernel::SlotIndex;
+use crate::switched::{Scheme, Switched};
+
+/// Generation of every slot whose identity no policy selects. It differs from 0, by which the connection table says that a
+/// side is not on this node.
+pub const UNENFORCED: u32 = 1;
+
+/// Holds the next generation.
+const MARK: SlotIndex = SlotIndex(0);
+
+pub(crate) struct PolicyScheme;
+
+impl Scheme for PolicyScheme {
+    type Owner = SlotIndex;
+    type Pointer = Slot;
+    type Content = Compiled;
+    type Key = PolicyKey;
+    type Value = PolicyEntry;
+
+    const FIRST: u32 = UNENFORCED + 1;
+
+    fn items(generation: u32, content: &Compiled) -> Vec<(PolicyKey, PolicyEntry)> {
+        content.rules.iter().map(|(rule, entry)| (rule.key(generation), *entry)).collect()
+    }
+    fn pointer(generation: u32, content: &Compiled) -> Slot {
+        content.slot(generation)
+    }
+    fn shared_generation(content: &Compiled) -> Option<u32> {
+        (!content.is_enforced()).then_some(UNENFORCED)
+    }
+    fn mark(next: u32) -> Option<(SlotIndex, Slot)> {
+        Some((MARK, Slot { generation: next, ..Slot::default() }))
+    }
+    fn generation(pointer: &Slot) -> Option<u32> {
+        (*pointer != Slot::default()).then_some(pointer.generation)
+    }
+    fn item_generation(key: &PolicyKey) -> u32 {
+        key.generation
+    }
+    fn content(pointer: &Slot, items: Vec<(PolicyKey, PolicyEntry)>) -> Option<Compiled> {
+        let mut rules: Vec<_> = items.into_iter().map(|(key, entry)| (Rule::of(&key), entry)).collect();
+        rules.sort_unstable_by_key(|(rule, _)| *rule);
+        let content = Compiled { ingress: pointer.ingress_enforced, egress: pointer.egress_enforced, rules };
+        (pointer.open && content.is_enforced() == (pointer.generation != UNENFORCED)).then_some(content)
+    }
+}
+
+/// Which identities need a slot, and what their slots shall hold.
+pub(crate) struct Policies {
+    pub(crate) switched: Switched<PolicyScheme>,
+    /// Compiled policy parts; an identity without one is open.
+    compiled: HashMap<u32, Arc<Compiled>>,
+    /// Slots of identities with endpoints, and how many endpoints they have.
+    users: HashMap<u32, (SlotIndex, usize)>,
+    /// Slots that identities had in the kernel when the agent started.
+    adopted: HashMap<u32, SlotIndex>,
+    invalid: HashMap<u32, InvalidRange>,
+    open: Arc<Compiled>,
+}
+
+impl Policies {
+    pub(crate) fn new() -> Self {
+        Self {
+            switched: Switched::new(),
+            compiled: HashMap::new(),
+            users: HashMap::new(),
+            adopted: HashMap::new(),
+            invalid: HashMap::new(),
+            open: Arc::new(Compiled::default()),
+        }
+    }
+
+    /// Remembers where identities had their slots.
+    pub(crate) fn adopt_slots(&mut self, slots: impl IntoIterator<Item = (u32, SlotIndex)>) {
+        for (identity, slot) in slots {
+            if !self.adopted.values().any(|taken| *taken == slot) {
+                self.adopted.entry(identity).or_insert(slot);
+            }
+        }
+    }
+
+    /// Takes a policy part, or that there is none. One that is invalid leaves the policy before it in force.
+    pub(crate) fn set(&mut self, identity: u32, policy: Option<&Policy>) {
+        self.invalid.remove(&identity);
+        match policy.map(compile) {
+            Some(Ok(compiled)) => {
+                self.compiled.insert(identity, Arc::new(compiled));
+            }
+            Some(Err(error)) => {
+                self.invalid.insert(identity, error);
+                return;
+            }
+            None => {
+                self.compiled.remove(&identity);
+            }
+        }
+        if let Some((slot, _)) = self.users.get(&identity) {
+            self.switched.set(*slot, self.content(identity));
+        }
+    }
+
+    fn content(&self, identity: u32) -> Arc<Compiled> {
+        self.compiled.get(&identity).unwrap_or(&self.open).clone()
+    }
+
+    /// One more endpoint has this identity. `None` when all slots are taken.
+    pub(crate) fn acquire(&mut self, identity: u32) -> Option<SlotIndex> {
+        if let Some((slot, users)) = self.users.get_mut(&identity) {
+            *users += 1;
+            return Some(*slot);
+        }
+        let slot = self.choose(identity)?;
+        self.users.insert(identity, (slot, 1));
+        // An identity whose first policy is invalid gets no content: its slot stays closed.
+        if self.compiled.contains_key(&identity) || !self.invalid.contains_key(&identity) {
+            self.switched.set(slot, self.content(identity));
+        }
+        Some(slot)
+    }
+
+    fn choose(&mut self, identity: u32) -> Option<SlotIndex> {
+        let used = |slot: &SlotIndex| self.users.values().any(|(used, _)| used == slot);
+        if let Some(slot) = self.adopted.remove(&identity).filter(|slot| !used(slot)) {
+            return Some(slot);
+        }
+        let reserved = |slot: &SlotIndex| self.adopted.values().any(|adopted| adopted == slot);
+        let free = |slot: &SlotIndex| self.switched.is_free(*slot) && !used(slot) && !reserved(slot);
+        (1..SLOT_COUNT).map(SlotIndex).find(free)
+    }
+
+    /// One endpoint fewer has this identity.
+    pub(crate) fn release(&mut self, identity: u32) {
+        let Some((slot, users)) = self.users.get_mut(&identity) else { return };
+        *users -= 1;
+        if *users == 0 {
+            let slot = *slot;
+            self.users.remove(&identity);
+            self.switched.remove(slot);
+        }
+    }
+
+    /// The slot of an identity with endpoints.
+    pub(crate) fn slot(&self, identity: u32) -> Option<SlotIndex> {
+        self.users.get(&identity).map(|(slot, _)| *slot)
+    }
+
+    /// The identity of a slot.
+    pub(crate) fn identity(&self, slot: SlotIndex) -> Option<u32> {
+        self.users.iter().find(|(_, (used, _))| *used == slot).map(|(identity, _)| *identity)
+    }
+
+    /// Identities whose slots name a generation.
+    pub(crate) fn identities_of(&self, generation: u32) -> Vec<u32> {
+        let named =
+            |slot: SlotIndex| self.switched.in_force(slot).is_some_and(|(found, _)| found == generation);
+        let mut found: Vec<u32> =
+            self.users.iter().filter(|(_, (slot, _))| named(*slot)).map(|(identity, _)| *identity).collect();
+        found.sort_unstable();
+        found
+    }
+
+    /// Policies that are not in force, and why; a slot that cannot be closed has no policy and goes by its number.
+    pub(crate) fn failures(&self) -> Vec<(PartKey, String)> {
+        let name = |slot: SlotIndex| match self.identity(slot) {
+            Some(identity) => PartKey::policy(identity),
+            None => PartKey(format!("slot/{}", slot.0)),
+        };
+        let refused =
+            self.invalid.iter().map(|(identity, error)| (PartKey::policy(*identity), error.to_string()));
+        let failed = self.switched.failures().map(|(slot, message)| (name(slot), message.to_owned()));
+        refused.chain(failed).collect()
+    }
+}

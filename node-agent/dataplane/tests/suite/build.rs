@@ -1,0 +1,77 @@
+//! Builders of parts and facts.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use cilium_api::parts::{
+    Address, Allow, Backend, Direction, Endpoint, Node, Part, PartKey, Parts, Policy, Service, ServicePort,
+};
+use cilium_dataplane::{Config, Dataplane, Devices, Link};
+
+use crate::kernel::Fake;
+
+pub(crate) fn mk_config(tunnel: bool) -> Config {
+    let devices = Devices { host: 3, native: 2 };
+    Config { node: "n1".into(), tunnel, devices, route_mtu: 1450, world4: 9, world6: 10 }
+}
+
+pub(crate) fn ip(text: &str) -> IpAddr {
+    text.parse().expect("an address")
+}
+
+pub(crate) fn mk_endpoint(id: u16, identity: u32) -> (PartKey, Part) {
+    let endpoint = Endpoint {
+        uid: format!("uid-{id}"),
+        id,
+        identity,
+        ipv4: Some(Ipv4Addr::from(0x0af4_0100 + u32::from(id))),
+        ipv6: Some(Ipv6Addr::from(0xfd00_0010_0244_0000_0000_0000_0000_0000 + u128::from(id))),
+    };
+    (PartKey::endpoint("default", &format!("pod-{id}")), Part::Endpoint(endpoint))
+}
+
+pub(crate) fn mk_link(id: u16) -> Link {
+    let last = id.to_be_bytes()[1];
+    Link {
+        uid: format!("uid-{id}"),
+        ifindex: 100 + u32::from(id),
+        mac: [2, 0, 0, 0, 0, last],
+        host_mac: [2, 0, 0, 0, 1, last],
+    }
+}
+
+pub(crate) fn mk_allow(peer: u32, protocol: u8, first: u16, last: u16) -> Allow {
+    Allow { peer, protocol, first, last, origins: vec![0] }
+}
+
+pub(crate) fn mk_policy(identity: u32, allow: Vec<Allow>) -> (PartKey, Part) {
+    let ingress = Direction { enforced: true, allow };
+    let policy = Policy { ingress, egress: Direction::default(), origins: vec!["cnp/default/rule1".into()] };
+    (PartKey::policy(identity), Part::Policy(policy))
+}
+
+pub(crate) fn mk_address(address: &str, identity: u32, node: Option<&str>) -> (PartKey, Part) {
+    let part = Address { identity, node: node.map(str::to_owned) };
+    (PartKey::address(ip(address)), Part::Address(part))
+}
+
+pub(crate) fn mk_node(name: &str, number: u8) -> (PartKey, Part) {
+    let node = Node {
+        addresses: vec![ip(&format!("172.30.0.{number}")), ip(&format!("fd00:172::{number}"))],
+        pod_cidrs: vec![format!("10.244.{number}.0/24"), format!("fd00:10:244:{number}::/64")],
+        api_server: number == 9,
+    };
+    (PartKey::node(name), Part::Node(node))
+}
+
+pub(crate) fn mk_service(name: &str, number: u8, backends: &[(&str, u16)]) -> (PartKey, Part) {
+    let backends = backends.iter().map(|(address, port)| Backend { address: ip(address), port: *port });
+    let port = ServicePort { name: String::new(), protocol: 6, port: 80, backends: backends.collect() };
+    let cluster_ips = vec![ip(&format!("10.96.0.{number}")), ip(&format!("fd00:10:96::{number}"))];
+    (PartKey::service("default", name), Part::Service(Service { cluster_ips, ports: vec![port] }))
+}
+
+/// Sets the parts and brings the kernel in line.
+pub(crate) fn feed(dataplane: &mut Dataplane, kernel: &mut Fake, parts: &Parts) {
+    dataplane.update(parts.keys(), parts);
+    dataplane.apply(kernel, 0);
+}

@@ -1,0 +1,180 @@
+//! Incremental equals from scratch, over random histories, with restarts in between.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use cilium_api::parts::{Part, PartKey, Parts};
+use cilium_bpf::layout::PolicyEntry;
+use cilium_dataplane::{Compiled, Dataplane, GRACE, compile};
+use proptest::prelude::*;
+
+use crate::build::*;
+use crate::kernel::{Content, Fake};
+
+#[derive(Clone, Debug)]
+enum Step {
+    Pod(u16, u32),
+    PodGone(u16),
+    Link(u16),
+    Unlink(u16),
+    Policy(u32, Vec<(u32, u8, u16, u16)>),
+    PolicyGone(u32),
+    Address(u8, u32, u8),
+    AddressGone(u8),
+    Node(u8),
+    NodeGone(u8),
+    Service(u8, Vec<u8>),
+    ServiceGone(u8),
+    Sweep,
+    Check,
+    Restart,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let rule = (300u32..303, prop::sample::select(vec![0u8, 6, 17]), 0u16..4, 0u16..9)
+        .prop_map(|(peer, protocol, first, more)| (peer, protocol, first, first + more));
+    prop_oneof![
+        3 => (1u16..6, 300u32..303).prop_map(|(id, identity)| Step::Pod(id, identity)),
+        1 => (1u16..6).prop_map(Step::PodGone),
+        3 => (1u16..6).prop_map(Step::Link),
+        1 => (1u16..6).prop_map(Step::Unlink),
+        3 => (300u32..303, prop::collection::vec(rule, 0..4)).prop_map(|(i, rules)| Step::Policy(i, rules)),
+        1 => (300u32..303).prop_map(Step::PolicyGone),
+        2 => (0u8..6, 300u32..303, 1u8..4).prop_map(|(a, i, n)| Step::Address(a, i, n)),
+        1 => (0u8..6).prop_map(Step::AddressGone),
+        1 => (1u8..4).prop_map(Step::Node),
+        1 => (1u8..4).prop_map(Step::NodeGone),
+        2 => (1u8..4, prop::collection::vec(0u8..6, 0..4)).prop_map(|(s, b)| Step::Service(s, b)),
+        1 => (1u8..4).prop_map(Step::ServiceGone),
+        1 => Just(Step::Sweep),
+        1 => Just(Step::Check),
+        1 => Just(Step::Restart),
+    ]
+}
+
+/// Some of these addresses are nodes' own.
+fn address(number: u8) -> String {
+    if number < 3 { format!("10.244.2.{number}") } else { format!("172.30.0.{}", number - 2) }
+}
+
+struct World {
+    parts: Parts,
+    links: BTreeSet<u16>,
+    dataplane: Dataplane,
+    kernel: Fake,
+    now: u64,
+    tunnel: bool,
+}
+
+impl World {
+    fn new(tunnel: bool) -> Self {
+        let dataplane = Dataplane::new(mk_config(tunnel));
+        let mut kernel = Fake::default();
+        kernel.allowed.push(Content::default());
+        Self { parts: Parts::new(), links: BTreeSet::new(), dataplane, kernel, now: 0, tunnel }
+    }
+
+    fn put(&mut self, (key, part): (PartKey, Part)) {
+        if let Part::Policy(policy) = &part {
+            self.kernel.allowed.push(content(&compile(policy).expect("compiles")));
+        }
+        self.parts.insert(key.clone(), part);
+        self.dataplane.update([&key], &self.parts);
+    }
+
+    fn drop(&mut self, key: &PartKey) {
+        self.parts.remove(key);
+        self.dataplane.update([key], &self.parts);
+    }
+
+    fn take(&mut self, step: Step) {
+        match step {
+            Step::Pod(id, identity) => self.put(mk_endpoint(id, identity)),
+            Step::PodGone(id) => self.drop(&mk_endpoint(id, 0).0),
+            Step::Link(id) => {
+                self.links.insert(id);
+                self.dataplane.link(id, Some(mk_link(id)));
+            }
+            Step::Unlink(id) => {
+                self.links.remove(&id);
+                self.dataplane.link(id, None);
+            }
+            Step::Policy(identity, rules) => {
+                let allow = rules.into_iter().map(|(peer, protocol, first, last)| match protocol {
+                    0 => mk_allow(peer, 0, 0, 0),
+                    _ => mk_allow(peer, protocol, first, last),
+                });
+                self.put(mk_policy(identity, allow.collect()));
+            }
+            Step::PolicyGone(identity) => self.drop(&PartKey::policy(identity)),
+            Step::Address(number, identity, node) => {
+                self.put(mk_address(&address(number), identity, Some(&format!("n{node}"))));
+            }
+            Step::AddressGone(number) => self.drop(&PartKey::address(ip(&address(number)))),
+            Step::Node(number) => self.put(mk_node(&format!("n{number}"), number)),
+            Step::NodeGone(number) => self.drop(&PartKey::node(&format!("n{number}"))),
+            Step::Service(number, backends) => {
+                let names: Vec<String> = backends.into_iter().map(address).collect();
+                let backends: Vec<(&str, u16)> = names.iter().map(|name| (name.as_str(), 80)).collect();
+                self.put(mk_service(&format!("s{number}"), number, &backends));
+            }
+            Step::ServiceGone(number) => self.drop(&mk_service(&format!("s{number}"), number, &[]).0),
+            Step::Sweep => {
+                self.now += GRACE;
+                self.dataplane.sweep(&mut self.kernel, self.now);
+            }
+            Step::Check => assert_eq!(self.dataplane.check(&mut self.kernel, self.now), Ok(0)),
+            Step::Restart => self.restart(),
+        }
+        self.dataplane.apply(&mut self.kernel, self.now);
+    }
+
+    fn restart(&mut self) {
+        let before = self.kernel.writes;
+        self.dataplane = Dataplane::new(mk_config(self.tunnel));
+        self.dataplane.adopt(&mut self.kernel, self.now).expect("lists");
+        for id in &self.links {
+            self.dataplane.link(*id, Some(mk_link(*id)));
+        }
+        self.dataplane.update(self.parts.keys(), &self.parts);
+        self.dataplane.apply(&mut self.kernel, self.now);
+        let linked = |key: &PartKey| matches!(self.parts.get(key), Some(Part::Endpoint(e)) if self.links.contains(&e.id));
+        let pods = self.parts.keys().filter(|key| key.kind() == "endpoint").collect::<Vec<_>>();
+        if pods.iter().all(|key| linked(key)) {
+            assert_eq!(self.kernel.writes, before, "a restart with equal state writes nothing");
+        }
+    }
+}
+
+fn content(compiled: &Compiled) -> Content {
+    let rule = |(rule, entry): &(cilium_dataplane::Rule, PolicyEntry)| {
+        let key = rule.key(0);
+        (key.direction, key.peer, key.protocol, key.port.0, key.prefix_len, entry.cookie)
+    };
+    (compiled.ingress, compiled.egress, compiled.rules.iter().map(rule).collect())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn incremental_equals_from_scratch(steps in prop::collection::vec(step(), 0..60), tunnel: bool) {
+        let mut world = World::new(tunnel);
+        for step in steps {
+            world.take(step);
+        }
+        world.now += GRACE;
+        prop_assert!(!world.dataplane.sweep(&mut world.kernel, world.now));
+        prop_assert_eq!(world.dataplane.failures(), vec![]);
+
+        let mut fresh = Dataplane::new(mk_config(tunnel));
+        let mut kernel = Fake::default();
+        for id in &world.links {
+            fresh.link(*id, Some(mk_link(*id)));
+        }
+        fresh.update(world.parts.keys(), &world.parts);
+        fresh.apply(&mut kernel, 0);
+        prop_assert_eq!(world.kernel.seen(), kernel.seen());
+        let connected: BTreeMap<u16, u32> = kernel.endpoints.values().map(|e| (e.id, e.identity)).collect();
+        prop_assert_eq!(connected.len(), world.dataplane.connected());
+    }
+}

@@ -1,0 +1,167 @@
+//! A kernel in memory. After every single operation it checks that what programs would see is whole.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use cilium_bpf::layout::{
+    Addr, BackendEntry, BackendKey, Endpoint, IpcacheEntry, IpcacheKey, PolicyEntry, PolicyKey, ServiceEntry,
+    ServiceKey, Slot,
+};
+use cilium_dataplane::{Kernel, Lookup, Mac, Neighbour, Route, SlotIndex};
+use cilium_delta::Table;
+use ipnet::IpNet;
+
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub(crate) enum Fault {
+    #[error("no room left in {0}")]
+    Full(&'static str),
+}
+
+/// Content as a program would find it: enforced directions, and rules without their generation.
+pub(crate) type Content = (bool, bool, BTreeSet<(u8, u32, u8, u16, u32, u32)>);
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Fake {
+    pub(crate) endpoints: BTreeMap<Addr, Endpoint>,
+    pub(crate) ipcache: BTreeMap<IpcacheKey, IpcacheEntry>,
+    pub(crate) slots: BTreeMap<u16, Slot>,
+    pub(crate) policy: BTreeMap<PolicyKey, PolicyEntry>,
+    pub(crate) services: BTreeMap<ServiceKey, ServiceEntry>,
+    pub(crate) backends: BTreeMap<BackendKey, BackendEntry>,
+    pub(crate) routes: BTreeMap<IpNet, Route>,
+    pub(crate) neighbours: BTreeMap<(u32, std::net::IpAddr), Mac>,
+    /// Writes so far.
+    pub(crate) writes: usize,
+    /// Room in the policy trie.
+    pub(crate) room: Option<usize>,
+    /// Contents that an open slot may have; not checked while empty.
+    pub(crate) allowed: Vec<Content>,
+    /// What is written to the policy trie is lost without notice.
+    pub(crate) forgetful: bool,
+    /// Somebody else took entries away, so that not everything is whole until it has been repaired.
+    pub(crate) sabotaged: bool,
+}
+
+impl Fake {
+    pub(crate) fn content(&self, slot: Slot) -> Content {
+        let rules =
+            self.policy.iter().filter(|(key, _)| key.generation == slot.generation).map(|(key, entry)| {
+                (key.direction, key.peer, key.protocol, key.port.0, key.prefix_len, entry.cookie)
+            });
+        (slot.ingress_enforced, slot.egress_enforced, rules.collect())
+    }
+
+    /// No open slot has half a policy, no service half of its backends, no endpoint a slot that is not its identity's.
+    fn wrote(&mut self) {
+        self.writes += 1;
+        if self.sabotaged {
+            return;
+        }
+        for slot in self.slots.values().filter(|slot| slot.open) {
+            let content = self.content(*slot);
+            assert!(self.allowed.is_empty() || self.allowed.contains(&content), "half a policy: {content:?}");
+        }
+        for service in self.services.values() {
+            let has =
+                |index| self.backends.contains_key(&BackendKey { generation: service.generation, index });
+            assert!((0..service.count).all(has), "half of the backends of {service:?}");
+        }
+        let mut owners: BTreeMap<u16, u32> = BTreeMap::new();
+        for entry in self.endpoints.values() {
+            let owner = *owners.entry(entry.slot).or_insert(entry.identity);
+            assert_eq!(owner, entry.identity, "two identities in slot {}", entry.slot);
+        }
+    }
+}
+
+macro_rules! table {
+    ($key:ty, $value:ty, $field:ident, $name:literal, |$k:ident| $to:expr, |$f:ident| $from:expr) => {
+        impl Table<$key, $value> for Fake {
+            type Error = Fault;
+            fn list(&mut self) -> Result<Vec<($key, $value)>, Fault> {
+                Ok(self.$field.iter().map(|($f, value)| ($from, *value)).collect())
+            }
+            fn set(&mut self, $k: &$key, value: &$value) -> Result<(), Fault> {
+                let full = self.room.is_some_and(|room| self.policy.len() >= room);
+                if $name == "policy" && full && !self.$field.contains_key(&$to) {
+                    return Err(Fault::Full($name));
+                }
+                if !($name == "policy" && self.forgetful) {
+                    self.$field.insert($to, *value);
+                }
+                self.wrote();
+                Ok(())
+            }
+            fn delete(&mut self, $k: &$key) -> Result<(), Fault> {
+                self.$field.remove(&$to);
+                self.wrote();
+                Ok(())
+            }
+        }
+    };
+}
+
+table!(Addr, Endpoint, endpoints, "endpoints", |k| *k, |f| *f);
+table!(IpcacheKey, IpcacheEntry, ipcache, "ipcache", |k| *k, |f| *f);
+table!(SlotIndex, Slot, slots, "slots", |k| k.0, |f| SlotIndex(*f));
+table!(PolicyKey, PolicyEntry, policy, "policy", |k| *k, |f| *f);
+table!(ServiceKey, ServiceEntry, services, "services", |k| *k, |f| *f);
+table!(BackendKey, BackendEntry, backends, "backends", |k| *k, |f| *f);
+table!(IpNet, Route, routes, "routes", |k| *k, |f| *f);
+table!(Neighbour, Mac, neighbours, "neighbours", |k| (k.device, k.address), |f| Neighbour {
+    device: f.0,
+    address: f.1
+});
+
+impl Lookup<PolicyKey, PolicyEntry> for Fake {
+    fn lookup(&mut self, key: &PolicyKey) -> Result<Option<PolicyEntry>, Fault> {
+        Ok(self.policy.get(key).copied())
+    }
+}
+
+impl Lookup<BackendKey, BackendEntry> for Fake {
+    fn lookup(&mut self, key: &BackendKey) -> Result<Option<BackendEntry>, Fault> {
+        Ok(self.backends.get(key).copied())
+    }
+}
+
+impl Kernel for Fake {
+    type Fault = Fault;
+}
+
+/// What programs can see, without the numbers that are free to choose.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Seen {
+    endpoints: BTreeMap<Addr, (u32, u32, u16, Content)>,
+    ipcache: BTreeMap<IpcacheKey, IpcacheEntry>,
+    services: BTreeMap<ServiceKey, Vec<BackendEntry>>,
+    routes: BTreeMap<IpNet, String>,
+    neighbours: BTreeMap<(u32, std::net::IpAddr), Mac>,
+    open_slots: usize,
+    rules: usize,
+    backends: usize,
+}
+
+impl Fake {
+    pub(crate) fn seen(&self) -> Seen {
+        let slot = |entry: &Endpoint| self.slots.get(&entry.slot).copied().unwrap_or_default();
+        let backends = |service: &ServiceEntry| {
+            (0..service.count)
+                .map(|index| self.backends[&BackendKey { generation: service.generation, index }])
+                .collect()
+        };
+        Seen {
+            endpoints: self
+                .endpoints
+                .iter()
+                .map(|(addr, e)| (*addr, (e.ifindex, e.identity, e.id, self.content(slot(e)))))
+                .collect(),
+            ipcache: self.ipcache.clone(),
+            services: self.services.iter().map(|(key, service)| (*key, backends(service))).collect(),
+            routes: self.routes.iter().map(|(to, route)| (*to, format!("{route:?}"))).collect(),
+            neighbours: self.neighbours.clone(),
+            open_slots: self.slots.values().filter(|slot| slot.open).count(),
+            rules: self.policy.len(),
+            backends: self.backends.len(),
+        }
+    }
+}

@@ -1,0 +1,8 @@
+//! The dataplane against a kernel in memory that watches what is done to it.
+
+mod build;
+mod histories;
+mod kernel;
+mod policies;
+mod restart;
+mod tables;

@@ -1,0 +1,180 @@
+//! How policies are put in force.
+
+use cilium_api::parts::{Direction, Part, PartKey, Parts, Policy};
+use cilium_bpf::layout::Slot;
+use cilium_dataplane::{Dataplane, GRACE, UNENFORCED, compile, cookie, origins_of};
+
+use crate::build::*;
+use crate::kernel::Fake;
+
+fn mk_connected(id: u16, identity: u32) -> (Dataplane, Fake, Parts) {
+    let (mut dataplane, mut kernel) = (Dataplane::new(mk_config(false)), Fake::default());
+    let parts = Parts::from([mk_endpoint(id, identity)]);
+    dataplane.link(id, Some(mk_link(id)));
+    feed(&mut dataplane, &mut kernel, &parts);
+    (dataplane, kernel, parts)
+}
+
+fn slot(kernel: &Fake) -> Slot {
+    let index = kernel.endpoints.values().next().expect("an endpoint").slot;
+    kernel.slots[&index]
+}
+
+#[test]
+fn without_policy_a_slot_is_open_and_enforces_nothing() {
+    let (_, kernel, _) = mk_connected(5, 300);
+    assert_eq!(slot(&kernel), Slot { generation: UNENFORCED, open: true, ..Slot::default() });
+    assert!(kernel.policy.is_empty());
+}
+
+#[test]
+fn every_change_is_a_new_generation_and_the_old_one_goes_later() {
+    let (mut dataplane, mut kernel, mut parts) = mk_connected(5, 300);
+    parts.extend([mk_policy(300, vec![mk_allow(301, 6, 80, 80)])]);
+    feed(&mut dataplane, &mut kernel, &parts);
+    let first = slot(&kernel);
+    assert!(first.ingress_enforced && !first.egress_enforced && first.generation > UNENFORCED);
+    parts.extend([mk_policy(300, vec![mk_allow(302, 6, 80, 80)])]);
+    feed(&mut dataplane, &mut kernel, &parts);
+    let second = slot(&kernel);
+    assert!(second.generation > first.generation);
+    assert_eq!(kernel.policy.len(), 2);
+    assert!(dataplane.has_retired());
+    dataplane.sweep(&mut kernel, GRACE);
+    assert_eq!(
+        kernel.policy.keys().map(|key| (key.generation, key.peer)).collect::<Vec<_>>(),
+        [(second.generation, 302)]
+    );
+    parts.remove(&PartKey::policy(300));
+    dataplane.update([&PartKey::policy(300)], &parts);
+    dataplane.apply(&mut kernel, GRACE);
+    dataplane.sweep(&mut kernel, 2 * GRACE);
+    assert_eq!((slot(&kernel).generation, kernel.policy.len()), (UNENFORCED, 0));
+    parts.extend([mk_policy(300, vec![])]);
+    feed(&mut dataplane, &mut kernel, &parts);
+    assert!(slot(&kernel).generation > second.generation, "numbers are not used twice");
+}
+
+#[test]
+fn an_equal_policy_changes_nothing() {
+    let (mut dataplane, mut kernel, mut parts) = mk_connected(5, 300);
+    parts.extend([mk_policy(300, vec![mk_allow(301, 6, 80, 80)])]);
+    feed(&mut dataplane, &mut kernel, &parts);
+    let writes = kernel.writes;
+    feed(&mut dataplane, &mut kernel, &parts);
+    assert_eq!(kernel.writes, writes);
+}
+
+#[test]
+fn a_policy_that_does_not_fit_leaves_the_old_one_and_is_named() {
+    let (mut dataplane, mut kernel, mut parts) = mk_connected(5, 300);
+    parts.extend([mk_policy(300, vec![mk_allow(301, 6, 80, 80)])]);
+    feed(&mut dataplane, &mut kernel, &parts);
+    let before = (slot(&kernel), kernel.policy.clone());
+    kernel.room = Some(2);
+    parts.extend([mk_policy(300, vec![mk_allow(302, 6, 80, 80), mk_allow(303, 6, 80, 80)])]);
+    feed(&mut dataplane, &mut kernel, &parts);
+    assert_eq!((slot(&kernel), kernel.policy.clone()), before);
+    let failures = dataplane.failures();
+    assert_eq!(failures[0].object, "policy/300");
+    assert_eq!(
+        failures[0].message,
+        "entry 2 of 2 cannot be written; what was in force before stays: no room left in policy"
+    );
+    kernel.room = None;
+    dataplane.apply(&mut kernel, 0);
+    assert!(!dataplane.failures().is_empty(), "tried again only by the check, not with every change");
+    assert_eq!(dataplane.check(&mut kernel, 0), Ok(0));
+    assert!(dataplane.failures().is_empty());
+    assert!(slot(&kernel).generation > before.0.generation);
+}
+
+#[test]
+fn a_new_identity_whose_policy_does_not_fit_stays_closed() {
+    let (mut dataplane, mut kernel) =
+        (Dataplane::new(mk_config(false)), Fake { room: Some(0), ..Fake::default() });
+    dataplane.link(5, Some(mk_link(5)));
+    let parts = Parts::from([mk_endpoint(5, 300), mk_policy(300, vec![mk_allow(301, 6, 80, 80)])]);
+    feed(&mut dataplane, &mut kernel, &parts);
+    let index = kernel.endpoints.values().next().expect("an endpoint").slot;
+    assert!(!kernel.slots.get(&index).copied().unwrap_or_default().open);
+    assert_eq!(dataplane.ready(5), Err(cilium_dataplane::Unready::Policy));
+}
+
+#[test]
+fn entries_that_do_not_read_back_are_not_put_in_force() {
+    let (mut dataplane, mut kernel, mut parts) = mk_connected(5, 300);
+    kernel.forgetful = true;
+    parts.extend([mk_policy(300, vec![mk_allow(301, 6, 80, 80)])]);
+    feed(&mut dataplane, &mut kernel, &parts);
+    assert_eq!(slot(&kernel).generation, UNENFORCED);
+    assert!(dataplane.failures()[0].message.starts_with("an entry reads back differently"));
+}
+
+#[test]
+fn an_emptied_map_is_repaired_in_place() {
+    let (mut dataplane, mut kernel, mut parts) = mk_connected(5, 300);
+    parts.extend([
+        mk_policy(300, vec![mk_allow(301, 6, 80, 80), mk_allow(302, 0, 0, 0)]),
+        mk_service("s", 1, &[("10.244.1.5", 80)]),
+        mk_address("10.244.2.7", 301, Some("n2")),
+    ]);
+    feed(&mut dataplane, &mut kernel, &parts);
+    let (good, seen) = (slot(&kernel), kernel.seen());
+    kernel.sabotaged = true;
+    kernel.policy.clear();
+    kernel.backends.clear();
+    assert_eq!(dataplane.check(&mut kernel, 0), Ok(3));
+    assert_eq!((slot(&kernel), kernel.seen()), (good, seen));
+    kernel.slots.insert(good.generation as u16 + 77, Slot { generation: 9, open: true, ..Slot::default() });
+    for slot in kernel.slots.values_mut() {
+        slot.ingress_enforced = false;
+    }
+    kernel.ipcache.clear();
+    kernel.endpoints.clear();
+    assert_eq!(dataplane.check(&mut kernel, 0), Ok(5));
+    assert_eq!(slot(&kernel), good);
+    assert_eq!(dataplane.check(&mut kernel, 0), Ok(0));
+}
+
+#[test]
+fn rules_have_the_length_of_what_they_say() {
+    let allow =
+        vec![mk_allow(0, 0, 0, 0), mk_allow(7, 17, 0, 0), mk_allow(7, 6, 8080, 8083), mk_allow(7, 6, 80, 80)];
+    let (_, Part::Policy(policy)) = mk_policy(300, allow) else { panic!("a policy") };
+    let keys: Vec<_> = compile(&policy)
+        .expect("compiles")
+        .rules
+        .iter()
+        .map(|(rule, _)| rule.key(5))
+        .map(|key| (key.peer, key.protocol, key.port.0, key.prefix_len))
+        .collect();
+    assert_eq!(keys, [(0, 0, 0, 72), (7, 6, 80, 96), (7, 6, 8080, 94), (7, 17, 0, 80)]);
+}
+
+#[test]
+fn a_cookie_leads_back_to_the_policies() {
+    let mut twice = mk_allow(7, 6, 80, 80);
+    twice.origins = vec![1];
+    let ingress =
+        Direction { enforced: true, allow: vec![mk_allow(7, 6, 80, 80), twice, mk_allow(8, 0, 0, 0)] };
+    let origins = vec!["ccnp/all".to_owned(), "cnp/default/rule1".to_owned()];
+    let policy = Policy { ingress, egress: Direction::default(), origins };
+    let cookies: Vec<u32> = compile(&policy).expect("compiles").rules.iter().map(|(_, e)| e.cookie).collect();
+    assert_eq!(origins_of(&policy, cookies[0]), ["ccnp/all", "cnp/default/rule1"]);
+    assert_eq!(origins_of(&policy, cookies[1]), ["ccnp/all"]);
+    assert_eq!(origins_of(&policy, 1), Vec::<&str>::new());
+    assert_ne!(cookie(std::iter::empty()), 0);
+}
+
+#[test]
+fn an_invalid_range_is_refused_and_the_old_policy_stays() {
+    let (mut dataplane, mut kernel, mut parts) = mk_connected(5, 300);
+    parts.extend([mk_policy(300, vec![mk_allow(301, 6, 80, 80)])]);
+    feed(&mut dataplane, &mut kernel, &parts);
+    let before = slot(&kernel);
+    parts.extend([mk_policy(300, vec![mk_allow(301, 6, 90, 80)])]);
+    feed(&mut dataplane, &mut kernel, &parts);
+    assert_eq!(slot(&kernel), before);
+    assert!(dataplane.failures()[0].message.starts_with("ports 90 to 80 are no range"));
+}

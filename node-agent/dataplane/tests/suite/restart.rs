@@ -1,0 +1,106 @@
+//! A new process finds what the old one left.
+
+use cilium_api::parts::{PartKey, Parts};
+use cilium_bpf::layout::Slot;
+use cilium_dataplane::{Dataplane, GRACE};
+
+use crate::build::*;
+use crate::kernel::Fake;
+
+fn mk_parts() -> Parts {
+    Parts::from([
+        mk_node("n1", 1),
+        mk_node("n2", 2),
+        mk_endpoint(5, 300),
+        mk_endpoint(6, 301),
+        mk_endpoint(7, 300),
+        mk_policy(300, vec![mk_allow(301, 6, 80, 80), mk_allow(0, 17, 53, 60)]),
+        mk_address("10.244.2.7", 301, Some("n2")),
+        mk_service("s", 1, &[("10.244.1.5", 80), ("fd00::5", 80)]),
+        mk_service("empty", 2, &[]),
+    ])
+}
+
+fn mk_running(parts: &Parts) -> Fake {
+    let (mut dataplane, mut kernel) = (Dataplane::new(mk_config(true)), Fake::default());
+    for id in [5, 6, 7] {
+        dataplane.link(id, Some(mk_link(id)));
+    }
+    feed(&mut dataplane, &mut kernel, parts);
+    dataplane.sweep(&mut kernel, GRACE);
+    kernel
+}
+
+fn restart(kernel: &mut Fake) -> Dataplane {
+    let mut dataplane = Dataplane::new(mk_config(true));
+    dataplane.adopt(kernel, 0).expect("lists");
+    for id in [5, 6, 7] {
+        dataplane.link(id, Some(mk_link(id)));
+    }
+    dataplane
+}
+
+#[test]
+fn equal_state_writes_nothing() {
+    let parts = mk_parts();
+    let mut kernel = mk_running(&parts);
+    let before = kernel.clone();
+    let mut dataplane = restart(&mut kernel);
+    feed(&mut dataplane, &mut kernel, &parts);
+    assert!(!dataplane.sweep(&mut kernel, GRACE));
+    assert_eq!(dataplane.check(&mut kernel, GRACE), Ok(0));
+    assert_eq!(kernel, before);
+}
+
+#[test]
+fn what_changed_meanwhile_is_changed_and_nothing_else() {
+    let mut parts = mk_parts();
+    let mut kernel = mk_running(&parts);
+    let mut dataplane = restart(&mut kernel);
+    parts.remove(&PartKey::endpoint("default", "pod-6"));
+    parts.extend([mk_policy(300, vec![mk_allow(301, 6, 81, 81)])]);
+    let highest = kernel.slots.values().map(|slot| slot.generation).max().expect("slots");
+    feed(&mut dataplane, &mut kernel, &parts);
+    dataplane.sweep(&mut kernel, GRACE);
+    let mut fresh = Dataplane::new(mk_config(true));
+    let mut other = Fake::default();
+    for id in [5, 7] {
+        fresh.link(id, Some(mk_link(id)));
+    }
+    feed(&mut fresh, &mut other, &parts);
+    assert_eq!(kernel.seen(), other.seen());
+    assert!(kernel.slots.values().any(|slot| slot.open && slot.generation >= highest));
+}
+
+#[test]
+fn the_next_generation_survives_the_policy_it_was_used_for() {
+    let mut parts = mk_parts();
+    let mut kernel = mk_running(&parts);
+    let mut dataplane = restart(&mut kernel);
+    let used = kernel.policy.keys().map(|key| key.generation).max().expect("rules");
+    parts.remove(&PartKey::policy(300));
+    dataplane.update([&PartKey::policy(300)], &parts);
+    dataplane.apply(&mut kernel, 0);
+    dataplane.sweep(&mut kernel, GRACE);
+    assert!(kernel.policy.is_empty());
+    let mut dataplane = restart(&mut kernel);
+    parts.extend([mk_policy(300, vec![mk_allow(9, 0, 0, 0)])]);
+    feed(&mut dataplane, &mut kernel, &parts);
+    assert!(kernel.policy.keys().all(|key| key.generation > used));
+}
+
+#[test]
+fn leftovers_of_a_process_killed_in_the_middle_go() {
+    let parts = mk_parts();
+    let mut kernel = mk_running(&parts);
+    let clean = kernel.seen();
+    let mut half = *kernel.policy.iter().next().expect("rules").0;
+    half.generation += 40;
+    kernel.policy.insert(half, Default::default());
+    kernel.slots.insert(99, Slot { generation: 1, open: true, ..Slot::default() });
+    kernel.endpoints.insert(ip("10.244.1.99").into(), Default::default());
+    let mut dataplane = restart(&mut kernel);
+    feed(&mut dataplane, &mut kernel, &parts);
+    dataplane.sweep(&mut kernel, GRACE);
+    assert_eq!(kernel.seen(), clean);
+}

@@ -1,0 +1,168 @@
+//! What each kind of part becomes.
+
+use cilium_api::parts::Parts;
+use cilium_bpf::layout::{Addr, IpcacheEntry, IpcacheKey, NetPort, ServiceKey};
+use cilium_dataplane::{Dataplane, Unready, router_address};
+
+use crate::build::*;
+use crate::kernel::Fake;
+
+fn entry(kernel: &Fake, prefix: &str) -> Option<(u32, String)> {
+    let net: ipnet::IpNet = prefix.parse().expect("a prefix");
+    let found = kernel.ipcache.get(&IpcacheKey::new(net.addr(), net.prefix_len()))?;
+    Some((found.identity, found.tunnel.ip().map(|ip| ip.to_string()).unwrap_or_default()))
+}
+
+#[test]
+fn an_endpoint_stands_in_the_map_only_when_planned_and_linked() {
+    let (mut dataplane, mut kernel) = (Dataplane::new(mk_config(false)), Fake::default());
+    let parts = Parts::from([mk_endpoint(5, 300), mk_node("n1", 1)]);
+    feed(&mut dataplane, &mut kernel, &parts);
+    assert!(kernel.endpoints.is_empty());
+    assert_eq!(
+        kernel.slots.values().filter(|slot| slot.open).count(),
+        1,
+        "its policy is ready before CNI comes"
+    );
+    assert_eq!(dataplane.ready(5), Err(Unready::Link));
+
+    dataplane.link(5, Some(mk_link(5)));
+    dataplane.apply(&mut kernel, 0);
+    let found = kernel.endpoints[&Addr::from(ip("10.244.1.5"))];
+    assert_eq!((found.ifindex, found.identity, found.id, found.mac[5]), (105, 300, 5, 5));
+    assert_eq!(kernel.endpoints.len(), 2);
+    let route = kernel.routes[&"10.244.1.5/32".parse().expect("a prefix")];
+    assert_eq!((route.device, route.source), (105, Some(ip("10.244.1.1"))));
+    assert_eq!(kernel.neighbours[&(105, ip("10.244.1.5"))], [2, 0, 0, 0, 0, 5]);
+    assert_eq!((dataplane.ready(5), dataplane.connected()), (Ok(()), 1));
+
+    dataplane.link(5, None);
+    dataplane.apply(&mut kernel, 0);
+    assert!(kernel.endpoints.is_empty() && kernel.routes.is_empty() && kernel.neighbours.is_empty());
+}
+
+#[test]
+fn a_link_of_another_pod_of_that_number_does_not_count() {
+    let (mut dataplane, mut kernel) = (Dataplane::new(mk_config(false)), Fake::default());
+    let mut link = mk_link(5);
+    link.uid = "of a pod before".into();
+    dataplane.link(5, Some(link));
+    feed(&mut dataplane, &mut kernel, &Parts::from([mk_endpoint(5, 300)]));
+    assert!(kernel.endpoints.is_empty());
+    assert_eq!(dataplane.ready(5), Err(Unready::Link));
+    assert_eq!(dataplane.ready(6), Err(Unready::Plan));
+}
+
+#[test]
+fn in_tunnel_mode_remote_addresses_have_a_tunnel_endpoint() {
+    let (mut dataplane, mut kernel) = (Dataplane::new(mk_config(true)), Fake::default());
+    let parts = Parts::from([
+        mk_node("n1", 1),
+        mk_node("n2", 2),
+        mk_node("n9", 9),
+        mk_address("10.244.1.5", 300, Some("n1")),
+        mk_address("10.244.2.7", 301, Some("n2")),
+        mk_address("fd00:10:244:2::7", 301, Some("n2")),
+        mk_address("198.51.100.7", 16_777_216, None),
+    ]);
+    feed(&mut dataplane, &mut kernel, &parts);
+    let known = |prefix: &str| entry(&kernel, prefix).unwrap_or_else(|| panic!("{prefix} is there"));
+    assert_eq!(known("10.244.1.5/32"), (300, String::new()));
+    assert_eq!(known("10.244.2.7/32"), (301, "172.30.0.2".into()));
+    assert_eq!(known("fd00:10:244:2::7/128"), (301, "172.30.0.2".into()));
+    assert_eq!(known("198.51.100.7/32"), (16_777_216, String::new()));
+    assert_eq!(known("172.30.0.1/32"), (1, String::new()));
+    assert_eq!(known("10.244.1.1/32"), (1, String::new()), "the own router address");
+    assert_eq!(known("172.30.0.2/32"), (6, "172.30.0.2".into()));
+    assert_eq!(known("fd00:10:244:2::1/128"), (6, "172.30.0.2".into()));
+    assert_eq!(known("172.30.0.9/32"), (7, "172.30.0.9".into()));
+    assert_eq!(known("10.244.2.0/24"), (9, "172.30.0.2".into()), "pods not known one by one");
+    assert_eq!(entry(&kernel, "10.244.1.0/24"), None);
+    let route = kernel.routes[&"10.244.2.0/24".parse().expect("a prefix")];
+    assert_eq!((route.device, route.via, route.mtu), (3, None, Some(1450)));
+    assert_eq!(route.source, Some(ip("10.244.1.1")));
+}
+
+#[test]
+fn in_native_mode_pods_are_reached_through_their_node() {
+    let (mut dataplane, mut kernel) = (Dataplane::new(mk_config(false)), Fake::default());
+    let parts = Parts::from([mk_node("n1", 1), mk_node("n2", 2), mk_address("10.244.2.7", 301, Some("n2"))]);
+    feed(&mut dataplane, &mut kernel, &parts);
+    assert_eq!(entry(&kernel, "10.244.2.7/32"), Some((301, String::new())));
+    assert_eq!(entry(&kernel, "10.244.2.0/24"), None);
+    let via = |prefix: &str| {
+        let route = kernel.routes[&prefix.parse().expect("a prefix")];
+        (route.device, route.via, route.mtu)
+    };
+    assert_eq!(via("10.244.2.0/24"), (2, Some(ip("172.30.0.2")), None));
+    assert_eq!(via("fd00:10:244:2::/64"), (2, Some(ip("fd00:172::2")), None));
+    assert_eq!(kernel.routes.len(), 2);
+}
+
+#[test]
+fn a_node_that_moves_takes_its_pods_along() {
+    let (mut dataplane, mut kernel) = (Dataplane::new(mk_config(true)), Fake::default());
+    let mut parts =
+        Parts::from([mk_address("10.244.2.7", 301, Some("n2")), mk_address("172.30.0.2", 302, None)]);
+    feed(&mut dataplane, &mut kernel, &parts);
+    assert_eq!(entry(&kernel, "10.244.2.7/32"), Some((301, String::new())));
+    assert_eq!(entry(&kernel, "172.30.0.2/32"), Some((302, String::new())));
+    parts.extend([mk_node("n2", 2)]);
+    dataplane.update([&mk_node("n2", 2).0], &parts);
+    dataplane.apply(&mut kernel, 0);
+    assert_eq!(entry(&kernel, "10.244.2.7/32"), Some((301, "172.30.0.2".into())));
+    assert_eq!(entry(&kernel, "172.30.0.2/32"), Some((6, "172.30.0.2".into())), "nodes go first");
+    parts.remove(&mk_node("n2", 2).0);
+    dataplane.update([&mk_node("n2", 2).0], &parts);
+    dataplane.apply(&mut kernel, 0);
+    assert_eq!(entry(&kernel, "10.244.2.7/32"), Some((301, String::new())));
+    assert_eq!(entry(&kernel, "172.30.0.2/32"), Some((302, String::new())));
+    assert_eq!(kernel.ipcache.len(), 2);
+    assert!(kernel.ipcache.values().all(|entry| *entry != IpcacheEntry::default()));
+}
+
+#[test]
+fn a_service_has_the_backends_of_its_family() {
+    let (mut dataplane, mut kernel) = (Dataplane::new(mk_config(false)), Fake::default());
+    let backends = [("10.244.1.5", 8080), ("10.244.2.7", 8080), ("fd00::7", 8080)];
+    feed(&mut dataplane, &mut kernel, &Parts::from([mk_service("s", 1, &backends)]));
+    let count = |address: &str| {
+        let key = ServiceKey {
+            address: ip(address).into(),
+            port: NetPort(80),
+            protocol: 6,
+            ..ServiceKey::default()
+        };
+        kernel.services[&key].count
+    };
+    assert_eq!((count("10.96.0.1"), count("fd00:10:96::1"), kernel.backends.len()), (2, 1, 3));
+
+    feed(&mut dataplane, &mut kernel, &Parts::from([mk_service("s", 1, &backends[..1])]));
+    assert_eq!(kernel.backends.len(), 4, "a program may be looking at the old ones");
+    dataplane.sweep(&mut kernel, cilium_dataplane::GRACE - 1);
+    assert_eq!(kernel.backends.len(), 4);
+    assert!(!dataplane.sweep(&mut kernel, cilium_dataplane::GRACE));
+    assert_eq!(kernel.backends.len(), 1);
+    assert!(kernel.services.values().any(|service| service.count == 0), "without backends connecting fails");
+}
+
+#[test]
+fn prefixes_that_cannot_be_read_are_named() {
+    let (mut dataplane, mut kernel) = (Dataplane::new(mk_config(false)), Fake::default());
+    let (key, mut part) = mk_node("n2", 2);
+    if let cilium_api::parts::Part::Node(node) = &mut part {
+        node.pod_cidrs.push("10.244.2.0/240".into());
+    }
+    feed(&mut dataplane, &mut kernel, &Parts::from([(key, part)]));
+    assert_eq!(kernel.routes.len(), 2);
+    let failures = dataplane.failures();
+    assert_eq!((failures.len(), failures[0].object.as_str()), (1, "node/n2"));
+}
+
+#[test]
+fn routers_are_the_first_address_of_a_prefix() {
+    let router = |prefix: &str| router_address(prefix.parse().expect("a prefix"));
+    assert_eq!(router("10.244.1.0/24"), Some(ip("10.244.1.1")));
+    assert_eq!(router("fd00:10:244:1::/64"), Some(ip("fd00:10:244:1::1")));
+    assert_eq!(router("10.0.0.7/32"), None);
+}
