@@ -92,9 +92,11 @@ struct ct_key {
 #define CT_CONFIRMED (1 << 2)       /* TCP: the starter has sent more than its SYN */
 #define CT_FIN_STARTER (1 << 3)     /* TCP: the starter is done sending */
 #define CT_FIN_ANSWERER (1 << 4)    /* TCP: the other side is done sending */
-#define CT_FROM_TUNNEL (1 << 5)     /* started from another node through the tunnel: replies go back that way */
-#define CT_TO_STACK (1 << 6)        /* this node's own network stack is the other side */
-#define CT_DIRECT (1 << 7)          /* the other side is reached without the tunnel */
+/* How the side that is not a pod of this node is reached; no bit: both are pods of this node. */
+#define CT_TUNNEL (1 << 5) /* through the tunnel */
+#define CT_STACK (1 << 6)  /* it is this node's network stack, or behind it */
+#define CT_DIRECT (1 << 7) /* by the node's routes */
+#define CT_ROUTE (CT_TUNNEL | CT_STACK | CT_DIRECT)
 
 struct ct_entry {
 	__u32 egress_generation;  /* of the starter's slot when it was judged; 0: starter not on this node */

@@ -2,13 +2,10 @@
 
 /* All programs of the datapath, as one object so that they share maps and configuration. */
 
-#include "maps.h"
+#include "../src/container.h"
+#include "../src/overlay.h"
+#include "../src/socket.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 volatile const struct config CFG SEC(".rodata") = {};
-
-SEC("classifier") int from_host(struct __sk_buff *skb)
-{
-	return CFG.flags && skb->len ? 0 : 2;
-}

@@ -71,12 +71,12 @@ reasons! {
     NatUnsupportedProtocol = 168, "UNSUPPORTED_PROTOCOL_FOR_NAT_MASQUERADE", "Unsupported protocol for NAT masquerade";
     /// No route that a masqueraded packet could take.
     FibLookupFailed = 169, "FIB_LOOKUP_FAILED", "FIB lookup failed";
-    /// A packet from the tunnel claims to be of an identity that cannot come from another node.
-    InvalidIdentity = 171, "INVALID_IDENTITY", "Invalid identity";
     /// A later fragment came without, or before, the first.
     FragmentNotFound = 175, "FIRST_LOGICAL_DATAGRAM_FRAGMENT_NOT_FOUND", "First logical datagram fragment not found";
     /// Router discovery, multicast listener reports and the like, which pods do not need. Counted, never an event.
     ForbiddenIcmp6 = 176, "FORBIDDEN_ICMPV6_MESSAGE", "Forbidden ICMPv6 message";
+    /// A pod sent a frame with a VLAN tag.
+    VlanFiltered = 182, "VLAN_FILTERED", "VLAN traffic disallowed by VLAN filter";
     /// The hop limit is used up. The packet goes to the stack, which answers with an ICMP error.
     TtlExceeded = 196, "TTL_EXCEEDED", "TTL exceeded";
     /// The endpoint has no policy yet.

@@ -12,11 +12,11 @@ pub const CT_CONFIRMED: u16 = 1 << 2;
 pub const CT_FIN_STARTER: u16 = 1 << 3;
 /// TCP: the other side is done sending, or the connection was reset.
 pub const CT_FIN_ANSWERER: u16 = 1 << 4;
-/// Started from another node through the tunnel: replies go back that way.
-pub const CT_FROM_TUNNEL: u16 = 1 << 5;
-/// This node's own network stack is the other side.
-pub const CT_TO_STACK: u16 = 1 << 6;
-/// The other side is reached without the tunnel.
+/// The side that is not a pod of this node is reached through the tunnel. No route bit: both sides are pods of this node.
+pub const CT_TUNNEL: u16 = 1 << 5;
+/// The side that is not a pod of this node is its network stack, or is behind it.
+pub const CT_STACK: u16 = 1 << 6;
+/// The side that is not a pod of this node is reached by the node's routes.
 pub const CT_DIRECT: u16 = 1 << 7;
 
 /// [`NatKey::direction`]: `local` is the pod, the value is the node's address and port.

@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+#pragma once
+
+#include "policy.h"
+
+/* Seconds after the last packet. */
+#define LIFETIME_TCP 8000
+#define LIFETIME_TCP_OPENING 60
+#define LIFETIME_TCP_CLOSING 10
+#define LIFETIME_OTHER 60
+
+/* Fills the key; true when the sender is the high side. */
+static __always_inline bool ct_key_of(const struct flow *f, struct ct_key *key)
+{
+	bool high = addr_equal(&f->source, &f->destination)
+			    ? bpf_ntohs(f->source_port) > bpf_ntohs(f->destination_port)
+			    : addr_above(&f->source, &f->destination);
+
+	key->low = high ? f->destination : f->source;
+	key->high = high ? f->source : f->destination;
+	key->low_port = high ? f->destination_port : f->source_port;
+	key->high_port = high ? f->source_port : f->destination_port;
+	key->protocol = f->protocol;
+	__builtin_memset(key->pad, 0, sizeof(key->pad));
+	return high;
+}
+
+static __always_inline struct ct_entry *ct_find(const struct ct_key *key, __u32 now)
+{
+	struct ct_entry *entry = bpf_map_lookup_elem(&cilium_ct, key);
+
+	return entry && entry->expires >= now ? entry : NULL;
+}
+
+static __always_inline bool ct_is_reply(const struct ct_entry *entry, bool sender_high)
+{
+	return sender_high != !!(entry->flags & CT_STARTED_BY_HIGH);
+}
+
+static __always_inline __u32 ct_lifetime(__u8 protocol, __u16 flags)
+{
+	if (protocol != IPPROTO_TCP)
+		return LIFETIME_OTHER;
+	if ((flags & CT_FIN_STARTER) && (flags & CT_FIN_ANSWERER))
+		return LIFETIME_TCP_CLOSING;
+	return flags & CT_CONFIRMED ? LIFETIME_TCP : LIFETIME_TCP_OPENING;
+}
+
+static __always_inline __u16 ct_next_flags(__u16 flags, const struct flow *f, bool reply)
+{
+	if (reply)
+		flags |= CT_REPLIED;
+	if (f->protocol != IPPROTO_TCP)
+		return flags;
+	if (!reply && !(f->tcp_flags & TCP_SYN))
+		flags |= CT_CONFIRMED;
+	if (f->tcp_flags & TCP_FIN)
+		flags |= reply ? CT_FIN_ANSWERER : CT_FIN_STARTER;
+	if (f->tcp_flags & TCP_RST)
+		flags |= CT_FIN_ANSWERER | CT_FIN_STARTER;
+	return flags;
+}
+
+/* Takes a packet into account. Writes only what changes, so an established connection costs one store a second; true when
+ * its lifetime moved. */
+static __always_inline bool ct_touch(struct ct_entry *entry, const struct flow *f, bool reply, __u32 now)
+{
+	__u16 flags = ct_next_flags(entry->flags, f, reply);
+	__u32 expires = now + ct_lifetime(f->protocol, flags);
+
+	if (flags != entry->flags)
+		entry->flags = flags;
+	if (expires == entry->expires)
+		return false;
+	entry->expires = expires;
+	return true;
+}
+
+/* Starts the entry of a connection, or of one that is judged again, in which case what is known of it stays. */
+static __always_inline struct ct_entry ct_begin(const struct flow *f, const struct ct_entry *known, bool sender_high,
+						__u16 route)
+{
+	struct ct_entry fresh = { .flags = route | (sender_high ? CT_STARTED_BY_HIGH : 0) };
+
+	if (known && !opens_connection(f)) {
+		fresh.flags |= known->flags & ~(CT_ROUTE | CT_STARTED_BY_HIGH);
+		fresh.nat_port = known->nat_port;
+	}
+	return fresh;
+}
+
+/* Stores an allowed connection. Packets that cannot be followed by others of the same connection leave no entry. */
+static __always_inline int ct_record(const struct ct_key *key, struct ct_entry *fresh, const struct flow *f,
+				     const struct sides *s, __u32 now)
+{
+	if (f->icmp_error || f->tcp_flags & TCP_RST)
+		return 0;
+	fresh->egress_generation = s->from_here ? slot_generation(s->from_slot) : 0;
+	fresh->ingress_generation = s->to_here ? slot_generation(s->to_slot) : 0;
+	fresh->expires = now + ct_lifetime(f->protocol, fresh->flags);
+	return bpf_map_update_elem(&cilium_ct, key, fresh, BPF_ANY) ? DROP_CT_INSERT_FAILED : 0;
+}

@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+#pragma once
+
+/* The two programs on the host's end of a pod's device. */
+
+#include "admit.h"
+#include "leave.h"
+
+/* The answers that the host's stack needs to find its pods, and nothing that it would forward. */
+SUBPROGRAM bool is_for_host_link(const struct flow *f)
+{
+	return f && (addr_is_on_link(&f->destination) || peer_identity(&f->destination) == IDENTITY_HOST);
+}
+
+/* A pod sends from its own address on its own device. */
+static __always_inline bool find_sender(struct __sk_buff *skb, const struct flow *f, struct sides *s)
+{
+	s->from_here = find_endpoint(&f->source, &s->from) && s->from.ifindex == skb->ifindex;
+	return s->from_here;
+}
+
+static __always_inline bool find_receiver(struct __sk_buff *skb, const struct flow *f, struct sides *s)
+{
+	s->to_here = find_endpoint(&f->destination, &s->to) && s->to.ifindex == skb->ifindex;
+	return s->to_here;
+}
+
+SEC("classifier")
+int from_container(struct __sk_buff *skb)
+{
+	struct flow f = {};
+	struct sides s = {};
+	int reason;
+
+	if (skb->protocol == bpf_htons(ETH_P_ARP))
+		return TC_ACT_OK;
+	reason = skb->vlan_present ? DROP_VLAN_FILTERED : parse(skb, &f);
+	if (!reason && is_link_chatter(&f))
+		reason = DROP_FORBIDDEN_ICMP6;
+	if (!reason && is_neighbour_discovery(&f) && is_for_host_link(&f))
+		return TC_ACT_OK;
+	if (!reason && !find_sender(skb, &f, &s))
+		reason = DROP_INVALID_SOURCE_IP;
+	if (!reason)
+		reason = let_out(skb, &f, &s);
+	if (reason)
+		return drop(skb, &f, &s, reason, DIRECTION_EGRESS);
+	return send_on(skb, &f, &s);
+}
+
+/* What reaches a pod through the host's stack: mostly from the node's own processes. */
+SEC("classifier")
+int to_container(struct __sk_buff *skb)
+{
+	struct flow f = {};
+	struct sides s = { .route = CT_STACK };
+	int reason;
+
+	if (skb->protocol == bpf_htons(ETH_P_ARP))
+		return TC_ACT_OK;
+	reason = parse(skb, &f);
+	if (!reason && is_link_chatter(&f))
+		reason = DROP_FORBIDDEN_ICMP6;
+	if (!reason && is_neighbour_discovery(&f))
+		return TC_ACT_OK;
+	if (!reason && !find_receiver(skb, &f, &s))
+		reason = DROP_UNKNOWN_TARGET;
+	if (!reason)
+		reason = admit(skb, &f, &s, 0, false);
+	if (reason)
+		return drop(skb, &f, &s, reason, DIRECTION_INGRESS);
+	count(FORWARDED, DIRECTION_INGRESS, skb->len);
+	return TC_ACT_OK;
+}

@@ -1,0 +1,215 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+#pragma once
+
+/* Services: a socket that connects or sends to a cluster address goes straight to a backend, so no packet needs translation. */
+
+#include "addr.h"
+#include "maps.h"
+#include <linux/in.h>
+
+#define PROCEED 1
+#define REFUSE 0
+#define EHOSTUNREACH 113
+#define BACKEND_TRIES 2
+
+/* What a socket is being pointed at. */
+struct target {
+	struct addr address;
+	__be16 port;
+	__u8 protocol;
+	__u8 pad[5];
+};
+
+enum choice {
+	NOT_A_SERVICE,
+	NO_BACKEND,
+	CHOSEN,
+};
+
+/* TCP connections spread at random. A UDP socket stays with its backend, so that a conversation by sendto works. */
+static __always_inline __u32 pick(struct bpf_sock_addr *ctx, __u8 protocol, __u32 count)
+{
+	__u64 number = bpf_get_prandom_u32();
+
+	if (protocol == IPPROTO_UDP) {
+		number = bpf_get_socket_cookie(ctx) * 0x9e3779b97f4a7c15ULL;
+		number >>= 32;
+	}
+	return (__u32)number % count;
+}
+
+/* Replaces a service by one of its backends. The set may be exchanged between the two look-ups; the service then names a new
+ * generation. */
+static __noinline enum choice choose_backend(struct bpf_sock_addr *ctx, struct target *t)
+{
+	struct service_key key = { .address = t->address, .port = t->port, .protocol = t->protocol };
+
+	for (int i = 0; i < BACKEND_TRIES; i++) {
+		struct service_entry *service = bpf_map_lookup_elem(&cilium_services, &key);
+		struct backend_key wanted = {};
+		struct backend_entry *backend;
+		struct service_entry seen;
+
+		if (!service)
+			return i ? NO_BACKEND : NOT_A_SERVICE;
+		*(__u64 *)&seen = *(volatile __u64 *)service;
+		if (!seen.count)
+			return NO_BACKEND;
+		wanted.generation = seen.generation;
+		wanted.index = pick(ctx, t->protocol, seen.count);
+		backend = bpf_map_lookup_elem(&cilium_backends, &wanted);
+		if (!backend)
+			continue;
+		t->address = backend->address;
+		t->port = backend->port;
+		return CHOSEN;
+	}
+	return NO_BACKEND;
+}
+
+/* Remembers what the program believes it talks to. Most sends repeat the last one, and only read. */
+static __always_inline void remember(struct bpf_sock_addr *ctx, const struct target *backend,
+				     const struct target *service)
+{
+	struct sock_revnat_key key = {
+		.cookie = bpf_get_socket_cookie(ctx), .backend = backend->address, .port = backend->port
+	};
+	struct sock_revnat_entry entry = { .service = service->address, .port = service->port };
+	struct sock_revnat_entry *known = bpf_map_lookup_elem(&cilium_sock_revnat, &key);
+
+	if (!known || !addr_equal(&known->service, &entry.service) || known->port != entry.port)
+		bpf_map_update_elem(&cilium_sock_revnat, &key, &entry, BPF_ANY);
+}
+
+static __always_inline int refuse(void)
+{
+	if (CFG.flags & CONFIG_SET_RETVAL)
+		bpf_set_retval(-EHOSTUNREACH);
+	return REFUSE;
+}
+
+/* Points `t` at a backend if it is a service; tells whether the socket must be rewritten, or refused. */
+static __noinline enum choice translate(struct bpf_sock_addr *ctx, struct target *t)
+{
+	struct target service = *t;
+	enum choice choice;
+
+	if (t->protocol != IPPROTO_TCP && t->protocol != IPPROTO_UDP)
+		return NOT_A_SERVICE;
+	choice = choose_backend(ctx, t);
+	if (choice == CHOSEN)
+		remember(ctx, t, &service);
+	return choice;
+}
+
+/* The way back: what stands for the backend in the program's eyes. */
+static __noinline bool translate_back(struct bpf_sock_addr *ctx, struct target *t)
+{
+	struct sock_revnat_key key = {
+		.cookie = bpf_get_socket_cookie(ctx), .backend = t->address, .port = t->port
+	};
+	struct sock_revnat_entry *entry = bpf_map_lookup_elem(&cilium_sock_revnat, &key);
+
+	if (!entry)
+		return false;
+	t->address = entry->service;
+	t->port = entry->port;
+	return true;
+}
+
+static __always_inline struct target read_v4(struct bpf_sock_addr *ctx)
+{
+	return (struct target){
+		.address = addr_from_v4(ctx->user_ip4),
+		.port = (__be16)ctx->user_port,
+		.protocol = ctx->protocol,
+	};
+}
+
+static __always_inline void write_v4(struct bpf_sock_addr *ctx, const struct target *t)
+{
+	ctx->user_ip4 = addr_v4(&t->address);
+	ctx->user_port = t->port;
+}
+
+/* An IPv6 socket that talks to IPv4 has a mapped address, which is what the maps use anyway. */
+static __always_inline struct target read_v6(struct bpf_sock_addr *ctx)
+{
+	__u32 words[4] = { ctx->user_ip6[0], ctx->user_ip6[1], ctx->user_ip6[2], ctx->user_ip6[3] };
+
+	return (struct target){
+		.address = addr_from_v6(words),
+		.port = (__be16)ctx->user_port,
+		.protocol = ctx->protocol,
+	};
+}
+
+static __always_inline void write_v6(struct bpf_sock_addr *ctx, const struct target *t)
+{
+	__u32 words[4];
+
+	__builtin_memcpy(words, &t->address, sizeof(words));
+	ctx->user_ip6[0] = words[0];
+	ctx->user_ip6[1] = words[1];
+	ctx->user_ip6[2] = words[2];
+	ctx->user_ip6[3] = words[3];
+	ctx->user_port = t->port;
+}
+
+static __always_inline int forth_v4(struct bpf_sock_addr *ctx)
+{
+	struct target t = read_v4(ctx);
+	enum choice choice = translate(ctx, &t);
+
+	if (choice == NO_BACKEND)
+		return refuse();
+	if (choice == CHOSEN)
+		write_v4(ctx, &t);
+	return PROCEED;
+}
+
+static __always_inline int forth_v6(struct bpf_sock_addr *ctx)
+{
+	struct target t = read_v6(ctx);
+	enum choice choice = translate(ctx, &t);
+
+	if (choice == NO_BACKEND)
+		return refuse();
+	if (choice == CHOSEN)
+		write_v6(ctx, &t);
+	return PROCEED;
+}
+
+static __always_inline int back_v4(struct bpf_sock_addr *ctx)
+{
+	struct target t = read_v4(ctx);
+
+	if (translate_back(ctx, &t))
+		write_v4(ctx, &t);
+	return PROCEED;
+}
+
+static __always_inline int back_v6(struct bpf_sock_addr *ctx)
+{
+	struct target t = read_v6(ctx);
+
+	if (translate_back(ctx, &t))
+		write_v6(ctx, &t);
+	return PROCEED;
+}
+
+#define SOCKET_PROGRAM(hook, body) \
+	SEC("cgroup/" #hook) \
+	int sock_##hook(struct bpf_sock_addr *ctx) \
+	{ \
+		return body(ctx); \
+	}
+
+SOCKET_PROGRAM(connect4, forth_v4)
+SOCKET_PROGRAM(connect6, forth_v6)
+SOCKET_PROGRAM(sendmsg4, forth_v4)
+SOCKET_PROGRAM(sendmsg6, forth_v6)
+SOCKET_PROGRAM(recvmsg4, back_v4)
+SOCKET_PROGRAM(recvmsg6, back_v6)
+SOCKET_PROGRAM(getpeername4, back_v4)
+SOCKET_PROGRAM(getpeername6, back_v6)
