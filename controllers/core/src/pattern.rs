@@ -75,9 +75,7 @@ impl Atom {
         let mut reached = vec![false; text.len() + 1];
         for &start in starts {
             let run = text[start..].iter().take(self.max).take_while(|c| self.accepts(**c)).count();
-            for end in (start + self.min)..=(start + run) {
-                reached[end] = true;
-            }
+            reached.iter_mut().take(start + run + 1).skip(start + self.min).for_each(|end| *end = true);
         }
         (0..=text.len()).filter(|end| reached[*end]).collect()
     }

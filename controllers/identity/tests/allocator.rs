@@ -1,5 +1,7 @@
 //! The allocator from outside: examples and properties over random histories.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use cilium_core::Labels;

@@ -27,7 +27,7 @@ type Entries<'a> = BTreeMap<(u32, Ports), BTreeSet<&'a PolicyKey>>;
 impl PolicyIndex {
     /// The policy of every endpoint of an identity, on a node of one kind.
     ///
-    /// `None` when neither direction is restricted. An identity that is not known is closed in both directions, unless
+    /// `None` when neither direction is restricted, and for nodes and what is outside. An identity that is not known is closed in both directions, unless
     /// nothing is enforced at all: its labels are on their way, and until they are here nothing says that it may be open.
     pub fn compile(&self, number: u32, host: Host) -> Option<Policy> {
         let is_known = self.selectors.labels(number).is_some();
@@ -35,6 +35,7 @@ impl PolicyIndex {
         let egress = self.direction(number, Side::Egress, host);
         match self.mode {
             Mode::Never => None,
+            _ if !reserved::is_endpoint(number) => None,
             _ if !is_known => Some(policy(Some(Entries::new()), Some(Entries::new()))),
             _ if ingress.is_none() && egress.is_none() => None,
             _ => Some(policy(ingress, egress)),

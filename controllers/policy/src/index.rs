@@ -175,3 +175,39 @@ impl PolicyIndex {
 fn is_init_label(label: &Label) -> bool {
     label.source == cilium_core::Source::RESERVED && &*label.key == "init"
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reduce;
+
+    fn mk_rules(subject: &str, peer: &str) -> PolicyRules {
+        let policy = serde_json::json!({
+            "kind": "CiliumClusterwideNetworkPolicy",
+            "metadata": {"name": "p"},
+            "spec": {
+                "endpointSelector": {"matchLabels": {"app": subject}},
+                "ingress": [{"fromEndpoints": [
+                    {"matchLabels": {"app": peer}},
+                    {"matchExpressions": [{"key": "reserved:x", "operator": "DoesNotExist"}]},
+                ]}],
+            },
+        });
+        reduce::ccnp(&serde_json::from_value(policy).unwrap(), "kind").unwrap()
+    }
+
+    #[test]
+    fn nothing_stays_of_what_was_removed() {
+        let key = PolicyKey::ccnp("p");
+        let mut index = PolicyIndex::new(Config::default());
+        for (subject, peer) in [("a", "b"), ("b", "a"), ("c", "c")] {
+            index.set_identity(300, Some(Labels::parse([format!("k8s:app={subject}")]).unwrap()));
+            index.set_policy(&key, Some(mk_rules(subject, peer)));
+        }
+        assert!(!index.selectors.is_empty());
+        index.set_policy(&key, None);
+        index.set_identity(300, None);
+        assert!(index.selectors.is_empty());
+        assert!(index.policies.is_empty());
+    }
+}

@@ -55,6 +55,12 @@ impl LabelMap {
         self.sets_for(requirement).into_iter().flatten().copied().collect()
     }
 
+    /// Whether nothing is filed.
+    #[cfg(test)]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     fn sets_for(&self, requirement: &Requirement) -> Vec<&BTreeSet<u32>> {
         let Some(values) = self.0.get(&requirement.key) else { return Vec::new() };
         match &requirement.operator {

@@ -148,6 +148,14 @@ impl Selectors {
         self.used.get(&id).into_iter().flat_map(|used| &used.peer_of)
     }
 
+    /// Whether nothing is kept about any selector.
+    #[cfg(test)]
+    pub(crate) fn is_empty(&self) -> bool {
+        let unmatched = self.identities.values().all(|identity| identity.matched.is_empty());
+        let unfiled = self.by_label.is_empty() && self.unfiled.is_empty();
+        self.ids.is_empty() && self.used.is_empty() && unfiled && unmatched
+    }
+
     fn free_id(&mut self) -> SelectorId {
         while self.used.contains_key(&self.next) {
             self.next = self.next.wrapping_add(1);

@@ -193,34 +193,30 @@ impl Entry<'_> {
     }
 
     fn peers(&self, scope: &PeerScope<'_>, path: &Path) -> Result<Peers, Invalid> {
-        let mut restricted = false;
-        let mut selectors: Vec<Selector> = Vec::new();
-        let mut any = false;
-        for list in &self.lists {
-            restricted |= list.restricts();
-            for peers in list.peers(scope, path)? {
-                match peers {
-                    Peers::Any => any = true,
-                    Peers::Selected(more) => selectors.extend(more),
-                }
-            }
-        }
-        let any_on_ports = !restricted && !(self.to_ports.is_empty() && self.icmps.is_empty());
-        if any || any_on_ports {
+        let lists = self.lists.iter().map(|list| list.peers(scope, path));
+        let peers = lists.collect::<Result<Vec<_>, _>>()?.concat();
+        let restricted = self.lists.iter().any(List::restricts);
+        let any_on_ports = self.names_traffic() && !restricted;
+        if any_on_ports || peers.contains(&Peers::Any) {
             return Ok(Peers::Any);
         }
+        let mut selectors: Vec<Selector> = peers.iter().flat_map(Peers::selectors).cloned().collect();
         selectors.sort_unstable();
         selectors.dedup();
         Ok(Peers::Selected(selectors))
     }
 
+    /// Whether ports or ICMP messages are given, even if none of either is in them.
+    fn names_traffic(&self) -> bool {
+        !(self.to_ports.is_empty() && self.icmps.is_empty())
+    }
+
     /// Neither ports nor ICMP messages given: all protocols.
     fn ports(&self, path: &Path) -> Result<Vec<Ports>, Invalid> {
-        if self.to_ports.is_empty() && self.icmps.is_empty() {
+        if !self.names_traffic() {
             return Ok(vec![Ports::ANY]);
         }
-        let messages = self.icmps.iter().enumerate();
-        if let Some((index, _)) = messages.clone().find(|(_, rule)| super::count(&rule.fields) > 0) {
+        if let Some(index) = self.icmps.iter().position(|rule| super::count(&rule.fields) > 0) {
             return Err(path.field("icmps").index(index).unsupported("a rule for ICMP messages"));
         }
         ports::reduce(&path.field("toPorts"), self.to_ports)

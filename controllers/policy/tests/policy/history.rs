@@ -1,0 +1,410 @@
+//! Properties over random policies, identities and histories of both.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use cilium_api::egress::{EgressPeers, EgressRule};
+use cilium_api::ingress::{IngressPeers, IngressRule};
+use cilium_api::parts::Policy;
+use cilium_api::peer::Entity;
+use cilium_api::port::{PortProtocol, PortRule};
+use cilium_api::rule::{DefaultDeny, Rule};
+use cilium_api::selector::{EndpointSelector, MatchExpression};
+use cilium_core::{Families, Labels, reserved};
+use cilium_policy::{
+    Config, Flow, Host, Judgement, Mode, PolicyIndex, PolicyKey, PolicyRules, Side, reduce, verdict,
+};
+use proptest::option;
+use proptest::prelude::*;
+use proptest::sample::select;
+
+use crate::reference::{Answer, World, Written};
+use crate::support::{CLUSTER, mk_ccnp, mk_cnp};
+
+/// Numbers that identities of these tests may have: endpoints, one of them of another cluster, and an API server outside.
+const NUMBERS: [u32; 8] = [256, 257, 258, 259, 300, 65535, 65536 + 300, 1 << 24];
+const POLICIES: [&str; 5] = ["cnp/red/a", "cnp/red/b", "cnp/blue/a", "ccnp/a", "ccnp/b"];
+
+fn plain_labels() -> impl Strategy<Value = BTreeMap<String, String>> {
+    let namespace = option::weighted(0.9, select(vec!["red", "blue"]));
+    let cluster = option::weighted(0.9, select(vec![CLUSTER, CLUSTER, "other"]));
+    let own = (option::of(select(vec!["x", "y"])), option::of(select(vec!["x", "z"])));
+    let rare =
+        (option::weighted(0.2, Just("")), option::weighted(0.1, Just("")), option::weighted(0.1, Just("x")));
+    (namespace, cluster, own, option::of(Just("1")), rare).prop_map(
+        |(namespace, cluster, (app, org), team, (api_server, init, node))| {
+            let labels = [
+                ("k8s:io.kubernetes.pod.namespace", namespace),
+                ("k8s:io.cilium.k8s.policy.cluster", cluster),
+                ("k8s:app", app),
+                ("k8s:org", org),
+                ("k8s:io.cilium.k8s.namespace.labels.team", team),
+                ("reserved:kube-apiserver", api_server),
+                ("reserved:init", init),
+                ("node:app", node),
+            ];
+            labels.into_iter().filter_map(|(name, value)| Some((name.into(), value?.into()))).collect()
+        },
+    )
+}
+
+/// Names that selectors ask for, with values that occur.
+fn name_and_value() -> impl Strategy<Value = (&'static str, &'static str)> {
+    select(vec![
+        ("app", "x"),
+        ("app", "y"),
+        ("k8s:app", "x"),
+        ("any:org", "z"),
+        ("org", "x"),
+        ("io.kubernetes.pod.namespace", "red"),
+        ("k8s:io.kubernetes.pod.namespace", "blue"),
+        ("k8s:io.cilium.k8s.namespace.labels.team", "1"),
+        ("io.cilium.k8s.policy.cluster", "other"),
+        ("reserved:kube-apiserver", ""),
+        ("reserved:init", ""),
+        ("reserved:remote-node", ""),
+        ("node:app", "x"),
+    ])
+}
+
+fn expression() -> impl Strategy<Value = MatchExpression> {
+    let operator = select(vec!["In", "NotIn", "Exists", "DoesNotExist"]);
+    (name_and_value(), option::of(select(vec!["x", "y", "red"])), operator).prop_map(
+        |((key, value), more, operator)| {
+            let values = [Some(value), more].into_iter().flatten().map(String::from).collect();
+            let values = matches!(operator, "In" | "NotIn").then_some(values);
+            MatchExpression { key: key.into(), operator: operator.into(), values }
+        },
+    )
+}
+
+fn selector() -> impl Strategy<Value = EndpointSelector> {
+    let labels = proptest::collection::vec(name_and_value(), 0..2);
+    let expressions = proptest::collection::vec(expression(), 0..2);
+    (labels, option::weighted(0.4, expressions)).prop_map(|(labels, expressions)| EndpointSelector {
+        match_labels: Some(labels.into_iter().map(|(name, value)| (name.into(), value.into())).collect()),
+        match_expressions: expressions,
+    })
+}
+
+fn port() -> impl Strategy<Value = PortProtocol> {
+    let range = select(vec![("0", None), ("80", None), ("80", Some(90)), ("81", Some(80)), ("0", Some(90))]);
+    let protocol = option::of(select(vec!["TCP", "UDP", "SCTP", "ANY"]));
+    (range, protocol).prop_map(|((port, end_port), protocol)| PortProtocol {
+        port: Some(port.into()),
+        end_port,
+        protocol: protocol.map(Into::into),
+    })
+}
+
+fn to_ports() -> impl Strategy<Value = Option<Vec<PortRule>>> {
+    let item = option::of(proptest::collection::vec(port(), 0..3));
+    let item = item.prop_map(|ports| PortRule { ports, ..PortRule::default() });
+    option::of(proptest::collection::vec(item, 0..3))
+}
+
+/// Which lists an entry has. Not more than one has items.
+#[derive(Clone, Debug)]
+struct Lists {
+    endpoints: Option<Vec<EndpointSelector>>,
+    entities: Option<Vec<Entity>>,
+    cidr: Option<Vec<String>>,
+    groups: bool,
+}
+
+fn lists() -> impl Strategy<Value = Lists> {
+    let entities = proptest::collection::vec(select(Entity::KNOWN).prop_map(Entity::from), 1..3);
+    let endpoints = proptest::collection::vec(selector(), 1..3);
+    let full = prop_oneof![
+        3 => endpoints.prop_map(|list| (Some(list), None)),
+        2 => entities.prop_map(|list| (None, Some(list))),
+        2 => Just((None, None)),
+    ];
+    let empty = (any::<bool>(), any::<bool>(), prop::bool::weighted(0.2), any::<bool>());
+    (full, option::weighted(0.3, empty)).prop_map(|((endpoints, entities), empty)| {
+        let (no_endpoint, no_entity, no_cidr, groups) = empty.unwrap_or_default();
+        Lists {
+            endpoints: endpoints.or(no_endpoint.then(Vec::new)),
+            entities: entities.or(no_entity.then(Vec::new)),
+            cidr: no_cidr.then(Vec::new),
+            groups,
+        }
+    })
+}
+
+fn ingress() -> impl Strategy<Value = IngressRule> {
+    (lists(), to_ports()).prop_map(|(lists, to_ports)| IngressRule {
+        peers: IngressPeers {
+            from_endpoints: lists.endpoints,
+            from_entities: lists.entities,
+            from_cidr: lists.cidr,
+            from_groups: lists.groups.then(Vec::new),
+            ..IngressPeers::default()
+        },
+        to_ports,
+        ..IngressRule::default()
+    })
+}
+
+fn egress() -> impl Strategy<Value = EgressRule> {
+    (lists(), to_ports()).prop_map(|(lists, to_ports)| EgressRule {
+        peers: EgressPeers {
+            to_endpoints: lists.endpoints,
+            to_entities: lists.entities,
+            to_cidr: lists.cidr,
+            to_services: lists.groups.then(Vec::new),
+            ..EgressPeers::default()
+        },
+        to_ports,
+        to_fqdns: lists.groups.then(Vec::new),
+        ..EgressRule::default()
+    })
+}
+
+fn rule() -> impl Strategy<Value = Rule> {
+    let default_deny = (option::of(any::<bool>()), option::of(any::<bool>()));
+    let default_deny = default_deny.prop_map(|(ingress, egress)| DefaultDeny { ingress, egress });
+    let ingress = option::of(proptest::collection::vec(ingress(), 0..3));
+    let egress = option::of(proptest::collection::vec(egress(), 0..3));
+    (selector(), ingress, egress, option::weighted(0.3, default_deny)).prop_map(
+        |(selector, ingress, egress, enable_default_deny)| Rule {
+            endpoint_selector: Some(selector),
+            ingress,
+            egress,
+            enable_default_deny,
+            ..Rule::default()
+        },
+    )
+}
+
+/// One change.
+#[derive(Clone, Debug)]
+enum Step {
+    Policy(&'static str, Option<Vec<Rule>>),
+    Identity(u32, Option<BTreeMap<String, String>>),
+    Mode(Mode),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let rules = option::weighted(0.8, proptest::collection::vec(rule(), 1..3));
+    let mode = select(vec![Mode::Default, Mode::Default, Mode::Default, Mode::Always, Mode::Never]);
+    prop_oneof![
+        6 => (select(&POLICIES[..]), rules).prop_map(|(key, rules)| Step::Policy(key, rules)),
+        6 => (select(&NUMBERS[..]), option::weighted(0.8, plain_labels())).prop_map(|(n, l)| Step::Identity(n, l)),
+        1 => mode.prop_map(Step::Mode),
+    ]
+}
+
+fn key_of(text: &str) -> PolicyKey {
+    match text.split('/').collect::<Vec<_>>()[..] {
+        ["cnp", namespace, name] => PolicyKey::cnp(namespace, name),
+        [_, name] => PolicyKey::ccnp(name),
+        _ => unreachable!("keys of these tests have two or three parts"),
+    }
+}
+
+fn written(key: &str, rules: Vec<Rule>) -> Written {
+    let namespace =
+        key.strip_prefix("cnp/").and_then(|rest| rest.split_once('/')).map(|(namespace, _)| namespace.into());
+    Written { namespace, rules }
+}
+
+fn reduced(policy: &Written) -> Option<PolicyRules> {
+    match &policy.namespace {
+        Some(namespace) => reduce::cnp(&mk_cnp(namespace, policy.rules.clone()), CLUSTER).ok(),
+        None => reduce::ccnp(&mk_ccnp(policy.rules.clone()), CLUSTER).ok(),
+    }
+}
+
+fn labels_of(plain: &BTreeMap<String, String>) -> Labels {
+    Labels::from_security_labels(plain).unwrap()
+}
+
+fn new_world(families: Families) -> World {
+    let reserved = reserved::all(families).into_iter();
+    World {
+        cluster: CLUSTER.into(),
+        identities: reserved.map(|(number, labels)| (number, labels.to_security_labels())).collect(),
+        ..World::default()
+    }
+}
+
+/// Takes a step in both. A policy that is refused changes nothing in either.
+fn take(index: &mut PolicyIndex, world: &mut World, step: &Step) {
+    match step.clone() {
+        Step::Policy(key, None) => {
+            index.set_policy(&key_of(key), None);
+            world.policies.remove(key);
+        }
+        Step::Policy(key, Some(rules)) => {
+            let policy = written(key, rules);
+            if let Some(rules) = reduced(&policy) {
+                index.set_policy(&key_of(key), Some(rules));
+                world.policies.insert(key.into(), policy);
+            }
+        }
+        Step::Identity(number, labels) => {
+            index.set_identity(number, labels.as_ref().map(labels_of));
+            match labels {
+                Some(labels) => _ = world.identities.insert(number, labels),
+                None => _ = world.identities.remove(&number),
+            }
+        }
+        Step::Mode(mode) => {
+            index.set_mode(mode);
+            world.mode = mode;
+        }
+    }
+}
+
+/// An index made of what there is, forwards or backwards, policies first or identities first.
+fn fresh(world: &World, families: Families, backwards: bool) -> PolicyIndex {
+    let mut index = PolicyIndex::new(Config { families, mode: world.mode });
+    let mut policies: Vec<_> = world.policies.iter().collect();
+    let mut identities: Vec<_> = world.identities.iter().collect();
+    if backwards {
+        policies.reverse();
+        identities.reverse();
+    }
+    let set_policies = |index: &mut PolicyIndex| {
+        for (key, policy) in &policies {
+            index.set_policy(&key_of(key), reduced(policy));
+        }
+    };
+    if backwards {
+        set_policies(&mut index);
+    }
+    for (number, labels) in identities {
+        index.set_identity(*number, Some(labels_of(labels)));
+    }
+    if !backwards {
+        set_policies(&mut index);
+    }
+    index
+}
+
+fn endpoints() -> Vec<u32> {
+    [4, 5, 8].into_iter().chain(NUMBERS).filter(|number| reserved::is_endpoint(*number)).collect()
+}
+
+type Compiled = BTreeMap<u32, [Option<Policy>; 2]>;
+
+fn compile(index: &PolicyIndex, number: u32) -> [Option<Policy>; 2] {
+    [Host::Plain, Host::ApiServer].map(|host| index.compile(number, host))
+}
+
+/// Compiles what is affected, and drops what is gone.
+fn catch_up(held: &mut Compiled, index: &mut PolicyIndex, world: &World) {
+    for number in index.take_affected() {
+        if world.identities.contains_key(&number) {
+            held.insert(number, compile(index, number));
+        } else {
+            held.remove(&number);
+        }
+    }
+}
+
+fn bytes(compiled: &Compiled) -> String {
+    serde_json::to_string(compiled).unwrap()
+}
+
+/// All answers of the index beside compiled policies.
+fn selections(index: &PolicyIndex) -> Vec<BTreeSet<u32>> {
+    POLICIES.iter().map(|key| index.selected(&key_of(key))).collect()
+}
+
+fn check_invariants(policy: &Policy) {
+    for direction in [&policy.ingress, &policy.egress] {
+        assert!(direction.enforced || direction.allow.is_empty());
+        assert!(direction.allow.windows(2).all(|pair| pair[0] < pair[1]), "sorted");
+        let names: Vec<_> = direction.allow.iter().map(|a| (a.peer, a.protocol, a.first, a.last)).collect();
+        assert!(names.windows(2).all(|pair| pair[0] < pair[1]), "one entry for each peer and ports");
+        assert!(direction.allow.iter().all(|a| !a.origins.is_empty() && a.origins.is_sorted()));
+        assert!(direction.allow.iter().all(|a| a.first <= a.last && (a.protocol != 0 || a.last == 0)));
+    }
+    assert!(policy.origins.is_sorted());
+}
+
+proptest! {
+    #[test]
+    fn incremental_equals_from_scratch(
+        steps in proptest::collection::vec(step(), 1..40),
+        families in select(vec![Families::Ipv4, Families::Dual]),
+    ) {
+        let mut index = PolicyIndex::new(Config { families, mode: Mode::Default });
+        let mut world = new_world(families);
+        // What a consumer holds that compiles nothing but what it is told to.
+        let mut held = Compiled::new();
+        for number in [4, 5, 8] {
+            held.insert(number, compile(&index, number));
+        }
+        for (count, step) in steps.iter().enumerate() {
+            take(&mut index, &mut world, step);
+            // A consumer does not ask after every change.
+            if count % 3 == 0 || count + 1 == steps.len() {
+                catch_up(&mut held, &mut index, &world);
+                let fresh = fresh(&world, families, count % 2 == 0);
+                let known = endpoints().into_iter().filter(|number| world.identities.contains_key(number));
+                let expected: Compiled = known.map(|number| (number, compile(&fresh, number))).collect();
+                prop_assert_eq!(bytes(&held), bytes(&expected));
+                prop_assert_eq!(selections(&index), selections(&fresh));
+            }
+        }
+        held.values().flatten().flatten().for_each(check_invariants);
+    }
+
+    #[test]
+    fn compiled_policies_mean_what_the_rules_say(
+        steps in proptest::collection::vec(step(), 1..16),
+        flows in proptest::collection::vec(flow(), 1..40),
+        families in select(vec![Families::Ipv6, Families::Dual]),
+    ) {
+        let mut index = PolicyIndex::new(Config { families, mode: Mode::Default });
+        let mut world = new_world(families);
+        steps.iter().for_each(|step| take(&mut index, &mut world, step));
+        let known: BTreeSet<u32> = world.identities.keys().copied().collect();
+        for host in [Host::Plain, Host::ApiServer] {
+            if host == Host::ApiServer {
+                world.identities.insert(1, reserved::api_server_host_labels().to_security_labels());
+            }
+            let policies: BTreeMap<u32, Policy> = endpoints()
+                .into_iter()
+                .filter(|number| known.contains(number))
+                .filter_map(|number| Some((number, index.compile(number, host)?)))
+                .collect();
+            for flow in flows.iter().filter(|flow| known.contains(&flow.source) && known.contains(&flow.destination)) {
+                let verdict = verdict(&policies, flow);
+                check_side(&world, Side::Egress, flow, &verdict.egress);
+                check_side(&world, Side::Ingress, flow, &verdict.ingress);
+            }
+        }
+    }
+}
+
+fn flow() -> impl Strategy<Value = Flow> {
+    let mut peers: Vec<u32> = (1..=10).chain(NUMBERS).collect();
+    peers.extend(NUMBERS);
+    let protocol = select(vec![(6u8, true), (17, true), (132, true), (1, false), (58, false)]);
+    let port = select(vec![79u16, 80, 81, 90, 91]);
+    (select(peers.clone()), select(peers), protocol, port).prop_map(
+        |(source, destination, (protocol, has_ports), port)| Flow {
+            source,
+            destination,
+            protocol,
+            destination_port: if has_ports { port } else { 0 },
+        },
+    )
+}
+
+fn check_side(world: &World, side: Side, flow: &Flow, found: &Judgement<'_>) {
+    let Answer { restricted, granted_by } = world.answer(side, flow);
+    let expected = if !restricted {
+        Judgement::NotEnforced
+    } else if side == Side::Ingress && flow.source == reserved::HOST {
+        Judgement::LocalHost
+    } else if granted_by.is_empty() {
+        Judgement::DefaultDeny
+    } else {
+        Judgement::Granted(granted_by.iter().map(String::as_str).collect())
+    };
+    assert_eq!(*found, expected, "{side:?} of {flow:?}");
+}

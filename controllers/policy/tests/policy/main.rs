@@ -1,0 +1,12 @@
+//! The crate from outside: objects in, compiled policies and verdicts out.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
+#![expect(clippy::needless_pass_by_value, reason = "json!(..) as an argument reads better without &")]
+
+mod history;
+mod index;
+mod meaning;
+mod reference;
+mod starwars;
+mod support;
+mod validity;

@@ -1,0 +1,344 @@
+//! What forms of a rule mean: lists that are absent or empty, ports, selectors, default deny, modes.
+
+use std::collections::BTreeSet;
+
+use cilium_core::Labels;
+use cilium_policy::{Host, Mode, PolicyIndex, PolicyRules};
+use serde_json::{Value, json};
+
+use crate::support::{
+    CLUSTER, TCP, UDP, ingress_of, mk_index, mk_key, mk_labels, passes, reduce_clusterwide, reduce_spec,
+};
+
+/// The endpoint that policies of these tests select.
+const SUBJECT: u32 = 300;
+/// A pod of its namespace.
+const NEAR: u32 = 301;
+/// A pod of namespace `far`.
+const FAR: u32 = 302;
+const PORT_80: (u32, u8, u16, u16) = (0, TCP, 80, 80);
+
+fn pods() -> PolicyIndex {
+    mk_index(&[
+        (SUBJECT, "default", &["app=web"]),
+        (NEAR, "default", &["app=client"]),
+        (FAR, "far", &["app=client"]),
+    ])
+}
+
+fn index_with(rules: PolicyRules) -> PolicyIndex {
+    let mut index = pods();
+    index.set_policy(&mk_key("p"), Some(rules));
+    index
+}
+
+fn spec(entry: Value) -> Value {
+    json!({"endpointSelector": {"matchLabels": {"app": "web"}}, "ingress": [entry]})
+}
+
+/// Ingress entries of the subject under one ingress entry of a policy in its namespace.
+fn allowed(entry: Value) -> Vec<(u32, u8, u16, u16)> {
+    ingress_of(&index_with(reduce_spec(spec(entry)).unwrap()), SUBJECT).unwrap()
+}
+
+/// Peers that are allowed on all ports.
+fn peers(entry: Value) -> Vec<u32> {
+    let entries = allowed(entry);
+    assert!(
+        entries.iter().all(|(_, protocol, first, last)| (*protocol, *first, *last) == (0, 0, 0)),
+        "{entries:?}"
+    );
+    entries.into_iter().map(|(peer, ..)| peer).collect()
+}
+
+/// The same for a policy of the whole cluster.
+fn clusterwide_peers(entry: Value) -> Vec<u32> {
+    let index = index_with(reduce_clusterwide(spec(entry)).unwrap());
+    ingress_of(&index, SUBJECT).unwrap().into_iter().map(|(peer, ..)| peer).collect()
+}
+
+#[test]
+fn absent_and_empty_lists() {
+    let on_80 = json!([{"ports": [{"port": "80", "protocol": "TCP"}]}]);
+    for (entry, expected) in [
+        (json!({}), vec![]),
+        (json!({"toPorts": []}), vec![]),
+        (json!({"toPorts": on_80}), vec![PORT_80]),
+        (json!({"fromEndpoints": []}), vec![]),
+        (json!({"fromEndpoints": [], "toPorts": on_80}), vec![]),
+        (json!({"fromEntities": [], "toPorts": on_80}), vec![]),
+        (json!({"fromCIDR": [], "toPorts": on_80}), vec![]),
+        (json!({"fromCIDRSet": [], "toPorts": on_80}), vec![]),
+        (json!({"fromNodes": [], "toPorts": on_80}), vec![]),
+        (json!({"fromGroups": []}), vec![]),
+        (json!({"fromGroups": [], "toPorts": on_80}), vec![PORT_80]),
+        (json!({"fromEndpoints": [], "fromEntities": ["health"], "toPorts": on_80}), vec![(4, TCP, 80, 80)]),
+        (json!({"fromEntities": ["all"], "toPorts": []}), vec![(0, 0, 0, 0)]),
+        (json!({"fromEntities": ["all"], "toPorts": [{}]}), vec![]),
+        (json!({"fromEntities": ["all"], "icmps": [{}]}), vec![]),
+        (json!({"toPorts": [{}, {"ports": [{"port": "80", "protocol": "TCP"}]}]}), vec![PORT_80]),
+        (json!({"fromEntities": ["none"]}), vec![]),
+    ] {
+        assert_eq!(allowed(entry.clone()), expected, "{entry}");
+    }
+}
+
+#[test]
+fn absent_and_empty_lists_of_egress() {
+    for (entry, expected) in [
+        (json!({"toFQDNs": []}), vec![]),
+        (
+            json!({"toFQDNs": [], "toPorts": [{"ports": [{"port": "53", "protocol": "UDP"}]}]}),
+            vec![(0, UDP, 53, 53)],
+        ),
+        (
+            json!({"toServices": [], "toPorts": [{"ports": [{"port": "53", "protocol": "UDP"}]}]}),
+            vec![(0, UDP, 53, 53)],
+        ),
+        (json!({"toCIDR": [], "toPorts": [{"ports": [{"port": "53", "protocol": "UDP"}]}]}), vec![]),
+    ] {
+        let rules = reduce_spec(json!({"endpointSelector": {}, "egress": [entry]})).unwrap();
+        let policy = index_with(rules).compile(SUBJECT, Host::Plain).unwrap();
+        let found: Vec<_> =
+            policy.egress.allow.iter().map(|a| (a.peer, a.protocol, a.first, a.last)).collect();
+        assert_eq!(found, expected, "{entry}");
+        assert!(policy.egress.enforced && !policy.ingress.enforced);
+    }
+}
+
+#[test]
+fn ports_and_protocols() {
+    for (port, expected) in [
+        (json!({"port": "80"}), vec![(6, 80, 80), (17, 80, 80), (132, 80, 80)]),
+        (json!({"port": "0", "protocol": "ANY"}), vec![(6, 0, 0), (17, 0, 0), (132, 0, 0)]),
+        (json!({"port": "0", "endPort": 100, "protocol": "TCP"}), vec![(6, 0, 0)]),
+        (json!({"port": "80", "endPort": 90, "protocol": "UDP"}), vec![(17, 80, 90)]),
+        (json!({"port": "80", "endPort": 80, "protocol": "UDP"}), vec![(17, 80, 80)]),
+        (json!({"port": "80", "endPort": 79, "protocol": "SCTP"}), vec![(132, 80, 80)]),
+    ] {
+        let entries = allowed(json!({"toPorts": [{"ports": [port]}]}));
+        let found: Vec<_> =
+            entries.iter().map(|(_, protocol, first, last)| (*protocol, *first, *last)).collect();
+        assert_eq!(found, expected);
+    }
+}
+
+#[test]
+fn any_is_no_icmp_but_a_rule_without_ports_is() {
+    let icmp = 1;
+    let by_port = index_with(
+        reduce_spec(spec(json!({"fromEntities": ["all"], "toPorts": [{"ports": [{"port": "0"}]}]}))).unwrap(),
+    );
+    assert!(passes(&by_port, FAR, SUBJECT, UDP, 53));
+    assert!(!passes(&by_port, FAR, SUBJECT, icmp, 0));
+    let by_peer = index_with(reduce_spec(spec(json!({"fromEntities": ["all"]}))).unwrap());
+    assert!(passes(&by_peer, FAR, SUBJECT, icmp, 0));
+}
+
+#[test]
+fn peers_are_of_the_namespace_unless_the_selector_names_one() {
+    let key = "io.kubernetes.pod.namespace";
+    assert_eq!(peers(json!({"fromEndpoints": [{}]})), [SUBJECT, NEAR]);
+    assert_eq!(peers(json!({"fromEndpoints": [{"matchLabels": {"app": "client"}}]})), [NEAR]);
+    assert_eq!(peers(json!({"fromEndpoints": [{"matchLabels": {key: "far"}}]})), [FAR]);
+    let nobody = json!({"matchLabels": {format!("k8s:{key}"): "far", "app": "web"}});
+    assert!(peers(json!({"fromEndpoints": [nobody]})).is_empty());
+    let anywhere = json!({"matchExpressions": [{"key": key, "operator": "Exists"}]});
+    assert_eq!(peers(json!({"fromEndpoints": [anywhere]})), [SUBJECT, NEAR, FAR]);
+    assert_eq!(peers(json!({"fromEndpoints": [{"matchLabels": {"reserved:host": ""}}]})), [1]);
+    let host_or_pod =
+        json!([{"matchLabels": {"reserved:remote-node": ""}}, {"matchLabels": {"app": "client"}}]);
+    assert_eq!(peers(json!({"fromEndpoints": host_or_pod})), [6, 7, NEAR]);
+}
+
+#[test]
+fn a_label_of_the_namespace_opens_other_namespaces() {
+    let selector = json!({"matchLabels": {"k8s:io.cilium.k8s.namespace.labels.team": "red"}});
+    let mut index = index_with(reduce_spec(spec(json!({"fromEndpoints": [selector]}))).unwrap());
+    index.set_identity(FAR, Some(mk_labels("far", &["io.cilium.k8s.namespace.labels.team=red"])));
+    assert_eq!(ingress_of(&index, SUBJECT).unwrap(), [(FAR, 0, 0, 0)]);
+}
+
+#[test]
+fn peers_of_clusterwide_policies_are_pods_of_any_namespace() {
+    assert_eq!(clusterwide_peers(json!({"fromEndpoints": [{}]})), [SUBJECT, NEAR, FAR]);
+    assert_eq!(
+        clusterwide_peers(json!({"fromEndpoints": [{"matchLabels": {"app": "client"}}]})),
+        [NEAR, FAR]
+    );
+    assert_eq!(clusterwide_peers(json!({"fromEndpoints": [{"matchLabels": {"reserved:health": ""}}]})), [4]);
+}
+
+#[test]
+fn a_rule_about_endpoints_without_labels_yet_may_mean_peers_without_namespace() {
+    for (subject, expected) in
+        [("reserved:init", vec![SUBJECT, NEAR, FAR, 400]), ("app", vec![SUBJECT, NEAR, FAR])]
+    {
+        let subject = json!({"matchExpressions": [{"key": subject, "operator": "Exists"}]});
+        let rules =
+            reduce_clusterwide(json!({"endpointSelector": subject, "ingress": [{"fromEndpoints": [{}]}]}));
+        let mut index = index_with(rules.unwrap());
+        index.set_identity(
+            400,
+            Some(Labels::parse([format!("k8s:io.cilium.k8s.policy.cluster={CLUSTER}")]).unwrap()),
+        );
+        let selected = if expected.contains(&400) { 5 } else { SUBJECT };
+        let found: Vec<u32> =
+            ingress_of(&index, selected).unwrap().into_iter().map(|(peer, ..)| peer).collect();
+        assert_eq!(found, expected);
+    }
+}
+
+#[test]
+fn peers_are_of_the_local_cluster_unless_the_selector_names_one() {
+    let key = "io.cilium.k8s.policy.cluster";
+    let remote =
+        Labels::parse([format!("k8s:{key}=other"), "k8s:io.kubernetes.pod.namespace=default".into()])
+            .unwrap();
+    for (selector, expected) in [
+        (json!({}), vec![SUBJECT, NEAR]),
+        (json!({"matchLabels": {key: "other"}}), vec![400]),
+        (json!({"matchExpressions": [{"key": key, "operator": "Exists"}]}), vec![SUBJECT, NEAR, 400]),
+    ] {
+        let mut index = index_with(reduce_spec(spec(json!({"fromEndpoints": [selector]}))).unwrap());
+        index.set_identity(400, Some(remote.clone()));
+        let found: Vec<u32> =
+            ingress_of(&index, SUBJECT).unwrap().into_iter().map(|(peer, ..)| peer).collect();
+        assert_eq!(found, expected);
+    }
+}
+
+#[test]
+fn subjects() {
+    let selected = |rules: PolicyRules| index_with(rules).selected(&mk_key("p"));
+    let of = |selector: Value| reduce_spec(json!({"endpointSelector": selector, "ingress": [{}]})).unwrap();
+    assert_eq!(selected(of(json!({}))), BTreeSet::from([SUBJECT, NEAR]));
+    let claimed = json!({"matchLabels": {"k8s:io.kubernetes.pod.namespace": "far"}});
+    assert_eq!(selected(of(claimed)), BTreeSet::from([SUBJECT, NEAR]), "overwritten with the policy's own");
+    let contradiction = json!({"matchLabels": {"io.kubernetes.pod.namespace": "far"}});
+    assert_eq!(selected(of(contradiction)), BTreeSet::new());
+    let all = reduce_clusterwide(json!({"endpointSelector": {}, "ingress": [{}]})).unwrap();
+    assert_eq!(selected(all), BTreeSet::from([4, 5, 8, SUBJECT, NEAR, FAR]), "endpoints, and no nodes");
+    let host = reduce_clusterwide(
+        json!({"endpointSelector": {"matchLabels": {"reserved:host": ""}}, "ingress": [{}]}),
+    );
+    assert_eq!(selected(host.unwrap()), BTreeSet::new());
+}
+
+#[test]
+fn entities() {
+    for (entity, expected) in [
+        ("all", vec![0]),
+        ("world", vec![9, 10, 16_777_216]),
+        ("host", vec![1]),
+        ("remote-node", vec![6, 7]),
+        ("kube-apiserver", vec![7, 16_777_216]),
+        ("cluster", vec![1, 3, 4, 5, 6, 7, 8, SUBJECT, NEAR, FAR, 16_777_216]),
+        ("cluster-mesh", vec![1, 3, 4, 5, 6, 7, 8, SUBJECT, NEAR, FAR, 16_777_216]),
+    ] {
+        let mut index = index_with(reduce_spec(spec(json!({"fromEntities": [entity]}))).unwrap());
+        let api_server = cilium_core::reserved::external_api_server_labels(
+            cilium_core::Families::Dual,
+            "192.0.2.1".parse().unwrap(),
+        );
+        index.set_identity(16_777_216, Some(api_server));
+        let found: Vec<u32> =
+            ingress_of(&index, SUBJECT).unwrap().into_iter().map(|(peer, ..)| peer).collect();
+        assert_eq!(found, expected, "{entity}");
+    }
+}
+
+#[test]
+fn the_own_node_is_an_api_server_where_it_runs_one() {
+    let rules =
+        reduce_spec(json!({"endpointSelector": {}, "egress": [{"toEntities": ["kube-apiserver"]}]})).unwrap();
+    let index = index_with(rules);
+    let peers = |host| {
+        let policy = index.compile(SUBJECT, host).unwrap();
+        policy.egress.allow.iter().map(|allow| allow.peer).collect::<Vec<_>>()
+    };
+    assert_eq!(peers(Host::Plain), [7]);
+    assert_eq!(peers(Host::ApiServer), [1, 7]);
+    let other_host = json!({
+        "matchLabels": {"reserved:host": ""},
+        "matchExpressions": [{"key": "reserved:kube-apiserver", "operator": "DoesNotExist"}],
+    });
+    let index = index_with(
+        reduce_spec(json!({"endpointSelector": {}, "egress": [{"toEndpoints": [other_host]}]})).unwrap(),
+    );
+    let peers = |host| index.compile(SUBJECT, host).unwrap().egress.allow.len();
+    assert_eq!((peers(Host::Plain), peers(Host::ApiServer)), (1, 0));
+    let hosts = reduce_spec(json!({"endpointSelector": {}, "egress": [{"toEntities": ["host"]}]})).unwrap();
+    let index = index_with(hosts);
+    assert_eq!(index.compile(SUBJECT, Host::Plain), index.compile(SUBJECT, Host::ApiServer));
+}
+
+#[test]
+fn default_deny() {
+    let rule = |default_deny: Value| {
+        reduce_spec(json!({
+            "endpointSelector": {"matchLabels": {"app": "web"}},
+            "ingress": [{"fromEntities": ["health"]}],
+            "enableDefaultDeny": default_deny,
+        }))
+        .unwrap()
+    };
+    let enforced = |rules| {
+        index_with(rules).compile(SUBJECT, Host::Plain).map(|p| (p.ingress.enforced, p.egress.enforced))
+    };
+    assert_eq!(enforced(rule(json!({}))), Some((true, false)));
+    assert_eq!(
+        enforced(rule(json!({"ingress": true, "egress": true}))),
+        Some((true, false)),
+        "it acts through entries"
+    );
+    assert_eq!(enforced(rule(json!({"egress": false}))), Some((true, false)));
+    assert_eq!(enforced(rule(json!({"ingress": false}))), None);
+
+    let mut index = index_with(rule(json!({"ingress": false})));
+    index.set_policy(&mk_key("q"), Some(reduce_spec(spec(json!({"fromEntities": ["host"]}))).unwrap()));
+    let policy = index.compile(SUBJECT, Host::Plain).unwrap();
+    assert_eq!(policy.origins, ["cnp/default/p", "cnp/default/q"]);
+    assert_eq!(ingress_of(&index, SUBJECT).unwrap(), [(1, 0, 0, 0), (4, 0, 0, 0)], "once closed, both allow");
+}
+
+#[test]
+fn policies_that_allow_the_same_share_an_entry() {
+    let rules = || reduce_spec(spec(json!({"fromEntities": ["health"]}))).unwrap();
+    let mut index = index_with(rules());
+    index.set_policy(&mk_key("a"), Some(rules()));
+    let policy = index.compile(SUBJECT, Host::Plain).unwrap();
+    assert_eq!(
+        serde_json::to_string(&policy.ingress.allow).unwrap(),
+        "[[4,0,0,0,[0,1]]]",
+        "{:?}",
+        policy.origins
+    );
+}
+
+#[test]
+fn modes() {
+    let mut index = index_with(reduce_spec(spec(json!({"fromEntities": ["health"]}))).unwrap());
+    index.take_affected();
+    index.set_mode(Mode::Always);
+    assert_eq!(index.take_affected(), BTreeSet::from([4, 5, 8, SUBJECT, NEAR, FAR]));
+    let near = index.compile(NEAR, Host::Plain).unwrap();
+    assert!(near.ingress.enforced && near.egress.enforced && near.ingress.allow.is_empty());
+    assert!(passes(&index, 1, SUBJECT, TCP, 80), "the node reaches its pods");
+    index.set_mode(Mode::Never);
+    assert_eq!(index.compile(SUBJECT, Host::Plain), None);
+    index.set_mode(Mode::Default);
+    assert_eq!(index.compile(NEAR, Host::Plain), None);
+    assert!(index.compile(SUBJECT, Host::Plain).is_some());
+}
+
+#[test]
+fn endpoints_without_labels_yet_are_closed() {
+    let mut index = pods();
+    let init = index.compile(5, Host::Plain).unwrap();
+    assert!(init.ingress.enforced && init.egress.enforced && init.ingress.allow.is_empty());
+    let unknown = index.compile(999, Host::Plain).unwrap();
+    assert_eq!(unknown, init, "an identity without labels is not open either");
+    index.set_mode(Mode::Never);
+    assert_eq!(index.compile(999, Host::Plain), None);
+}

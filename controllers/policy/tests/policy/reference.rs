@@ -1,0 +1,239 @@
+//! A second reading of policies, as slow and plain as can be: it looks at the objects at every question and shares
+//! nothing with the code under test but the types of the objects.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use cilium_api::peer::Entity;
+use cilium_api::port::{PortProtocol, PortRule, Protocol};
+use cilium_api::rule::Rule;
+use cilium_api::selector::{EndpointSelector, MatchOperator};
+use cilium_policy::{Flow, Mode, Side};
+
+const NAMESPACE: &str = "io.kubernetes.pod.namespace";
+const CLUSTER_KEY: &str = "io.cilium.k8s.policy.cluster";
+const NAMESPACE_LABEL: &str = "io.cilium.k8s.namespace.labels.";
+
+/// Labels as `source:key` to value.
+pub(crate) type PlainLabels = BTreeMap<String, String>;
+
+/// A policy as it was written: its namespace, if it has one, and its rules.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Written {
+    pub(crate) namespace: Option<String>,
+    pub(crate) rules: Vec<Rule>,
+}
+
+/// All that decides.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct World {
+    pub(crate) mode: Mode,
+    pub(crate) cluster: String,
+    pub(crate) identities: BTreeMap<u32, PlainLabels>,
+    pub(crate) policies: BTreeMap<String, Written>,
+}
+
+/// One side's answer: whether it is restricted, and the policies that allow the flow.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Answer {
+    pub(crate) restricted: bool,
+    pub(crate) granted_by: BTreeSet<String>,
+}
+
+impl World {
+    pub(crate) fn answer(&self, side: Side, flow: &Flow) -> Answer {
+        let (subject, peer) = match side {
+            Side::Egress => (flow.source, flow.destination),
+            Side::Ingress => (flow.destination, flow.source),
+        };
+        let can_be_endpoint = matches!(subject, 4 | 5 | 8) || (100..1 << 24).contains(&subject);
+        let mut answer = Answer { restricted: false, granted_by: BTreeSet::new() };
+        let Some(labels) =
+            self.identities.get(&subject).filter(|_| can_be_endpoint && self.mode != Mode::Never)
+        else {
+            return answer;
+        };
+        answer.restricted = self.mode == Mode::Always || labels.contains_key("reserved:init");
+        for (key, policy) in &self.policies {
+            for rule in policy.rules.iter().filter(|rule| self.selects(policy, rule, labels)) {
+                let about = About { world: self, policy, rule };
+                let deny = rule.enable_default_deny.clone().unwrap_or_default();
+                let (entries, deny) = match side {
+                    Side::Ingress => (about.ingress(peer, flow), deny.ingress),
+                    Side::Egress => (about.egress(peer, flow), deny.egress),
+                };
+                answer.restricted |= !entries.is_empty() && deny != Some(false);
+                if entries.contains(&true) {
+                    answer.granted_by.insert(key.clone());
+                }
+            }
+        }
+        answer
+    }
+
+    fn selects(&self, policy: &Written, rule: &Rule, labels: &PlainLabels) -> bool {
+        let selector = rule.endpoint_selector.as_ref().unwrap();
+        let Some(namespace) = &policy.namespace else { return matches(selector, labels, false) };
+        labels.get(&format!("k8s:{NAMESPACE}")) == Some(namespace) && matches(selector, labels, true)
+    }
+}
+
+/// A rule with what surrounds it.
+struct About<'a> {
+    world: &'a World,
+    policy: &'a Written,
+    rule: &'a Rule,
+}
+
+/// Peers of an entry: which list is present, and whether one of its items matches.
+struct PeerLists {
+    present: bool,
+    matched: bool,
+}
+
+impl About<'_> {
+    fn ingress(&self, peer: u32, flow: &Flow) -> Vec<bool> {
+        let entries = self.rule.ingress.iter().flatten();
+        let verdicts = entries.map(|entry| {
+            let peers = &entry.peers;
+            let none_of =
+                peers.from_cidr.is_some() || peers.from_cidr_set.is_some() || peers.from_nodes.is_some();
+            let lists = self.lists(&peers.from_endpoints, &peers.from_entities, none_of, peer);
+            allows(&lists, &entry.to_ports, flow)
+        });
+        verdicts.collect()
+    }
+
+    fn egress(&self, peer: u32, flow: &Flow) -> Vec<bool> {
+        let entries = self.rule.egress.iter().flatten();
+        let verdicts = entries.map(|entry| {
+            let peers = &entry.peers;
+            let none_of = peers.to_cidr.is_some() || peers.to_cidr_set.is_some() || peers.to_nodes.is_some();
+            let lists = self.lists(&peers.to_endpoints, &peers.to_entities, none_of, peer);
+            allows(&lists, &entry.to_ports, flow)
+        });
+        verdicts.collect()
+    }
+
+    fn lists(
+        &self,
+        endpoints: &Option<Vec<EndpointSelector>>,
+        entities: &Option<Vec<Entity>>,
+        none_of: bool,
+        peer: u32,
+    ) -> PeerLists {
+        let labels = self.world.identities.get(&peer);
+        let by_labels =
+            |selector: &EndpointSelector| labels.is_some_and(|labels| self.peer_matches(selector, labels));
+        let by_entity = |entity: &Entity| {
+            *entity == Entity::All || labels.is_some_and(|labels| self.entity_matches(entity, labels))
+        };
+        PeerLists {
+            present: endpoints.is_some() || entities.is_some() || none_of,
+            matched: endpoints.iter().flatten().any(by_labels) || entities.iter().flatten().any(by_entity),
+        }
+    }
+
+    fn peer_matches(&self, selector: &EndpointSelector, labels: &PlainLabels) -> bool {
+        let names: Vec<&str> = names(selector);
+        if !matches(selector, labels, false) {
+            return false;
+        }
+        if names.iter().any(|name| name.starts_with("reserved:")) {
+            return true;
+        }
+        let of_kubernetes = |name: &&str, wanted: &dyn Fn(&str) -> bool| {
+            let key = name.strip_prefix("k8s:").or(name.strip_prefix("any:")).unwrap_or(name);
+            !key.contains(':') && wanted(key)
+        };
+        let names_namespace = names.iter().any(|name| of_kubernetes(name, &|key| key == NAMESPACE));
+        let names_namespace_label =
+            names.iter().any(|name| of_kubernetes(name, &|key| key.starts_with(NAMESPACE_LABEL)));
+        let names_cluster = names.iter().any(|name| of_kubernetes(name, &|key| key == CLUSTER_KEY));
+        let namespace = labels.get(&format!("k8s:{NAMESPACE}"));
+        let namespace_fits = match &self.policy.namespace {
+            Some(own) => names_namespace || names_namespace_label || namespace == Some(own),
+            None => names_namespace || self.is_about_init() || namespace.is_some(),
+        };
+        let cluster = labels.get(&format!("k8s:{CLUSTER_KEY}"));
+        namespace_fits && (names_cluster || cluster == Some(&self.world.cluster))
+    }
+
+    fn is_about_init(&self) -> bool {
+        names(self.rule.endpoint_selector.as_ref().unwrap()).contains(&"reserved:init")
+    }
+
+    fn entity_matches(&self, entity: &Entity, labels: &PlainLabels) -> bool {
+        let has = |name: &str| labels.contains_key(&format!("reserved:{name}"));
+        let cluster = labels.get(&format!("k8s:{CLUSTER_KEY}"));
+        let inside = ["host", "remote-node", "init", "ingress", "health", "unmanaged", "kube-apiserver"];
+        match entity.as_str() {
+            "all" => true,
+            "none" => false,
+            "world" => ["world", "world-ipv4", "world-ipv6"].into_iter().any(has),
+            "cluster" => inside.into_iter().any(has) || cluster == Some(&self.world.cluster),
+            "cluster-mesh" => inside.into_iter().any(has) || cluster.is_some(),
+            name => has(name),
+        }
+    }
+}
+
+fn names(selector: &EndpointSelector) -> Vec<&str> {
+    let labels = selector.match_labels.iter().flatten().map(|(name, _)| name.as_str());
+    labels
+        .chain(selector.match_expressions.iter().flatten().map(|expression| expression.key.as_str()))
+        .collect()
+}
+
+/// Whether labels match a selector. With `overwritten`, `k8s:` labels for the namespace are not looked at.
+fn matches(selector: &EndpointSelector, labels: &PlainLabels, overwritten: bool) -> bool {
+    let by_label = selector.match_labels.iter().flatten().all(|(name, value)| {
+        let skip = overwritten && *name == format!("k8s:{NAMESPACE}");
+        skip || values_of(labels, name).contains(&value.as_str())
+    });
+    let by_expression = selector.match_expressions.iter().flatten().all(|expression| {
+        let found = values_of(labels, &expression.key);
+        let wanted = expression.values.as_deref().unwrap_or_default();
+        let one_of = found.iter().any(|value| wanted.iter().any(|wanted| wanted == value));
+        match expression.operator {
+            MatchOperator::In => one_of,
+            MatchOperator::NotIn => !one_of,
+            MatchOperator::Exists => !found.is_empty(),
+            MatchOperator::DoesNotExist => found.is_empty(),
+            MatchOperator::Other(_) => unreachable!("the generator makes no unknown operators"),
+        }
+    });
+    by_label && by_expression
+}
+
+/// Values of a label by the name that a selector has for it.
+fn values_of<'a>(labels: &'a PlainLabels, name: &str) -> Vec<&'a str> {
+    let (source, key) = name.split_once(':').unwrap_or(("any", name));
+    let found = labels.iter().filter(|(label, _)| {
+        let (label_source, label_key) = label.split_once(':').unwrap();
+        label_key == key && (source == "any" || source == label_source)
+    });
+    found.map(|(_, value)| value.as_str()).collect()
+}
+
+fn allows(peers: &PeerLists, to_ports: &Option<Vec<PortRule>>, flow: &Flow) -> bool {
+    match to_ports.as_deref().unwrap_or_default() {
+        [] => peers.matched,
+        items => {
+            let ports = items.iter().flat_map(|item| item.ports.iter().flatten());
+            (peers.matched || !peers.present) && ports.into_iter().any(|port| port_matches(port, flow))
+        }
+    }
+}
+
+fn port_matches(port: &PortProtocol, flow: &Flow) -> bool {
+    let protocol = match port.protocol {
+        None | Some(Protocol::Any) => matches!(flow.protocol, 6 | 17 | 132),
+        Some(Protocol::Tcp) => flow.protocol == 6,
+        Some(Protocol::Udp) => flow.protocol == 17,
+        Some(Protocol::Sctp) => flow.protocol == 132,
+        _ => false,
+    };
+    let first: i32 = port.port.as_deref().unwrap().parse().unwrap();
+    let last = port.end_port.unwrap_or(0).max(first);
+    protocol && (first == 0 || (first..=last).contains(&i32::from(flow.destination_port)))
+}

@@ -1,0 +1,192 @@
+//! What is refused, where and why.
+
+use cilium_policy::InvalidKind::{self, Malformed, Unsupported};
+use cilium_policy::{Invalid, PolicyRules, reduce};
+use serde_json::{Value, json};
+
+use crate::support::{CLUSTER, mk_ccnp, mk_cnp, mk_rule, reduce_clusterwide, reduce_spec};
+
+/// A spec with one ingress entry.
+fn ingress(entry: Value) -> Value {
+    json!({"endpointSelector": {}, "ingress": [entry]})
+}
+
+/// A spec with one egress entry.
+fn egress(entry: Value) -> Value {
+    json!({"endpointSelector": {}, "egress": [entry]})
+}
+
+/// A spec with one port.
+fn port(port: Value) -> Value {
+    ingress(json!({"toPorts": [{"ports": [port]}]}))
+}
+
+fn check(result: Result<PolicyRules, Invalid>, path: &str, kind: InvalidKind, reason: &str) {
+    let invalid = result.expect_err(path);
+    assert_eq!((invalid.path.as_str(), invalid.kind), (path, kind), "{}", invalid.reason);
+    assert!(invalid.reason.contains(reason), "{invalid}, expected {reason:?}");
+}
+
+#[test]
+fn shape_of_a_rule() {
+    for (spec, path, reason) in [
+        (json!({"ingress": [{}]}), "spec", "endpointSelector or nodeSelector must be given"),
+        (json!({"endpointSelector": {}, "nodeSelector": {}, "ingress": [{}]}), "spec", "exclude each other"),
+        (json!({"nodeSelector": {}, "ingress": [{}]}), "spec.nodeSelector", "CiliumClusterwideNetworkPolicy"),
+        (json!({"endpointSelector": {}}), "spec", "needs an entry"),
+        (json!({"endpointSelector": {}, "ingress": [], "egressDeny": []}), "spec", "needs an entry"),
+        (
+            json!({"endpointSelector": {"matchLabels": {"a b": ""}}, "ingress": [{}]}),
+            "spec.endpointSelector.matchLabels[a b]",
+            "\"a b\" is not a label key",
+        ),
+        (
+            json!({"endpointSelector": {"matchExpressions": [{"key": "a", "operator": "In"}]}, "ingress": [{}]}),
+            "spec.endpointSelector.matchExpressions[0].values",
+            "In needs at least one value",
+        ),
+    ] {
+        check(reduce_spec(spec), path, Malformed, reason);
+    }
+    let none = mk_cnp("default", Vec::new());
+    check(reduce::cnp(&none, CLUSTER), "spec", Malformed, "a policy needs spec, specs or both");
+    check(
+        reduce_clusterwide(json!({"nodeSelector": {}, "ingress": [{}]})),
+        "specs[0].nodeSelector",
+        Unsupported,
+        "for nodes",
+    );
+}
+
+#[test]
+fn one_bad_rule_refuses_the_whole_policy() {
+    let good = mk_rule(ingress(json!({})));
+    let bad = mk_rule(ingress(json!({"fromEntities": ["mars"]})));
+    let path = "specs[1].ingress[0].fromEntities[0]";
+    check(
+        reduce::cnp(&mk_cnp("default", vec![good.clone(), bad.clone()]), CLUSTER),
+        path,
+        Malformed,
+        "\"mars\" is not an entity",
+    );
+    check(reduce::ccnp(&mk_ccnp(vec![good, bad]), CLUSTER), path, Malformed, "\"mars\" is not an entity");
+}
+
+#[test]
+fn shape_of_an_entry() {
+    for (spec, path, reason) in [
+        (
+            ingress(json!({"fromEndpoints": [{}], "fromEntities": ["all"]})),
+            "spec.ingress[0]",
+            "combining fromEndpoints and fromEntities is not supported yet",
+        ),
+        (
+            ingress(json!({"fromCIDR": ["192.0.2.0/24"], "fromCIDRSet": [{"cidr": "192.0.2.0/24"}]})),
+            "spec.ingress[0]",
+            "combining fromCIDR and fromCIDRSet is not supported yet",
+        ),
+        (
+            egress(json!({"toEndpoints": [{}], "toFQDNs": [{"matchName": "example.org"}]})),
+            "spec.egress[0]",
+            "combining toEndpoints and toFQDNs is not supported yet",
+        ),
+        (
+            ingress(json!({"icmps": [{}], "toPorts": [{"ports": [{"port": "80"}]}]})),
+            "spec.ingress[0]",
+            "icmps and toPorts exclude each other",
+        ),
+        (ingress(json!({"fromRequires": ["x"]})), "spec.ingress[0].fromRequires", "no longer supported"),
+        (
+            ingress(json!({"fromEndpoints": [{}, {"matchLabels": {"a": "-"}}]})),
+            "spec.ingress[0].fromEndpoints[1].matchLabels[a]",
+            "\"-\" is not a label value",
+        ),
+        (
+            ingress(json!({"authentication": {"mode": "maybe"}})),
+            "spec.ingress[0].authentication.mode",
+            "\"maybe\" is not a mode",
+        ),
+    ] {
+        check(reduce_spec(spec), path, Malformed, reason);
+    }
+}
+
+#[test]
+fn ports() {
+    let out_of_range = "neither a port number from 0 to 65535 nor a port name";
+    for (value, field, reason) in [
+        (json!({"protocol": "TCP"}), "port", "port must be specified"),
+        (json!({"port": ""}), "port", "port must be specified"),
+        (json!({"port": "65536"}), "port", out_of_range),
+        (json!({"port": "+80"}), "port", out_of_range),
+        (json!({"port": "080"}), "port", out_of_range),
+        (json!({"port": "a--b"}), "port", out_of_range),
+        (json!({"port": "-a"}), "port", out_of_range),
+        (json!({"port": "sixteen-letters-"}), "port", out_of_range),
+        (json!({"port": "80", "endPort": 65536}), "endPort", "65536 is not a port"),
+        (json!({"port": "80", "endPort": -1}), "endPort", "-1 is not a port"),
+        (json!({"port": "80", "protocol": "ICMP"}), "protocol", "\"ICMP\" is not a protocol with ports"),
+    ] {
+        check(
+            reduce_spec(port(value)),
+            &format!("spec.ingress[0].toPorts[0].ports[0].{field}"),
+            Malformed,
+            reason,
+        );
+    }
+    let many = vec![json!({"port": "80"}); 41];
+    let spec = ingress(json!({"toPorts": [{}, {"ports": many}]}));
+    check(reduce_spec(spec), "spec.ingress[0].toPorts[1].ports", Malformed, "41 ports are too many");
+}
+
+#[test]
+fn what_this_version_cannot_enforce_is_refused_by_path() {
+    let tls = json!({"secret": {"name": "x"}});
+    let listener = json!({"envoyConfig": {"name": "x"}, "name": "l"});
+    for (spec, path) in [
+        (json!({"endpointSelector": {}, "ingressDeny": [{}]}), "spec.ingressDeny"),
+        (json!({"endpointSelector": {}, "ingress": [{}], "egressDeny": [{}]}), "spec.egressDeny"),
+        (ingress(json!({"fromCIDR": ["192.0.2.0/24"]})), "spec.ingress[0].fromCIDR"),
+        (ingress(json!({"fromCIDRSet": [{"cidr": "192.0.2.0/24"}]})), "spec.ingress[0].fromCIDRSet"),
+        (ingress(json!({"fromGroups": [{}]})), "spec.ingress[0].fromGroups"),
+        (ingress(json!({"fromNodes": [{}]})), "spec.ingress[0].fromNodes"),
+        (egress(json!({"toCIDR": ["192.0.2.0/24"]})), "spec.egress[0].toCIDR"),
+        (egress(json!({"toCIDRSet": [{"cidr": "192.0.2.0/24"}]})), "spec.egress[0].toCIDRSet"),
+        (egress(json!({"toServices": [{"k8sService": {"serviceName": "x"}}]})), "spec.egress[0].toServices"),
+        (egress(json!({"toFQDNs": [{"matchName": "example.org"}]})), "spec.egress[0].toFQDNs"),
+        (egress(json!({"toGroups": [{}]})), "spec.egress[0].toGroups"),
+        (egress(json!({"toNodes": [{}]})), "spec.egress[0].toNodes"),
+        (ingress(json!({"icmps": [{}, {"fields": [{"type": 8}]}]})), "spec.ingress[0].icmps[1]"),
+        (ingress(json!({"authentication": {"mode": "required"}})), "spec.ingress[0].authentication.mode"),
+        (ingress(json!({"toPorts": [{"terminatingTLS": tls}]})), "spec.ingress[0].toPorts[0].terminatingTLS"),
+        (ingress(json!({"toPorts": [{"originatingTLS": tls}]})), "spec.ingress[0].toPorts[0].originatingTLS"),
+        (ingress(json!({"toPorts": [{"serverNames": ["x"]}]})), "spec.ingress[0].toPorts[0].serverNames"),
+        (egress(json!({"toPorts": [{"listener": listener}]})), "spec.egress[0].toPorts[0].listener"),
+        (ingress(json!({"toPorts": [{"rules": {"http": [{}]}}]})), "spec.ingress[0].toPorts[0].rules.http"),
+        (egress(json!({"toPorts": [{"rules": {"dns": []}}]})), "spec.egress[0].toPorts[0].rules.dns"),
+        (egress(json!({"toPorts": [{"rules": {"kafka": [{}]}}]})), "spec.egress[0].toPorts[0].rules.kafka"),
+        (port(json!({"port": "http"})), "spec.ingress[0].toPorts[0].ports[0].port"),
+        (port(json!({"port": "0x10"})), "spec.ingress[0].toPorts[0].ports[0].port"),
+        (port(json!({"port": "0", "protocol": "GRE"})), "spec.ingress[0].toPorts[0].ports[0].protocol"),
+    ] {
+        check(reduce_spec(spec), path, Unsupported, "cannot be enforced by this version");
+    }
+}
+
+#[test]
+fn what_asks_for_nothing_special_is_accepted() {
+    for spec in [
+        json!({"endpointSelector": {}, "ingress": [{}], "ingressDeny": [], "egressDeny": []}),
+        ingress(json!({"fromRequires": [], "authentication": {"mode": "disabled"}})),
+        ingress(
+            json!({"fromCIDR": [], "fromNodes": [], "fromGroups": [], "fromEndpoints": [{}], "icmps": []}),
+        ),
+        ingress(json!({"icmps": [{}, {"fields": []}]})),
+        egress(json!({"toFQDNs": [], "toServices": [], "toEntities": ["world-ipv4"]})),
+        ingress(json!({"toPorts": [{"ports": [{"port": "80"}], "rules": {"http": []}}]})),
+        port(json!({"port": "65535", "endPort": 0, "protocol": "SCTP"})),
+        ingress(json!({"toPorts": [{"ports": vec![json!({"port": "1"}); 40]}]})),
+    ] {
+        reduce_spec(spec.clone()).unwrap_or_else(|invalid| panic!("{spec}: {invalid}"));
+    }
+}
