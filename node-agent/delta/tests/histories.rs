@@ -1,4 +1,5 @@
 //! Random histories of changes, failures and outside edits end where the desired state is.
+#![expect(clippy::unwrap_used, reason = "a test stops where something fails")]
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -124,18 +125,18 @@ proptest! {
         for step in steps {
             play(step, &mut tracker, &mut table);
         }
-        prop_assert_eq!(sorted(tracker.desired()), desired.clone());
+        prop_assert_eq!(&sorted(tracker.desired()), &desired);
         // The tracker's belief is the table after a read-back; then nothing refuses any more.
         tracker.refresh(&mut table).unwrap();
         prop_assert_eq!(sorted(tracker.actual()), sorted(table.entries.iter()));
         table.refused.clear();
         prop_assert!(tracker.apply(&mut table).is_complete());
-        prop_assert_eq!(sorted(table.entries.iter()), desired.clone());
+        prop_assert_eq!(&sorted(table.entries.iter()), &desired);
         prop_assert!(tracker.is_synced());
 
         // From scratch on the same desired state: the same table, and no difference in between.
         let mut fresh = Tracker::new();
-        fresh.replace_desired(desired.clone());
+        fresh.replace_desired(desired);
         let mut other = MemoryTable::default();
         fresh.apply(&mut other);
         prop_assert_eq!(&other.0, &table.entries);

@@ -13,8 +13,8 @@ pub struct Error {
     source: io::Error,
 }
 
-/// Sets a parameter, such as `net.ipv4.ip_forward`, unless it has the value already. Dots in device names are written as
-/// slashes by the caller, as `sysctl(8)` does.
+/// Sets a parameter, such as `net.ipv4.ip_forward`, unless it has the value already. A dot that belongs to a name is written
+/// as a slash, as in `sysctl(8)`: see [`device`].
 ///
 /// # Errors
 /// When it cannot be read or written.
@@ -44,6 +44,11 @@ fn path(name: &str) -> PathBuf {
     PathBuf::from("/proc/sys").join(swapped)
 }
 
+/// The name of a device as a part of a parameter's name.
+pub fn device(name: &str) -> String {
+    name.replace('.', "/")
+}
+
 /// What a node needs that forwards for pods: forwarding, no reverse-path filter that knows only the host's routes.
 /// Parameters without which forwarding works all the same may be refused; their errors are returned for the log.
 ///
@@ -71,7 +76,8 @@ pub fn prepare_node(ipv6: bool) -> Result<Vec<Error>, Error> {
 ///
 /// # Errors
 /// When a parameter cannot be set.
-pub fn prepare_device(device: &str, ipv6: bool) -> Result<(), Error> {
+pub fn prepare_device(name: &str, ipv6: bool) -> Result<(), Error> {
+    let device = device(name);
     for (name, value) in
         [("forwarding", "1"), ("rp_filter", "0"), ("accept_local", "1"), ("send_redirects", "0")]
     {
@@ -87,7 +93,8 @@ pub fn prepare_device(device: &str, ipv6: bool) -> Result<(), Error> {
 ///
 /// # Errors
 /// When a parameter cannot be set.
-pub fn prepare_pod_device(device: &str) -> Result<(), Error> {
+pub fn prepare_pod_device(name: &str) -> Result<(), Error> {
+    let device = device(name);
     set(&format!("net.ipv4.conf.{device}.rp_filter"), "0")?;
     set(&format!("net.ipv4.conf.{device}.send_redirects"), "0")
 }

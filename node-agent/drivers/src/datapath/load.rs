@@ -1,13 +1,11 @@
 use std::{
     collections::BTreeMap,
     fs,
+    os::fd::AsFd,
     path::{Path, PathBuf},
 };
 
-use aya::{
-    Ebpf, EbpfLoader,
-    programs::{CgroupSockAddr, ProgramError, SchedClassifier},
-};
+use aya::{Ebpf, EbpfLoader, programs::ProgramFd};
 use cilium_bpf::{CONFIG_GLOBAL, DEVICE_PROGRAMS, OBJECT, PINNED_MAPS, SOCKET_PROGRAMS};
 
 use super::{AttachMode, Datapath, Error, LoadOptions, Program, ReplacedMap, attach};
@@ -31,13 +29,17 @@ impl Datapath {
     }
 }
 
+/// Refuses before it makes anything in an ordinary directory.
 fn make_directories(bpffs: &Path, pins: &Path) -> Result<(), Error> {
+    let existing = bpffs.ancestors().find(|ancestor| ancestor.exists()).unwrap_or(bpffs);
+    if !rustix::fs::statfs(existing).is_ok_and(|found| found.f_type == BPF_FS_MAGIC) {
+        return Err(Error::NoBpffs { path: bpffs.to_owned() });
+    }
     for directory in [pins, &bpffs.join(attach::DIRECTORY)] {
         fs::create_dir_all(directory)
             .map_err(|source| Error::CreateDirectory { path: directory.to_owned(), source })?;
     }
-    let is_bpffs = rustix::fs::statfs(bpffs).is_ok_and(|found| found.f_type == BPF_FS_MAGIC);
-    if is_bpffs { Ok(()) } else { Err(Error::NoBpffs { path: bpffs.to_owned() }) }
+    Ok(())
 }
 
 /// From the kernel's `uapi/linux/magic.h`.
@@ -92,29 +94,25 @@ fn load_object(options: &LoadOptions, pins: &Path) -> Result<Ebpf, Error> {
 }
 
 fn load_programs(object: &mut Ebpf) -> Result<BTreeMap<&'static str, Program>, Error> {
-    let mut programs = BTreeMap::new();
-    for name in DEVICE_PROGRAMS {
-        let program = object.program_mut(name).ok_or(Error::MissingProgram { program: name })?;
-        let program: &mut SchedClassifier =
-            program.try_into().map_err(|_: ProgramError| Error::MissingProgram { program: name })?;
-        let loaded = program.load().and_then(|()| program.fd());
-        let fd = loaded.map_err(|source| Error::LoadProgram { program: name, source: Box::new(source) })?;
-        programs.insert(name, keep(name, fd)?);
-    }
-    for name in SOCKET_PROGRAMS {
-        let program = object.program_mut(name).ok_or(Error::MissingProgram { program: name })?;
-        let program: &mut CgroupSockAddr =
-            program.try_into().map_err(|_: ProgramError| Error::MissingProgram { program: name })?;
-        let loaded = program.load().and_then(|()| program.fd());
-        let fd = loaded.map_err(|source| Error::LoadProgram { program: name, source: Box::new(source) })?;
-        programs.insert(name, keep(name, fd)?);
-    }
-    Ok(programs)
+    DEVICE_PROGRAMS
+        .into_iter()
+        .chain(SOCKET_PROGRAMS)
+        .map(|name| Ok((name, load_program(object, name)?)))
+        .collect()
+}
+
+fn load_program(object: &mut Ebpf, name: &'static str) -> Result<Program, Error> {
+    let loaded = match object.program_mut(name) {
+        Some(aya::programs::Program::SchedClassifier(program)) => program.load().and_then(|()| program.fd()),
+        Some(aya::programs::Program::CgroupSockAddr(program)) => program.load().and_then(|()| program.fd()),
+        _ => return Err(Error::MissingProgram { program: name }),
+    };
+    let fd = loaded.map_err(|source| Error::LoadProgram { program: name, source: Box::new(source) })?;
+    keep(name, fd)
 }
 
 /// Our own descriptor, so that the parsed object, which is large, can go.
-fn keep(name: &'static str, fd: &aya::programs::ProgramFd) -> Result<Program, Error> {
-    use std::os::fd::AsFd;
+fn keep(name: &'static str, fd: &ProgramFd) -> Result<Program, Error> {
     let failed = |source| Error::KeepProgram { program: name, source };
     let fd = fd.as_fd().try_clone_to_owned().map_err(failed)?;
     let id = bpf::program_id(&fd).map_err(failed)?;

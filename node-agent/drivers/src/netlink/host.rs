@@ -27,7 +27,7 @@ impl Netlink {
             let mut message = settings(device, mtu);
             message.header.flags |= LinkFlags::Noarp;
             message.header.change_mask |= LinkFlags::Noarp;
-            self.set_link(device, message)?;
+            self.set_and_up(device, message)?;
         }
         self.require_link(HOST_DEVICE)
     }
@@ -45,7 +45,7 @@ impl Netlink {
                 vec![InfoVxlan::CollectMetadata(true), InfoVxlan::Port(port), InfoVxlan::Learning(false)];
             self.create_device(VXLAN_DEVICE, InfoKind::Vxlan, InfoData::Vxlan(data))?;
         }
-        self.set_link(VXLAN_DEVICE, settings(VXLAN_DEVICE, mtu))?;
+        self.set_and_up(VXLAN_DEVICE, settings(VXLAN_DEVICE, mtu))?;
         self.require_link(VXLAN_DEVICE)
     }
 
@@ -65,6 +65,5 @@ fn settings(name: &str, mtu: u32) -> LinkMessage {
     let mut message = link::by_name(name);
     message.attributes.push(LinkAttribute::Mtu(mtu));
     message.attributes.push(link::no_link_local());
-    link::bring_up(&mut message);
     message
 }

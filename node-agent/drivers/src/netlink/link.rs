@@ -9,7 +9,7 @@ use netlink_packet_route::{
     },
 };
 
-use super::{Error, Fault, Netlink, Request};
+use super::{Error, Netlink, Request};
 
 /// An Ethernet address.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
@@ -46,13 +46,16 @@ impl FromStr for Mac {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let bytes: Option<Vec<u8>> = text
-            .split(':')
-            .map(|part| (part.len() == 2).then(|| u8::from_str_radix(part, 16).ok()).flatten())
-            .collect();
+        let bytes: Option<Vec<u8>> = text.split(':').map(parse_byte).collect();
         let bytes = bytes.and_then(|bytes| bytes.try_into().ok());
         bytes.map(Self).ok_or_else(|| format!("{text:?} is not a MAC address such as 02:00:5e:10:00:01"))
     }
+}
+
+/// Two hex digits.
+fn parse_byte(text: &str) -> Option<u8> {
+    let digits = text.len() == 2 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    digits.then(|| u8::from_str_radix(text, 16).ok()).flatten()
 }
 
 /// What sort of device it is, as far as it matters here.
@@ -161,17 +164,20 @@ impl Netlink {
     /// # Errors
     /// [`Error::SetLink`].
     pub fn set_up(&mut self, name: &str) -> Result<(), Error> {
-        let mut message = by_name(name);
-        bring_up(&mut message);
-        self.set_link(name, message)
+        self.set_links(name, vec![up(name)])
     }
 
-    pub(super) fn set_link(&mut self, name: &str, message: LinkMessage) -> Result<(), Error> {
-        self.execute_link(message).map_err(|source| Error::SetLink { name: name.to_owned(), source })
+    /// Changes a device and sets it up. The kernel acts on flags before it looks at the address generation mode, so this
+    /// takes two requests.
+    pub(super) fn set_and_up(&mut self, name: &str, settings: LinkMessage) -> Result<(), Error> {
+        self.set_links(name, vec![settings, up(name)])
     }
 
-    fn execute_link(&mut self, message: LinkMessage) -> Result<(), Fault> {
-        self.socket.execute(vec![Request::new(RouteNetlinkMessage::SetLink(message), 0)]).map(drop)
+    fn set_links(&mut self, name: &str, messages: Vec<LinkMessage>) -> Result<(), Error> {
+        let requests =
+            messages.into_iter().map(|message| Request::new(RouteNetlinkMessage::SetLink(message), 0));
+        let done = self.socket.execute(requests.collect());
+        done.map(drop).map_err(|source| Error::SetLink { name: name.to_owned(), source })
     }
 }
 
@@ -182,10 +188,12 @@ pub(super) fn by_name(name: &str) -> LinkMessage {
     message
 }
 
-/// Marks the device to be set up.
-pub(super) fn bring_up(message: &mut LinkMessage) {
+/// A message that sets the device of this name up.
+pub(super) fn up(name: &str) -> LinkMessage {
+    let mut message = by_name(name);
     message.header.flags |= LinkFlags::Up;
     message.header.change_mask |= LinkFlags::Up;
+    message
 }
 
 /// Keeps the kernel from giving the device a link-local address, which nobody needs there and which costs duplicate

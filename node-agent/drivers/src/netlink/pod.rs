@@ -98,8 +98,7 @@ impl Netlink {
         let mut message = link::by_name(pod.host);
         message.attributes.push(LinkAttribute::IfAlias(pod.alias.to_owned()));
         message.attributes.push(link::no_link_local());
-        link::bring_up(&mut message);
-        self.set_link(pod.host, message)?;
+        self.set_and_up(pod.host, message)?;
         self.require_link(pod.host)
     }
 }
@@ -158,15 +157,14 @@ fn refused_step(fault: &Fault, names: &[String]) -> String {
 /// be checked for duplicates on a link with one peer.
 fn prepare_ipv6(device: &str) -> Result<(), sysctl::Error> {
     sysctl::set("net.ipv6.conf.all.disable_ipv6", "0")?;
-    sysctl::set(&format!("net.ipv6.conf.{device}.accept_dad"), "0")
+    sysctl::set(&format!("net.ipv6.conf.{}.accept_dad", sysctl::device(device)), "0")
 }
 
 fn steps(network: &PodNetwork<'_>, device: &Link) -> Vec<(String, Request)> {
     let mut steps = Vec::with_capacity(2 + 4 * network.addresses.len());
     for name in ["lo", &device.name] {
-        let mut up = link::by_name(name);
-        link::bring_up(&mut up);
-        steps.push((format!("set {name} up"), Request::new(RouteNetlinkMessage::SetLink(up), 0)));
+        let up = RouteNetlinkMessage::SetLink(link::up(name));
+        steps.push((format!("set {name} up"), Request::new(up, 0)));
     }
     for pod in network.addresses {
         steps.extend(address_steps(network, device, pod));

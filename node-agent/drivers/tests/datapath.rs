@@ -1,0 +1,260 @@
+//! Programs on devices and cgroups of the real kernel: attaching, replacing, restarting. Needs root.
+#![expect(clippy::unwrap_used, reason = "a test stops where something fails")]
+
+mod common;
+
+use std::{
+    fs,
+    net::{IpAddr, UdpSocket},
+    os::fd::AsRawFd,
+    path::PathBuf,
+    process::Command,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Duration,
+};
+
+use cilium_drivers::{
+    datapath::{AttachMode, Attached, Datapath, DeviceProgram},
+    netlink::{Netlink, remove_pod_device},
+    probe,
+    testrun::{self, Context},
+};
+use common::{Node, Pod};
+
+#[test]
+fn a_program_is_attached_once_and_replaced_by_a_restart() {
+    for mode in [AttachMode::Tcx, AttachMode::Filter] {
+        let node = Node::create();
+        let datapath = node.load_with(mode);
+        let device = &node.uplink;
+        let attach = |datapath: &Datapath| {
+            node.netns.run(|| datapath.attach(DeviceProgram::FromNetdev, device)).unwrap().unwrap()
+        };
+        assert_eq!(attach(&datapath), Attached::Created, "{mode:?}");
+        assert_eq!(attach(&datapath), Attached::Unchanged, "{mode:?}");
+        drop(datapath);
+        let restarted = node.load_with(mode);
+        assert_eq!(attach(&restarted), Attached::Replaced, "{mode:?}");
+        assert_eq!(attach(&restarted), Attached::Unchanged, "{mode:?}");
+
+        node.netns.run(|| restarted.detach(&device.name)).unwrap().unwrap();
+        node.netns.run(|| restarted.detach("gone")).unwrap().unwrap();
+        assert_eq!(attach(&restarted), Attached::Created, "{mode:?}");
+    }
+}
+
+#[test]
+fn filters_stand_where_tc_shows_them() {
+    let node = Node::create();
+    let datapath = node.load_with(AttachMode::Filter);
+    let router = Netlink::open_in(&node.netns).unwrap().require_link("cilium_host").unwrap();
+    node.netns.run(|| datapath.attach(DeviceProgram::FromHost, &router)).unwrap().unwrap();
+    let show = || {
+        let arguments = ["filter", "show", "dev", "cilium_host", "egress"];
+        let output = node.netns.run(|| Command::new("tc").args(arguments).output().unwrap()).unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert!(show().contains("from_host direct-action"), "{}", show());
+    node.netns.run(|| datapath.detach("cilium_host")).unwrap().unwrap();
+    assert_eq!(show(), "");
+}
+
+#[test]
+fn links_of_devices_that_are_gone_are_swept_and_names_can_come_back() {
+    let node = Node::create();
+    let datapath = node.load_with(AttachMode::Tcx);
+    let (first, second) = (node.add_pod(5), node.add_pod(6));
+    node.attach(&datapath, &[&first, &second]);
+    assert_eq!(datapath.sweep().unwrap(), Vec::<String>::new());
+
+    remove_pod_device(&first.netns, "eth0").unwrap();
+    let mut swept = datapath.sweep().unwrap();
+    swept.sort();
+    let name = &first.host_end.name;
+    assert_eq!(swept, [format!("{name}_egress"), format!("{name}_ingress")]);
+
+    // A device that takes over a name before the sweep does not inherit the dead link.
+    remove_pod_device(&second.netns, "eth0").unwrap();
+    let again = node.add_pod(6);
+    assert_ne!(again.host_end.index, second.host_end.index);
+    let attached = node.netns.run(|| datapath.attach(DeviceProgram::FromContainer, &again.host_end));
+    assert_eq!(attached.unwrap().unwrap(), Attached::Created);
+}
+
+#[test]
+fn names_with_dots_can_have_pins() {
+    let node = Node::create();
+    let datapath = node.load_with(AttachMode::Tcx);
+    let (link, _) =
+        cilium_drivers::testing::connect((&node.netns, "up0.100", &[]), (&node.world, "up0.100", &[]));
+    let attach = || node.netns.run(|| datapath.attach(DeviceProgram::FromNetdev, &link)).unwrap().unwrap();
+    assert_eq!((attach(), attach()), (Attached::Created, Attached::Unchanged));
+}
+
+/// A cgroup of our own in a cgroup2 hierarchy that is mounted nowhere; removed at the end.
+struct Cgroup {
+    path: PathBuf,
+    _mount: std::os::fd::OwnedFd,
+}
+
+impl Cgroup {
+    fn create(name: &str) -> Self {
+        use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
+        let context = fsopen("cgroup2", FsOpenFlags::FSOPEN_CLOEXEC).unwrap();
+        fsconfig_create(&context).unwrap();
+        let mount = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty()).unwrap();
+        let root = PathBuf::from(format!("/proc/self/fd/{}", mount.as_raw_fd()));
+        let path = root.join(format!("cilium-drivers-{name}-{}", std::process::id()));
+        fs::create_dir(&path).unwrap();
+        Self { path, _mount: mount }
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        if self.path.exists() {
+            fs::remove_dir(&self.path).unwrap();
+        }
+    }
+}
+
+#[test]
+fn socket_programs_are_attached_to_a_cgroup_once() {
+    let node = Node::create();
+    let cgroup = Cgroup::create("once");
+    let datapath = node.load();
+    assert_eq!(datapath.attach_cgroup(&cgroup.path).unwrap(), 8);
+    assert_eq!(datapath.attach_cgroup(&cgroup.path).unwrap(), 0);
+    let restarted = node.load();
+    assert_eq!(restarted.attach_cgroup(&cgroup.path).unwrap(), 8);
+    assert_eq!(restarted.attach_cgroup(&cgroup.path).unwrap(), 0);
+
+    // Another cgroup takes the programs along; a cgroup that is gone leaves nothing.
+    let other = Cgroup::create("other");
+    assert_eq!(restarted.attach_cgroup(&other.path).unwrap(), 8);
+    restarted.detach_cgroup().unwrap();
+    assert_eq!(restarted.attach_cgroup(&cgroup.path).unwrap(), 8);
+    drop(cgroup);
+    // The kernel lets go of a removed cgroup a little later.
+    let mut swept = 0;
+    while swept < 8 {
+        swept += restarted.sweep().unwrap().len();
+        thread::yield_now();
+    }
+    let error = restarted.attach_cgroup(&PathBuf::from("/no/such/cgroup")).unwrap_err();
+    assert_eq!(error.to_string(), "cannot open cgroup /no/such/cgroup");
+}
+
+fn sockets(from: &Pod, to: &Pod, family: usize) -> (UdpSocket, UdpSocket) {
+    let bind = |pod: &Pod| {
+        let address: IpAddr = pod.addresses[family].address;
+        let socket = pod.netns.run(|| UdpSocket::bind((address, 0)).unwrap()).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        socket
+    };
+    let (client, server) = (bind(from), bind(to));
+    client.connect(server.local_addr().unwrap()).unwrap();
+    (client, server)
+}
+
+#[test]
+fn pods_reach_each_other_and_the_host_with_all_programs() {
+    for mode in [AttachMode::Tcx, AttachMode::Filter] {
+        let node = Node::create();
+        let datapath = node.load_with(mode);
+        node.add_host_addresses();
+        let (one, other) = (node.add_pod(5), node.add_pod(6));
+        node.attach(&datapath, &[&one, &other]);
+        let mut buffer = [0; 64];
+        for family in [0, 1] {
+            let (client, server) = sockets(&one, &other, family);
+            client.send(b"from pod to pod").unwrap();
+            let (length, from) = server.recv_from(&mut buffer).unwrap();
+            assert_eq!((&buffer[..length], from), (&b"from pod to pod"[..], client.local_addr().unwrap()));
+            server.send_to(b"back", from).unwrap();
+            assert_eq!(client.recv(&mut buffer).unwrap(), 4, "{mode:?}");
+
+            let gateway = one.addresses[family].gateway;
+            let host = node.netns.run(|| UdpSocket::bind((gateway, 0)).unwrap()).unwrap();
+            host.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+            client.connect(host.local_addr().unwrap()).unwrap();
+            host.send_to(b"from the host", client.local_addr().unwrap()).unwrap();
+            assert_eq!(client.recv(&mut buffer).unwrap(), 13, "{mode:?}");
+            client.send(b"to the host").unwrap();
+            assert_eq!(host.recv(&mut buffer).unwrap(), 11, "{mode:?}");
+        }
+    }
+}
+
+#[test]
+fn replacing_programs_loses_no_datagram() {
+    const DATAGRAMS: u32 = 20_000;
+    for mode in [AttachMode::Tcx, AttachMode::Filter] {
+        let node = Node::create();
+        let (one, other) = {
+            let datapath = node.load_with(mode);
+            let pods = (node.add_pod(5), node.add_pod(6));
+            node.attach(&datapath, &[&pods.0, &pods.1]);
+            pods
+        };
+        let (client, server) = sockets(&one, &other, 0);
+        let done = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                // The first datagram is waited for by the receiver in lockstep, so no queue can overflow.
+                let mut buffer = [0; 8];
+                for number in 0..DATAGRAMS {
+                    client.send(&number.to_be_bytes()).unwrap();
+                    let length = client.recv(&mut buffer).expect("an answer to every datagram");
+                    assert_eq!(buffer[..length], number.to_be_bytes());
+                }
+                done.store(true, Ordering::Release);
+            });
+            scope.spawn(|| {
+                let mut buffer = [0; 8];
+                for _ in 0..DATAGRAMS {
+                    let (length, from) = server.recv_from(&mut buffer).expect("every datagram");
+                    server.send_to(&buffer[..length], from).unwrap();
+                }
+            });
+            let mut restarts = 0;
+            while !done.load(Ordering::Acquire) && restarts < 40 {
+                let restarted = node.load_with(mode);
+                node.attach(&restarted, &[&one, &other]);
+                restarts += 1;
+            }
+            assert!(restarts > 2, "{mode:?}: programs were replaced only {restarts} times during the stream");
+        });
+    }
+}
+
+#[test]
+fn garbage_is_judged_without_an_error() {
+    let node = Node::create();
+    let datapath = node.load();
+    let program = datapath.program("from_container").unwrap();
+    let outcome = testrun::run(program, &[0xff; 64], Context { mark: 7, ..Context::default() }, 1).unwrap();
+    assert_eq!(outcome.packet.len(), 64);
+    assert!(testrun::run(program, &[0; 3], Context::default(), 1).is_err());
+}
+
+#[test]
+fn this_kernel_has_what_is_required() {
+    cilium_drivers::testing::require_root();
+    let mount = rustix::mount::fsopen("cgroup2", rustix::mount::FsOpenFlags::FSOPEN_CLOEXEC).unwrap();
+    rustix::mount::fsconfig_create(&mount).unwrap();
+    let mount = rustix::mount::fsmount(
+        &mount,
+        rustix::mount::FsMountFlags::FSMOUNT_CLOEXEC,
+        rustix::mount::MountAttrFlags::empty(),
+    )
+    .unwrap();
+    let cgroup = PathBuf::from(format!("/proc/self/fd/{}", mount.as_raw_fd()));
+    let features = probe::probe(&cgroup);
+    let missing: Vec<_> = features.iter().filter(|feature| feature.required && !feature.available).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+    let elsewhere = probe::probe(&PathBuf::from("/proc"));
+    let cgroup = elsewhere.iter().find(|feature| feature.name == "cgroup v2").unwrap();
+    assert!(!cgroup.available && cgroup.detail == "/proc is not a cgroup2 file system", "{cgroup:?}");
+}
