@@ -23,7 +23,7 @@ use crate::object::Key;
 use crate::root_cause;
 
 /// Pauses between attempts while the server is away: short, because a planner that is late is worse than a few requests.
-const BACKOFF: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
 
 /// Objects asked for in one request of a list; bounds the memory that a list needs at once.
 const PAGE: u32 = 250;
@@ -88,7 +88,7 @@ fn pause_after(
     metrics.watch_failures.get_or_create(&Kind { kind }).inc();
     let error = root_cause(error).to_string();
     // The end of a broken connection is daily business; only what stays is worth a line at the default level.
-    if backoff.failures() == 3 {
+    if backoff.failures() == 5 {
         tracing::warn!(kind, error, "the watch keeps failing; it is tried again until it works");
     } else {
         tracing::debug!(kind, error, "the watch failed and is started again");
