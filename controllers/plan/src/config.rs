@@ -1,5 +1,10 @@
 //! What the planner is told once, at start.
 
+use std::net::IpAddr;
+
+use cilium_core::{Families, LabelFilter};
+use cilium_policy::Mode;
+
 /// Settings of the cluster. More fields may come: fill the rest from [`Config::default`].
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -9,12 +14,42 @@ pub struct Config {
     pub ipv4: bool,
     /// Pods have IPv6 addresses.
     pub ipv6: bool,
-    /// How long an identity without endpoints stays, in seconds; it goes on the second look. 0 keeps it for ever.
+    /// When policies are enforced.
+    pub mode: Mode,
+    /// Which labels count for identities.
+    pub labels: LabelFilter,
+    /// Time between two looks for identities without endpoints, in seconds. 0 keeps them for ever.
     pub identity_gc_interval: i64,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { cluster: "default".to_owned(), ipv4: true, ipv6: true, identity_gc_interval: 15 * 60 }
+        Self {
+            cluster: "default".to_owned(),
+            ipv4: true,
+            ipv6: true,
+            mode: Mode::default(),
+            labels: LabelFilter::default(),
+            identity_gc_interval: 15 * 60,
+        }
+    }
+}
+
+impl Config {
+    pub(crate) fn families(&self) -> Families {
+        match (self.ipv4, self.ipv6) {
+            (true, false) => Families::Ipv4,
+            (false, true) => Families::Ipv6,
+            _ => Families::Dual,
+        }
+    }
+
+    /// Whether pods have addresses of this one's family.
+    pub(crate) fn has_family(&self, address: IpAddr) -> bool {
+        match self.families() {
+            Families::Dual => true,
+            Families::Ipv4 => address.is_ipv4(),
+            Families::Ipv6 => address.is_ipv6(),
+        }
     }
 }

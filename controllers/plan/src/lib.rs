@@ -1,13 +1,49 @@
 //! The planner: Kubernetes objects in, desired node state out.
 //!
-//! Pure and synchronous. The caller watches and writes; see [`Planner`].
+//! Pure and synchronous: the caller watches, writes and tells the time. [`Planner`] says how; `docs/design/node-state.md`
+//! says what the output means.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`Planner`] | the order of a plan |
+//! | `pod`, `node`, `policies`, ... | objects, reduced to what can change a plan |
+//! | `endpoints`, `identities`, `enforcement`, `api_server` | what follows from them |
+//! | `pack` | parts in slices |
+//! | `ledger`, `slices`, `node::State` | what stands in the API, and what has to be written |
+//! | `public_*`, `status`, `reports` | what people look at |
+//! | `restore`, `last_valid` | what a start takes over |
+//! | `check` | what must hold after every plan |
 
+mod api_server;
+#[cfg(any(test, debug_assertions))]
+mod check;
+mod compiled;
 mod config;
+mod endpoints;
+mod enforcement;
+mod identities;
+mod last_valid;
+mod ledger;
+mod names;
+mod node;
+mod nodes;
 mod object;
 mod output;
+mod pack;
 mod planner;
+mod pod;
+mod policies;
+mod public_endpoint;
+mod public_node;
+mod reports;
+mod restore;
+mod shared;
+mod slices;
+mod status;
+mod totals;
 
 pub use config::Config;
 pub use object::{Kind, Object, ObjectKey, UnreadablePolicy};
 pub use output::{Action, Event, NodeDesired, Outcome, Output, Precondition, Report, Write};
 pub use planner::Planner;
+pub use totals::Totals;

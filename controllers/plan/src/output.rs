@@ -51,7 +51,7 @@ pub struct Write<T> {
 }
 
 /// What to do with an object.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub enum Action<T> {
     /// The object does not exist, as far as known. If it does after all, report [`Outcome::Conflict`].
     Create(T),

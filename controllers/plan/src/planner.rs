@@ -1,52 +1,216 @@
 //! The planner as its caller sees it.
 
+use std::collections::BTreeMap;
+
+use crate::api_server::ApiServer;
 use crate::config::Config;
-use crate::object::{Object, ObjectKey};
-use crate::output::{Outcome, Output, Report};
+use crate::endpoints::Endpoints;
+use crate::identities::Identities;
+use crate::ledger::Ledger;
+use crate::names::PodName;
+use crate::nodes::Nodes;
+use crate::object::{Kind, Object, ObjectKey};
+use crate::output::{Event, Outcome, Output, Report};
+use crate::pod::Pod;
+use crate::policies::Policies;
+use crate::reports::Reports;
+use crate::restore::Records;
+use crate::shared::Shared;
+use crate::slices;
 
 /// Objects in, writes out.
+///
+/// # Expected flow
+/// [`Planner::observe`] every object of every kind, then [`Planner::synced`]. From then on: pass on what watches bring, call
+/// [`Planner::plan`], do its writes and tell [`Planner::written`] of each; call [`Planner::report`] now and then.
+///
+/// # Guarantees
+/// - The desired state depends on the present objects, and on what was given to running pods before: not on the order of events.
+/// - A plan touches what the changes since the last one can reach, and writes nothing that is as desired already.
+/// - A new planner that is fed with the objects that another one wrote changes nothing for pods that run.
+///
+/// # Assumptions
+/// One planner at a time writes (leader election); events of one object come in their order, a relist as its difference.
 #[derive(Debug)]
 pub struct Planner {
-    config: Config,
+    pub(crate) config: Config,
+    pub(crate) pods: BTreeMap<PodName, Pod>,
+    /// Labels of namespaces.
+    pub(crate) namespaces: BTreeMap<String, BTreeMap<String, String>>,
+    pub(crate) nodes: Nodes,
+    pub(crate) endpoints: Endpoints,
+    pub(crate) identities: Identities,
+    pub(crate) policies: Policies,
+    pub(crate) services: cilium_services::Services,
+    pub(crate) api_server: ApiServer,
+    pub(crate) shared: Shared,
+    pub(crate) slices: Ledger<slices::Print>,
+    pub(crate) reports: Reports,
+    pub(crate) events: Vec<Event>,
+    /// Until the first plan.
+    pub(crate) records: Option<Records>,
     synced: bool,
 }
 
 impl Planner {
     /// A planner that knows nothing yet.
     pub fn new(config: Config) -> Self {
-        Self { config, synced: false }
+        let policies = cilium_policy::Config { families: config.families(), mode: config.mode };
+        Self {
+            config,
+            pods: BTreeMap::new(),
+            namespaces: BTreeMap::new(),
+            nodes: Nodes::default(),
+            endpoints: Endpoints::default(),
+            identities: Identities::default(),
+            policies: Policies::new(policies),
+            services: cilium_services::Services::default(),
+            api_server: ApiServer::default(),
+            shared: Shared::default(),
+            slices: Ledger::default(),
+            reports: Reports::default(),
+            events: Vec::new(),
+            records: Some(Records::default()),
+            synced: false,
+        }
     }
 
     /// Takes an object as it is now. An object older than what is known of it is ignored.
     pub fn observe(&mut self, object: Object) {
-        let _ = (object, &self.config);
+        match object {
+            Object::Pod(it) => {
+                let name = pod_name(it.metadata.namespace.as_deref(), it.metadata.name.as_deref());
+                self.put_pod(name, Pod::reduce(&it));
+            }
+            Object::Namespace(it) => {
+                let labels = it.metadata.labels.unwrap_or_default();
+                self.put_namespace(it.metadata.name.unwrap_or_default(), Some(labels));
+            }
+            Object::Node(it) => self.observe_node(&it),
+            Object::Service(it) => self.services.set_service(&it),
+            Object::EndpointSlice(it) => self.services.set_slice(&it),
+            Object::NetworkPolicy(it) => self.observe_cnp(&it),
+            Object::ClusterwideNetworkPolicy(it) => self.observe_ccnp(&it),
+            Object::UnreadablePolicy(it) => self.observe_unreadable(&it),
+            Object::Identity(it) => self.observe_identity(&it),
+            Object::Endpoint(it) => self.observe_endpoint(&it),
+            Object::CiliumNode(it) => self.observe_public_node(&it),
+            Object::NodeState(it) => self.observe_node_state(&it),
+            Object::Slice(it) => self.observe_slice(&it),
+        }
     }
 
     /// Takes note that an object is gone.
     pub fn forget(&mut self, key: &ObjectKey) {
-        let _ = key;
+        let ObjectKey { kind, namespace, name } = key;
+        match kind {
+            Kind::Pod => self.put_pod(PodName::new(namespace, name), None),
+            Kind::Namespace => self.put_namespace(name.clone(), None),
+            Kind::Node => self.put_node(name, None),
+            Kind::Service => self.services.remove_service(namespace, name),
+            Kind::EndpointSlice => self.services.remove_slice(namespace, name),
+            Kind::NetworkPolicy | Kind::ClusterwideNetworkPolicy => self.forget_policy(key),
+            Kind::Identity => self.forget_identity(key),
+            Kind::Endpoint => self.reports.endpoints.forget(key),
+            Kind::CiliumNode => self.reports.nodes.forget(key),
+            Kind::NodeState => self.node_mut(name).state.forget(),
+            Kind::Slice => self.slices.forget(key),
+        }
     }
 
-    /// Says that every kind was listed once. Before that [`Planner::plan`] answers nothing.
+    /// Says that every kind was listed once. Before that nothing is planned.
     pub fn synced(&mut self) {
         self.synced = true;
     }
 
     /// Says how a write went. Plan again afterwards: what was held back meanwhile comes then.
     pub fn written(&mut self, key: &ObjectKey, outcome: Outcome) {
-        let _ = (key, outcome);
+        match key.kind {
+            Kind::NodeState => self.node_mut(&key.name).state.written(outcome),
+            Kind::Slice => self.slices.written(key, outcome),
+            Kind::Identity => self.identity_written(key, outcome),
+            Kind::Endpoint => self.reports.endpoints.written(key, outcome),
+            Kind::CiliumNode => self.reports.nodes.written(key, outcome),
+            Kind::NetworkPolicy | Kind::ClusterwideNetworkPolicy => {
+                self.policies.statuses.written(key, outcome);
+            }
+            // Nothing writes these.
+            Kind::Pod | Kind::Namespace | Kind::Node | Kind::Service | Kind::EndpointSlice => {}
+        }
     }
 
     /// What is to be written now. `now` is in seconds since the epoch. Touches only what changed since the last call.
     pub fn plan(&mut self, now: i64) -> Output {
-        let _ = now;
-        Output::default()
+        if !self.synced {
+            return Output::default();
+        }
+        // Nodes before pods, which take addresses from their prefixes; pods before policies, which nodes need for them.
+        self.follow_identities(now);
+        self.follow_nodes();
+        self.restore();
+        self.follow_pods(now);
+        self.follow_services();
+        self.follow_api_server();
+        self.follow_policies();
+        let node_states = self.write_node_states();
+        self.follow_confirmed();
+        let output = Output {
+            node_states,
+            slices: self.write_slices(),
+            identities: self.write_identities(now),
+            events: std::mem::take(&mut self.events),
+            report_due: self.is_report_due(),
+            wake: self.next_sweep(),
+        };
+        #[cfg(any(test, debug_assertions))]
+        self.assert_invariants();
+        output
     }
 
     /// What people look at, as of the last plan: call it a little after [`Output::report_due`], so that several changes make
     /// one write.
     pub fn report(&mut self, now: i64) -> Report {
-        let _ = now;
-        Report::default()
+        if !self.synced || self.records.is_some() {
+            return Report::default();
+        }
+        self.write_reports(now)
     }
+
+    fn put_pod(&mut self, name: PodName, pod: Option<Pod>) {
+        if self.pods.get(&name) == pod.as_ref() {
+            return;
+        }
+        self.endpoints.dirty.insert(name.clone());
+        match pod {
+            Some(pod) => drop(self.pods.insert(name, pod)),
+            None => drop(self.pods.remove(&name)),
+        }
+    }
+
+    fn put_namespace(&mut self, name: String, labels: Option<BTreeMap<String, String>>) {
+        if self.namespaces.get(&name) == labels.as_ref() {
+            return;
+        }
+        self.dirty_namespace(&name);
+        match labels {
+            Some(labels) => drop(self.namespaces.insert(name, labels)),
+            None => drop(self.namespaces.remove(&name)),
+        }
+    }
+
+    /// Makes parts follow the Services that changed.
+    fn follow_services(&mut self) {
+        for service in self.services.take_changed() {
+            if service == ApiServer::service() {
+                self.api_server.set_addresses(self.services.backend_addresses(&service));
+            }
+            let part = self.services.part(&service).map(cilium_api::parts::Part::Service);
+            let key = cilium_api::parts::PartKey::service(&service.namespace, &service.name);
+            self.shared.set(&key, part.as_ref());
+        }
+    }
+}
+
+fn pod_name(namespace: Option<&str>, name: Option<&str>) -> PodName {
+    PodName::new(namespace.unwrap_or_default(), name.unwrap_or_default())
 }

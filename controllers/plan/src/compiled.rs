@@ -1,0 +1,78 @@
+//! The policy of an identity, compiled, and the share that each policy has in it.
+
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use cilium_api::parts::{Part, PartKey, Policy};
+use cilium_policy::{Host, PolicyIndex, PolicyKey};
+
+use crate::pack::{self, Text};
+
+/// What nodes of one kind shall do for endpoints of one identity.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Compiled {
+    /// The policy part; `None` if nothing is restricted.
+    pub(crate) text: Option<Text>,
+    /// Default deny is in force for what comes in.
+    pub(crate) ingress: bool,
+    /// Default deny is in force for what goes out.
+    pub(crate) egress: bool,
+    /// Policies that select the identity, with a hash of what each of them grants: tells whose share a change concerns.
+    shares: Vec<(PolicyKey, u64)>,
+}
+
+impl Compiled {
+    pub(crate) fn new(index: &PolicyIndex, number: u32, host: Host) -> Self {
+        let policy = index.compile(number, host);
+        let granted = policy.as_ref().map(shares).unwrap_or_default();
+        let selecting = index.selecting(number).into_iter();
+        let shares = selecting.map(|key| {
+            let share = granted.get(key.as_str()).copied().unwrap_or(0);
+            (key, share)
+        });
+        let shares = shares.collect();
+        let (ingress, egress) =
+            policy.as_ref().map_or((false, false), |p| (p.ingress.enforced, p.egress.enforced));
+        let text = policy.map(|policy| pack::encode(&PartKey::policy(number), &Part::Policy(policy)));
+        Self { text, ingress, egress, shares }
+    }
+
+    /// Policies whose share is not the one in `before`.
+    pub(crate) fn changed_since(&self, before: Option<&Self>) -> Vec<PolicyKey> {
+        let old = before.map_or(&[][..], |before| &before.shares);
+        let share_before = |key| old.binary_search_by(|(old, _)| old.cmp(key)).ok().map(|at| old[at].1);
+        let changed = self.shares.iter().filter(|(key, share)| share_before(key) != Some(*share));
+        changed.map(|(key, _)| key.clone()).collect()
+    }
+}
+
+/// A hash of what each origin grants. Entries are sorted, so the same grants give the same hash.
+fn shares(policy: &Policy) -> HashMap<&str, u64> {
+    let mut sums = vec![0u64; policy.origins.len()];
+    for (direction, tag) in [(&policy.ingress, 1u8), (&policy.egress, 2)] {
+        for allow in &direction.allow {
+            let mut hasher = DefaultHasher::new();
+            (tag, allow.peer, allow.protocol, allow.first, allow.last).hash(&mut hasher);
+            let entry = hasher.finish();
+            for origin in &allow.origins {
+                if let Some(sum) = sums.get_mut(usize::from(*origin)) {
+                    *sum = sum.rotate_left(7).wrapping_add(entry);
+                }
+            }
+        }
+    }
+    policy.origins.iter().map(String::as_str).zip(sums).collect()
+}
+
+/// Place of a kind of node in arrays over both.
+pub(crate) fn place(host: Host) -> usize {
+    match host {
+        Host::Plain => 0,
+        Host::ApiServer => 1,
+    }
+}
+
+/// The kind of a node.
+pub(crate) fn host(api_server: bool) -> Host {
+    if api_server { Host::ApiServer } else { Host::Plain }
+}

@@ -1,0 +1,149 @@
+//! Which node needs which policy.
+
+use std::collections::BTreeSet;
+
+use cilium_api::parts::PartKey;
+use cilium_policy::PolicyKey;
+
+use crate::compiled::{Compiled, host, place};
+use crate::endpoints::endpoint_key;
+use crate::names::PodName;
+use crate::node::Token;
+use crate::nodes::Entry;
+use crate::planner::Planner;
+
+impl Planner {
+    /// A node has one more endpoint with an identity.
+    pub(crate) fn join(&mut self, number: u32, node: &str) {
+        let Some(known) = self.identities.get_mut(number) else { return };
+        let count = known.nodes.entry(node.to_owned()).or_default();
+        *count += 1;
+        let is_first = *count == 1;
+        let selecting = self.policies.index.selecting(number);
+        if is_first {
+            self.put_policy_part(number, node);
+            for key in &selecting {
+                self.node_mut(node).state.await_token(Token::Policy(key.clone()));
+            }
+        }
+        self.touch_statuses(&selecting);
+    }
+
+    /// A node has one endpoint less with an identity.
+    pub(crate) fn leave(&mut self, number: u32, node: &str) {
+        let Some(known) = self.identities.get_mut(number) else { return };
+        let count = known.nodes.entry(node.to_owned()).or_default();
+        *count = count.saturating_sub(1);
+        if *count == 0 {
+            known.nodes.remove(node);
+            if known.nodes.is_empty() {
+                known.compiled = [None, None];
+            }
+            self.node_mut(node).state.set(&PartKey::policy(number), None);
+        }
+        let selecting = self.policies.index.selecting(number);
+        self.touch_statuses(&selecting);
+    }
+
+    /// Gives a node the policy of an identity that it has endpoints of.
+    fn put_policy_part(&mut self, number: u32, node: &str) {
+        let host = host(self.nodes.get(node).is_some_and(|entry| entry.api_server));
+        let Some(known) = self.identities.get_mut(number) else { return };
+        let compiled = known.compiled[place(host)]
+            .get_or_insert_with(|| Compiled::new(&self.policies.index, number, host));
+        let text = compiled.text.clone();
+        self.node_mut(node).state.set_text(&PartKey::policy(number), text);
+    }
+
+    /// Compiles what the changes since the last plan can have affected.
+    pub(crate) fn follow_policies(&mut self) {
+        for key in std::mem::take(&mut self.policies.changed) {
+            let identities = self.policies.index.selected(&key);
+            for node in self.nodes_with(&identities) {
+                self.node_mut(&node).state.await_token(Token::Policy(key.clone()));
+            }
+            self.touch_status(&key);
+        }
+        for number in self.policies.index.take_affected() {
+            self.recompile(number);
+        }
+    }
+
+    /// Nodes that have endpoints of any of the identities.
+    pub(crate) fn nodes_with(&self, identities: &BTreeSet<u32>) -> BTreeSet<String> {
+        let known = identities.iter().filter_map(|number| self.identities.get(*number));
+        known.flat_map(|known| known.nodes.keys().cloned()).collect()
+    }
+
+    fn recompile(&mut self, number: u32) {
+        let Some(known) = self.identities.get(number) else { return };
+        let nodes: Vec<String> = known.nodes.keys().cloned().collect();
+        for api_server in [false, true] {
+            let on: Vec<&String> =
+                nodes.iter().filter(|name| self.is_api_server(name) == api_server).collect();
+            self.recompile_for(number, api_server, &on);
+        }
+    }
+
+    fn is_api_server(&self, node: &str) -> bool {
+        self.nodes.get(node).is_some_and(|entry| entry.api_server)
+    }
+
+    fn recompile_for(&mut self, number: u32, api_server: bool, nodes: &[&String]) {
+        let host = host(api_server);
+        let Some(known) = self.identities.get_mut(number) else { return };
+        let before = known.compiled[place(host)].take();
+        if nodes.is_empty() {
+            return;
+        }
+        let after = Compiled::new(&self.policies.index, number, host);
+        let enforcement = |it: &Compiled| (it.ingress, it.egress);
+        let is_flipped = before.as_ref().map(enforcement) != Some(enforcement(&after));
+        let (text, shares) = (after.text.clone(), after.changed_since(before.as_ref()));
+        known.compiled[place(host)] = Some(after);
+        self.touch_statuses(&shares);
+        for node in nodes {
+            let state = &mut self.node_mut(node).state;
+            state.set_text(&PartKey::policy(number), text.clone());
+            shares.iter().for_each(|key| state.await_token(Token::Policy(key.clone())));
+            if is_flipped {
+                self.touch_endpoints_of(number, node);
+            }
+        }
+    }
+
+    /// A node began or ceased to run an API server.
+    pub(crate) fn put_all_policy_parts(&mut self, node: &str) {
+        let Some(entry) = self.nodes.get(node) else { return };
+        for number in self.identities_on(entry) {
+            self.put_policy_part(number, node);
+            let selecting = self.policies.index.selecting(number);
+            for key in &selecting {
+                self.node_mut(node).state.await_token(Token::Policy(key.clone()));
+            }
+            self.touch_statuses(&selecting);
+            self.touch_endpoints_of(number, node);
+        }
+    }
+
+    /// Identities of the endpoints of a node.
+    pub(crate) fn identities_on(&self, entry: &Entry) -> BTreeSet<u32> {
+        let endpoints = entry.pods.iter().filter_map(|name| self.endpoints.all.get(name));
+        endpoints.filter_map(|endpoint| endpoint.published).collect()
+    }
+
+    /// Policies that select endpoints of a node.
+    pub(crate) fn policies_on(&self, entry: &Entry) -> BTreeSet<PolicyKey> {
+        let identities = self.identities_on(entry).into_iter();
+        identities.flat_map(|number| self.policies.index.selecting(number)).collect()
+    }
+
+    fn touch_endpoints_of(&mut self, number: u32, node: &str) {
+        let Some(entry) = self.nodes.get(node) else { return };
+        let has_identity =
+            |name: &&PodName| self.endpoints.all.get(*name).is_some_and(|e| e.published == Some(number));
+        for name in entry.pods.iter().filter(has_identity) {
+            self.reports.endpoints.touch(endpoint_key(name));
+        }
+    }
+}

@@ -1,0 +1,466 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use cilium_api::digest::digest;
+use cilium_api::node_slice::owner_label;
+use cilium_api::node_state::{AppliedState, CiliumNodeState, DesiredState, SliceRef};
+use cilium_api::parts::{FORMAT_VERSION, Part, PartKey};
+use cilium_policy::PolicyKey;
+
+use crate::ledger::{Version, version};
+use crate::names::PodName;
+use crate::output::{Action, NodeDesired, Outcome, Precondition};
+use crate::pack::{self, MAX_BYTES, Slices, Tree};
+
+/// Something whose arrival on the node somebody waits for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Token {
+    /// What a policy says about endpoints of the node.
+    Policy(PolicyKey),
+    /// An endpoint.
+    Pod(PodName),
+}
+
+/// Desired state of one node on its way out, and what the node says of it.
+///
+/// Tokens tell when a change is in force: a token that is [awaited](State::await_token) is unsent until a revision is made
+/// that holds the change, then bound to that revision, and confirmed when the node reports it.
+#[derive(Debug)]
+pub(crate) struct State {
+    tree: Tree,
+    /// Slices of the node, when its parts do not fit inline.
+    pub(crate) slices: Slices,
+    /// Digest of all parts, as of the last [`State::pack`].
+    digest: String,
+    /// Fingerprint of the desired state, whatever its revision, as of the last [`State::pack`].
+    print: String,
+    unsent: BTreeSet<Token>,
+    bound: BTreeMap<Token, i64>,
+    stored: Stored,
+    sent: Option<Sent>,
+    /// Something may have to be written.
+    due: bool,
+}
+
+/// The CiliumNodeState as the API has it.
+#[derive(Debug, Default)]
+struct Stored {
+    exists: bool,
+    version: Version,
+    /// Revision and fingerprint of `status.desired`.
+    desired: Option<(i64, String)>,
+    /// Highest revision ever seen: it does not go back when the object is made again.
+    highest: i64,
+    applied: Option<AppliedState>,
+}
+
+/// A write that is out.
+#[derive(Debug)]
+enum Sent {
+    Desired(i64, String),
+    Delete,
+}
+
+/// What an observed object changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Seen {
+    /// Names of parts that began or ceased to fail.
+    pub(crate) failures: BTreeSet<String>,
+    /// There are failures without names, or there were.
+    pub(crate) unnamed: bool,
+    /// Somebody else wrote the desired state: everything has to be awaited anew.
+    pub(crate) foreign: bool,
+}
+
+impl State {
+    pub(crate) fn new(node: &str) -> Self {
+        let mut new = Self {
+            tree: Tree::default(),
+            slices: Slices::new(format!("node.{}", owner_label(node)), true),
+            digest: String::new(),
+            print: String::new(),
+            unsent: BTreeSet::new(),
+            bound: BTreeMap::new(),
+            stored: Stored::default(),
+            sent: None,
+            due: true,
+        };
+        new.update_digests();
+        new
+    }
+
+    /// Puts, replaces or removes a part. Says whether that changed anything.
+    pub(crate) fn set(&mut self, key: &PartKey, part: Option<&Part>) -> bool {
+        self.set_text(key, part.map(|part| pack::encode(key, part)))
+    }
+
+    /// The same with a part that is encoded already.
+    pub(crate) fn set_text(&mut self, key: &PartKey, text: Option<pack::Text>) -> bool {
+        let changed = self.tree.set(key, text);
+        self.due |= changed;
+        changed
+    }
+
+    /// Makes slices and fingerprint follow the parts. Gives the names of slices that changed, came or went.
+    pub(crate) fn pack(&mut self) -> BTreeSet<String> {
+        if !self.tree.is_touched() {
+            return BTreeSet::new();
+        }
+        let changed = self.slices.follow(&mut self.tree);
+        self.update_digests();
+        changed
+    }
+
+    fn update_digests(&mut self) {
+        self.digest = digest(self.tree.union().as_bytes());
+        let inline = self.is_inline().then_some(&*self.digest);
+        self.print = print(FORMAT_VERSION, &self.digest, inline, &self.slices.refs());
+    }
+
+    fn is_inline(&self) -> bool {
+        self.tree.encoded_len() <= MAX_BYTES
+    }
+
+    /// The parts.
+    pub(crate) fn tree(&self) -> &Tree {
+        &self.tree
+    }
+
+    /// From now until [`State::take_confirmed`] gives it, the token is not in force.
+    pub(crate) fn await_token(&mut self, token: Token) {
+        self.bound.remove(&token);
+        self.unsent.insert(token);
+        self.due = true;
+    }
+
+    /// Nobody waits any more.
+    pub(crate) fn drop_token(&mut self, token: &Token) {
+        self.bound.remove(token);
+        self.unsent.remove(token);
+    }
+
+    /// Whether the node has what the token stands for, as far as revisions tell.
+    pub(crate) fn is_confirmed(&self, token: &Token) -> bool {
+        !self.unsent.contains(token) && !self.bound.contains_key(token)
+    }
+
+    /// Tokens that the node has confirmed since the last call.
+    pub(crate) fn take_confirmed(&mut self) -> Vec<Token> {
+        let Some(applied) = self.stored.applied.as_ref().map(|applied| applied.revision) else {
+            return Vec::new();
+        };
+        self.bound.extract_if(.., |_, revision| *revision <= applied).map(|(token, _)| token).collect()
+    }
+
+    /// Whether the node says that a part is not in force though its revision is.
+    pub(crate) fn is_failing(&self, key: &PartKey) -> bool {
+        let Some(applied) = &self.stored.applied else { return false };
+        // At most ten failures have names; beyond that any part may be among them.
+        has_unnamed(applied) || applied.failures.iter().any(|failure| failure.object == key.0)
+    }
+
+    /// The write that brings the object to the desired state. `owner_uid` is that of the Node, if there is one.
+    pub(crate) fn send(&mut self, owner_uid: Option<&str>) -> Option<Action<NodeDesired>> {
+        if !self.due || self.sent.is_some() {
+            return None;
+        }
+        self.due = false;
+        match owner_uid {
+            Some(uid) => self.send_desired(uid),
+            None if self.stored.exists => {
+                self.sent = Some(Sent::Delete);
+                Some(Action::Delete(Precondition::default()))
+            }
+            None => None,
+        }
+    }
+
+    fn send_desired(&mut self, owner_uid: &str) -> Option<Action<NodeDesired>> {
+        let stored = self.stored.desired.as_ref();
+        if let Some((revision, _)) = stored.filter(|(_, stored)| *stored == self.print) {
+            self.bind_unsent(*revision);
+            return None;
+        }
+        let replaces = stored.map(|(revision, _)| *revision);
+        let revision = self.stored.highest + 1;
+        self.bind_unsent(revision);
+        self.sent = Some(Sent::Desired(revision, self.print.clone()));
+        let content =
+            NodeDesired { owner_uid: owner_uid.to_owned(), replaces, desired: self.desired(revision) };
+        Some(if self.stored.exists { Action::Update(content) } else { Action::Create(content) })
+    }
+
+    fn desired(&self, revision: i64) -> DesiredState {
+        DesiredState {
+            format: FORMAT_VERSION,
+            revision,
+            digest: self.digest.clone(),
+            inline: self.is_inline().then(|| self.tree.union()),
+            slices: self.slices.refs(),
+        }
+    }
+
+    fn bind_unsent(&mut self, revision: i64) {
+        self.bound.extend(std::mem::take(&mut self.unsent).into_iter().map(|token| (token, revision)));
+    }
+
+    /// Takes note of how a write went.
+    pub(crate) fn written(&mut self, outcome: Outcome) {
+        let Some(sent) = self.sent.take() else { return };
+        self.due = true;
+        match (sent, outcome) {
+            (Sent::Desired(revision, print), Outcome::Done(resource_version)) => {
+                self.stored.exists = true;
+                self.stored.version = self.stored.version.max(version(resource_version.as_deref()));
+                if revision >= self.stored.highest {
+                    self.stored.highest = revision;
+                    self.stored.desired = Some((revision, print));
+                }
+            }
+            // Whether the API has this revision, and with this content, is not known: its tokens need another one.
+            (Sent::Desired(revision, _), Outcome::Conflict | Outcome::Failed) => {
+                let lost = self.bound.extract_if(.., |_, bound| *bound == revision);
+                self.unsent.extend(lost.map(|(token, _)| token));
+            }
+            (Sent::Delete, Outcome::Done(_)) => self.forget(),
+            (Sent::Delete, Outcome::Conflict | Outcome::Failed) => {}
+        }
+    }
+
+    /// Takes note of the object as it is.
+    pub(crate) fn observe(&mut self, object: &CiliumNodeState) -> Seen {
+        let found_version = version(object.metadata.resource_version.as_deref());
+        if found_version != 0 && found_version < self.stored.version {
+            return Seen::default();
+        }
+        self.stored.version = found_version;
+        self.stored.exists = true;
+        self.due = true;
+        let (desired, applied) = object
+            .status
+            .as_ref()
+            .map_or((None, None), |status| (status.desired.as_ref(), status.applied.clone()));
+        let foreign = self.take_desired(desired.map(|desired| (desired.revision, print_found(desired))));
+        let before = std::mem::replace(&mut self.stored.applied, applied);
+        let (before, after) = (before.as_ref(), self.stored.applied.as_ref());
+        let failures =
+            failing(before).symmetric_difference(&failing(after)).map(|name| (*name).to_owned()).collect();
+        let unnamed = before.is_some_and(has_unnamed) != after.is_some_and(has_unnamed);
+        Seen { failures, unnamed, foreign }
+    }
+
+    fn take_desired(&mut self, found: Option<(i64, String)>) -> bool {
+        let is_sent = |found: &(i64, String)| matches!(&self.sent, Some(Sent::Desired(r, p)) if (*r, p) == (found.0, &found.1));
+        let is_ours = found == self.stored.desired || found.as_ref().is_some_and(is_sent);
+        if let Some((revision, _)) = &found {
+            self.stored.highest = self.stored.highest.max(*revision);
+        }
+        self.stored.desired = found;
+        !is_ours
+    }
+
+    /// Takes note that the object is gone.
+    pub(crate) fn forget(&mut self) {
+        self.stored = Stored { highest: self.stored.highest, ..Stored::default() };
+        self.due = true;
+    }
+
+    /// Something that [`State::send`] depends on has changed.
+    pub(crate) fn touch(&mut self) {
+        self.due = true;
+    }
+
+    /// Nothing is out, and what is stored is what is desired.
+    pub(crate) fn is_settled(&self) -> bool {
+        let stored = self.stored.desired.as_ref().map(|(_, print)| print);
+        self.sent.is_none() && (!self.stored.exists || stored == Some(&self.print))
+    }
+
+    /// There is no object, and nothing to put into one.
+    pub(crate) fn is_empty(&self) -> bool {
+        !self.stored.exists && self.sent.is_none() && self.tree.is_empty()
+    }
+}
+
+/// Everything of a desired state but its revision, with the digest of what is inline.
+fn print(format: u32, parts: &str, inline: Option<&str>, slices: &[SliceRef]) -> String {
+    digest(format!("{format} {parts} {inline:?} {slices:?}").as_bytes())
+}
+
+fn print_found(desired: &DesiredState) -> String {
+    let inline = desired.inline.as_ref().map(|data| digest(data.as_bytes()));
+    print(desired.format, &desired.digest, inline.as_deref(), &desired.slices)
+}
+
+fn failing(applied: Option<&AppliedState>) -> BTreeSet<&str> {
+    applied.into_iter().flat_map(|applied| &applied.failures).map(|failure| failure.object.as_str()).collect()
+}
+
+fn has_unnamed(applied: &AppliedState) -> bool {
+    usize::try_from(applied.failure_count).is_ok_and(|count| count > applied.failures.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cilium_api::node_state::{CiliumNodeStateSpec, CiliumNodeStateStatus, Failure};
+    use cilium_api::parts::{Address, Endpoint};
+
+    fn mk_part(id: u16) -> Part {
+        Part::Endpoint(Endpoint { uid: "u".into(), id, identity: 300, ipv4: None, ipv6: None })
+    }
+
+    fn mk_token() -> Token {
+        Token::Pod(PodName::new("default", "x"))
+    }
+
+    fn key() -> PartKey {
+        PartKey::endpoint("default", "x")
+    }
+
+    fn send(state: &mut State) -> Option<(Option<i64>, DesiredState)> {
+        state.pack();
+        match state.send(Some("u1"))? {
+            Action::Create(content) | Action::Update(content) => Some((content.replaces, content.desired)),
+            Action::Delete(_) => panic!("the node exists"),
+        }
+    }
+
+    fn mk_object(
+        version: &str,
+        desired: Option<DesiredState>,
+        applied: Option<AppliedState>,
+    ) -> CiliumNodeState {
+        let mut object = CiliumNodeState::new("a", CiliumNodeStateSpec {});
+        object.metadata.resource_version = Some(version.into());
+        object.status = Some(CiliumNodeStateStatus { desired, applied });
+        object
+    }
+
+    fn mk_applied(revision: i64) -> Option<AppliedState> {
+        Some(AppliedState { revision, ..AppliedState::default() })
+    }
+
+    #[test]
+    fn a_change_is_confirmed_by_the_revision_that_holds_it() {
+        let mut state = State::new("a");
+        let (replaces, first) = send(&mut state).unwrap();
+        assert_eq!((replaces, first.revision, first.inline.as_deref()), (None, 1, Some("{}")));
+        state.set(&key(), Some(&mk_part(1)));
+        state.await_token(mk_token());
+        assert_eq!(send(&mut state), None, "one write is out");
+        state.written(Outcome::Done(Some("7".into())));
+        let (replaces, second) = send(&mut state).unwrap();
+        assert_eq!((replaces, second.revision), (Some(1), 2));
+        state.written(Outcome::Done(Some("8".into())));
+        state.observe(&mk_object("9", Some(second.clone()), mk_applied(1)));
+        assert_eq!(state.take_confirmed(), []);
+        assert!(!state.is_confirmed(&mk_token()));
+        state.observe(&mk_object("10", Some(second), mk_applied(2)));
+        assert_eq!(state.take_confirmed(), [mk_token()]);
+        assert!(state.is_confirmed(&mk_token()));
+        assert_eq!(send(&mut state), None);
+        assert!(state.is_settled());
+    }
+
+    #[test]
+    fn a_change_that_was_taken_back_needs_no_write() {
+        let mut state = State::new("a");
+        send(&mut state).unwrap();
+        state.written(Outcome::Done(None));
+        state.set(&key(), Some(&mk_part(1)));
+        state.await_token(mk_token());
+        state.set(&key(), None);
+        assert_eq!(send(&mut state), None);
+        let stored = state.desired(1);
+        state.observe(&mk_object("10", Some(stored), mk_applied(1)));
+        assert_eq!(state.take_confirmed(), [mk_token()]);
+    }
+
+    #[test]
+    fn a_write_of_unknown_outcome_confirms_nothing() {
+        let mut state = State::new("a");
+        state.set(&key(), Some(&mk_part(1)));
+        state.await_token(mk_token());
+        let (_, lost) = send(&mut state).unwrap();
+        state.set(&key(), Some(&mk_part(2)));
+        state.await_token(mk_token());
+        state.written(Outcome::Failed);
+        // It had reached the API after all.
+        let seen = state.observe(&mk_object("10", Some(lost), mk_applied(1)));
+        assert!(seen.foreign);
+        assert_eq!(state.take_confirmed(), []);
+        let (replaces, next) = send(&mut state).unwrap();
+        assert_eq!((replaces, next.revision), (Some(1), 2));
+        assert!(!state.is_confirmed(&mk_token()));
+    }
+
+    #[test]
+    fn older_views_of_the_object_are_ignored() {
+        let mut state = State::new("a");
+        let (_, first) = send(&mut state).unwrap();
+        state.written(Outcome::Done(Some("20".into())));
+        state.set(&key(), Some(&mk_part(1)));
+        send(&mut state).unwrap();
+        state.written(Outcome::Done(Some("30".into())));
+        assert_eq!(state.observe(&mk_object("20", Some(first), None)), Seen::default());
+        assert!(state.is_settled());
+        assert_eq!(send(&mut state), None);
+    }
+
+    #[test]
+    fn an_edited_header_is_written_again_over_the_edit() {
+        let mut state = State::new("a");
+        let (_, mut edited) = send(&mut state).unwrap();
+        state.written(Outcome::Done(Some("20".into())));
+        edited.inline = Some("{\"x\":1}".into());
+        edited.revision = 7;
+        assert!(state.observe(&mk_object("21", Some(edited), None)).foreign);
+        let (replaces, again) = send(&mut state).unwrap();
+        assert_eq!((replaces, again.revision, again.inline.as_deref()), (Some(7), 8, Some("{}")));
+        state.forget();
+        state.written(Outcome::Conflict);
+        assert_eq!(send(&mut state).unwrap().1.revision, 8, "revisions do not start again");
+    }
+
+    #[test]
+    fn a_node_that_is_gone_loses_its_object() {
+        let mut state = State::new("a");
+        send(&mut state).unwrap();
+        state.written(Outcome::Done(None));
+        state.touch();
+        assert!(matches!(state.send(None), Some(Action::Delete(_))));
+        state.written(Outcome::Done(None));
+        assert_eq!(state.send(None), None);
+        assert!(state.is_empty());
+    }
+
+    #[test]
+    fn failures_concern_the_parts_that_they_name_and_all_when_some_have_no_name() {
+        let mut state = State::new("a");
+        let failure = |name: &str| Failure { object: name.into(), message: "full".into() };
+        let mut applied =
+            AppliedState { failure_count: 1, failures: vec![failure("policy/300")], ..Default::default() };
+        let seen = state.observe(&mk_object("1", None, Some(applied.clone())));
+        assert_eq!((seen.failures, seen.unnamed), (["policy/300".to_owned()].into(), false));
+        assert!(state.is_failing(&PartKey::policy(300)) && !state.is_failing(&PartKey::policy(301)));
+        applied.failure_count = 2;
+        assert!(state.observe(&mk_object("2", None, Some(applied))).unnamed);
+        assert!(state.is_failing(&PartKey::policy(301)));
+    }
+
+    #[test]
+    fn large_sets_travel_in_slices() {
+        let mut state = State::new("a");
+        for number in 0..200 {
+            let part = Part::Address(Address { identity: number, node: None });
+            state.set(&PartKey::identity(number), Some(&part));
+        }
+        let names = state.pack();
+        let Some(Action::Create(NodeDesired { desired, .. })) = state.send(Some("u")) else {
+            panic!("nothing sent")
+        };
+        assert_eq!(desired.inline, None);
+        assert!(desired.slices.iter().map(|slice| &slice.name).eq(&names) && names.len() > 1);
+        assert_eq!(desired.digest, digest(state.tree().union().as_bytes()));
+    }
+}

@@ -1,0 +1,177 @@
+//! Nodes: their parts, and their states on the way out.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use cilium_api::node_slice::owner_label;
+use cilium_api::node_state::CiliumNodeState;
+use cilium_api::parts::{Part, PartKey};
+use cilium_api::slim;
+
+use crate::names::PodName;
+use crate::node::{Node, Seen, State, Token};
+use crate::object::{Kind, ObjectKey};
+use crate::output::{NodeDesired, Write};
+use crate::planner::Planner;
+
+/// What is known under the name of a node.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    /// The Kubernetes object; pods and states may be there before and after it.
+    pub(crate) object: Option<Node>,
+    pub(crate) state: State,
+    /// Pods that have an endpoint here.
+    pub(crate) pods: BTreeSet<PodName>,
+    /// The node runs an API server.
+    pub(crate) api_server: bool,
+}
+
+/// All nodes by name.
+#[derive(Debug, Default)]
+pub(crate) struct Nodes {
+    all: BTreeMap<String, Entry>,
+    /// Names by what stands for them in names of slices.
+    labels: BTreeMap<String, String>,
+    /// Nodes whose object changed since the last plan.
+    pub(crate) dirty: BTreeSet<String>,
+}
+
+impl Nodes {
+    pub(crate) fn get(&self, name: &str) -> Option<&Entry> {
+        self.all.get(name)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&String, &Entry)> {
+        self.all.iter()
+    }
+
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (&String, &mut Entry)> {
+        self.all.iter_mut()
+    }
+
+    /// The node that an owner label stands for.
+    pub(crate) fn by_label(&self, label: &str) -> Option<(&str, &Entry)> {
+        let name = self.labels.get(label)?;
+        Some((name, self.all.get(name)?))
+    }
+
+    fn entry(&mut self, name: &str) -> &mut Entry {
+        self.labels.entry(owner_label(name)).or_insert_with(|| name.to_owned());
+        self.all.entry(name.to_owned()).or_insert_with(|| Entry {
+            object: None,
+            state: State::new(name),
+            pods: BTreeSet::new(),
+            api_server: false,
+        })
+    }
+
+    /// Drops what is known of nodes that are gone altogether.
+    fn drop_empty(&mut self) {
+        let is_gone =
+            |entry: &Entry| entry.object.is_none() && entry.pods.is_empty() && entry.state.is_empty();
+        for (name, _) in self.all.extract_if(.., |_, entry| is_gone(entry)) {
+            self.labels.remove(&owner_label(&name));
+        }
+    }
+}
+
+impl Planner {
+    pub(crate) fn node_mut(&mut self, name: &str) -> &mut Entry {
+        self.nodes.entry(name)
+    }
+
+    pub(crate) fn observe_node(&mut self, object: &slim::Node) {
+        let node = Node::reduce(object, &self.config);
+        self.put_node(object.metadata.name.as_deref().unwrap_or_default(), Some(node));
+    }
+
+    pub(crate) fn put_node(&mut self, name: &str, object: Option<Node>) {
+        let entry = self.node_mut(name);
+        if entry.object != object {
+            entry.object = object;
+            self.nodes.dirty.insert(name.to_owned());
+        }
+    }
+
+    /// Makes prefixes, parts and public views follow the nodes that changed.
+    pub(crate) fn follow_nodes(&mut self) {
+        for name in std::mem::take(&mut self.nodes.dirty) {
+            let entry = self.nodes.entry(&name);
+            entry.state.touch();
+            let prefixes = entry.object.as_ref().map(|object| object.pod_cidrs.clone()).unwrap_or_default();
+            self.endpoints.ipam.set_node(&name, &prefixes);
+            // Their addresses may come from the prefixes, and their CiliumEndpoints name an address of the node.
+            self.endpoints.dirty.extend(entry.pods.iter().cloned());
+            let names: Vec<String> = entry.state.slices.names().collect();
+            names.iter().for_each(|name| self.slices.touch(ObjectKey::cluster(Kind::Slice, name)));
+            self.reports.nodes.touch(ObjectKey::cluster(Kind::CiliumNode, &name));
+            self.api_server.nodes_changed();
+            self.set_node_part(&name);
+        }
+    }
+
+    /// Writes the part that tells other nodes of this one.
+    pub(crate) fn set_node_part(&mut self, name: &str) {
+        let entry = self.nodes.get(name);
+        let part = entry.and_then(|entry| Some(Part::Node(entry.object.as_ref()?.part(entry.api_server))));
+        self.shared.set(&PartKey::node(name), part.as_ref());
+    }
+
+    pub(crate) fn observe_node_state(&mut self, object: &CiliumNodeState) {
+        let name = object.metadata.name.clone().unwrap_or_default();
+        if let Some(records) = &mut self.records {
+            records.add_node_state(object);
+        }
+        let seen = self.node_mut(&name).state.observe(object);
+        self.follow_seen(&name, &seen);
+    }
+
+    fn follow_seen(&mut self, name: &str, seen: &Seen) {
+        if seen.foreign {
+            self.await_all(name);
+        }
+        for object in &seen.failures {
+            self.touch_part_reports(object);
+        }
+        if seen.unnamed {
+            self.touch_node_reports(name);
+        }
+    }
+
+    /// Nothing is known any more of what the node has in force.
+    fn await_all(&mut self, name: &str) {
+        let Some(entry) = self.nodes.get(name) else { return };
+        let pods = entry.pods.iter().cloned().map(Token::Pod);
+        let policies = self.policies_on(entry).into_iter().map(Token::Policy);
+        let tokens: Vec<Token> = pods.chain(policies).collect();
+        let state = &mut self.node_mut(name).state;
+        tokens.into_iter().for_each(|token| state.await_token(token));
+    }
+
+    /// Packs what changed, and gives the headers that have to be written.
+    pub(crate) fn write_node_states(&mut self) -> Vec<Write<NodeDesired>> {
+        let mut writes = Vec::new();
+        let mut changed = BTreeSet::new();
+        for (name, entry) in self.nodes.iter_mut() {
+            changed.append(&mut entry.state.pack());
+            let owner = entry.object.as_ref().map(|object| object.uid.as_str());
+            let action = entry.state.send(owner);
+            writes.extend(
+                action.map(|action| Write { key: ObjectKey::cluster(Kind::NodeState, name), action }),
+            );
+        }
+        for name in changed {
+            self.slices.touch(ObjectKey::cluster(Kind::Slice, &name));
+        }
+        self.nodes.drop_empty();
+        writes
+    }
+
+    /// Touches the reports that waited for what nodes have confirmed.
+    pub(crate) fn follow_confirmed(&mut self) {
+        let confirmed: Vec<Token> =
+            self.nodes.iter_mut().flat_map(|(_, entry)| entry.state.take_confirmed()).collect();
+        for token in confirmed {
+            self.touch_token_reports(&token);
+        }
+    }
+}

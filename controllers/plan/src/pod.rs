@@ -1,0 +1,92 @@
+//! Pods, reduced.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use cilium_api::endpoint::NamedPort;
+use cilium_api::slim;
+
+/// A pod that has, or shall have, an endpoint: bound, with a network of its own, not at its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Pod {
+    pub(crate) uid: String,
+    pub(crate) node: String,
+    pub(crate) labels: BTreeMap<String, String>,
+    pub(crate) service_account: String,
+    /// In the order of their names.
+    pub(crate) named_ports: Vec<NamedPort>,
+    /// What the kubelet reports: not empty once the pod is connected.
+    pub(crate) addresses: Vec<IpAddr>,
+}
+
+impl Pod {
+    /// `None`: no endpoint.
+    pub(crate) fn reduce(pod: &slim::Pod) -> Option<Self> {
+        let over = matches!(pod.status.phase.as_deref(), Some("Succeeded" | "Failed"));
+        if over || pod.spec.host_network.unwrap_or(false) {
+            return None;
+        }
+        let node = pod.spec.node_name.clone().filter(|node| !node.is_empty())?;
+        let account = pod.spec.service_account_name.as_deref().filter(|name| !name.is_empty());
+        Some(Self {
+            uid: pod.metadata.uid.clone().unwrap_or_default(),
+            node,
+            labels: pod.metadata.labels.clone().unwrap_or_default(),
+            service_account: account.unwrap_or("default").to_owned(),
+            named_ports: named_ports(&pod.spec.containers),
+            addresses: pod.status.pod_ips.iter().filter_map(|ip| ip.ip.parse().ok()).collect(),
+        })
+    }
+}
+
+fn named_ports(containers: &[slim::Container]) -> Vec<NamedPort> {
+    let ports = containers.iter().flat_map(|container| &container.ports);
+    let named = ports.filter_map(|port| {
+        let name = port.name.as_ref().filter(|name| !name.is_empty())?;
+        Some(NamedPort {
+            name: Some(name.clone()),
+            port: Some(i64::from(port.container_port)),
+            protocol: Some(port.protocol.clone().unwrap_or_else(|| "TCP".to_owned())),
+        })
+    });
+    let mut named: Vec<_> = named.collect();
+    named.sort();
+    named
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn reduce(spec: &Value, status: &Value) -> Option<Pod> {
+        let pod = json!({"metadata": {"uid": "u"}, "spec": spec, "status": status});
+        Pod::reduce(&serde_json::from_value(pod).unwrap())
+    }
+
+    #[test]
+    fn only_bound_living_pods_with_a_network_of_their_own_count() {
+        let bound = json!({"nodeName": "a"});
+        assert!(reduce(&bound, &json!({})).is_some());
+        assert!(reduce(&bound, &json!({"phase": "Running"})).is_some());
+        for phase in ["Succeeded", "Failed"] {
+            assert_eq!(reduce(&bound, &json!({"phase": phase})), None, "{phase}");
+        }
+        for spec in [json!({}), json!({"nodeName": ""}), json!({"nodeName": "a", "hostNetwork": true})] {
+            assert_eq!(reduce(&spec, &json!({})), None, "{spec}");
+        }
+    }
+
+    #[test]
+    fn ports_with_names_are_kept_in_order() {
+        let containers = json!([
+            {"ports": [{"name": "web", "containerPort": 80}, {"containerPort": 81}]},
+            {"ports": [{"name": "dns", "containerPort": 53, "protocol": "UDP"}]},
+        ]);
+        let pod = reduce(&json!({"nodeName": "a", "containers": containers}), &json!({})).unwrap();
+        let names: Vec<_> =
+            pod.named_ports.iter().map(|p| (p.name.as_deref(), p.protocol.as_deref())).collect();
+        assert_eq!(names, [(Some("dns"), Some("UDP")), (Some("web"), Some("TCP"))]);
+        assert_eq!(pod.service_account, "default");
+    }
+}

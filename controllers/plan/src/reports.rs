@@ -1,0 +1,76 @@
+//! What people and other programs look at, and what of it may have changed.
+
+use std::collections::BTreeSet;
+
+use cilium_policy::PolicyKey;
+
+use crate::endpoints::endpoint_key;
+use crate::ledger::Ledger;
+use crate::names::PodName;
+use crate::node::Token;
+use crate::output::Report;
+use crate::planner::Planner;
+use crate::policies::object_key;
+use crate::public_endpoint::Print;
+use crate::status::Counts;
+
+/// Books of what is reported, except of policies.
+#[derive(Debug, Default)]
+pub(crate) struct Reports {
+    pub(crate) endpoints: Ledger<Print>,
+    pub(crate) nodes: Ledger<String>,
+}
+
+impl Planner {
+    /// Everything that differs from what was reported.
+    pub(crate) fn write_reports(&mut self, now: i64) -> Report {
+        let endpoints = self.reports.endpoints.take_due();
+        let nodes = self.reports.nodes.take_due();
+        let policies = self.policies.statuses.take_due();
+        let mut counts = Counts::default();
+        Report {
+            endpoints: endpoints.iter().filter_map(|key| self.report_endpoint(key)).collect(),
+            nodes: nodes.iter().filter_map(|key| self.report_node(key)).collect(),
+            policies: policies.iter().filter_map(|key| self.report_policy(key, &mut counts, now)).collect(),
+        }
+    }
+
+    pub(crate) fn is_report_due(&self) -> bool {
+        self.reports.endpoints.is_due() || self.reports.nodes.is_due() || self.policies.statuses.is_due()
+    }
+
+    pub(crate) fn touch_status(&mut self, key: &PolicyKey) {
+        self.policies.statuses.touch(object_key(key));
+    }
+
+    pub(crate) fn touch_statuses<'a>(&mut self, keys: impl IntoIterator<Item = &'a PolicyKey>) {
+        keys.into_iter().for_each(|key| self.touch_status(key));
+    }
+
+    pub(crate) fn touch_token_reports(&mut self, token: &Token) {
+        match token {
+            Token::Policy(key) => self.touch_status(key),
+            Token::Pod(name) => self.reports.endpoints.touch(endpoint_key(name)),
+        }
+    }
+
+    /// A node says something new about one of its parts.
+    pub(crate) fn touch_part_reports(&mut self, part: &str) {
+        if let Some(number) = part.strip_prefix("policy/").and_then(|number| number.parse().ok()) {
+            let selecting = self.policies.index.selecting(number);
+            self.touch_statuses(&selecting);
+        } else if let Some((namespace, name)) =
+            part.strip_prefix("endpoint/").and_then(|rest| rest.split_once('/'))
+        {
+            self.reports.endpoints.touch(endpoint_key(&PodName::new(namespace, name)));
+        }
+    }
+
+    /// A node says something new that may concern all of its parts.
+    pub(crate) fn touch_node_reports(&mut self, node: &str) {
+        let Some(entry) = self.nodes.get(node) else { return };
+        let policies: BTreeSet<PolicyKey> = self.policies_on(entry);
+        entry.pods.iter().for_each(|name| self.reports.endpoints.touch(endpoint_key(name)));
+        self.touch_statuses(&policies);
+    }
+}

@@ -1,0 +1,198 @@
+//! The first plan after a start: running pods keep what they have.
+//!
+//! Three records say what that is, and each pod is restored from the best of them: what its node was told (state and slices
+//! of the node), its CiliumEndpoint, and the addresses that the kubelet reports.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use cilium_api::CiliumEndpoint;
+use cilium_api::digest::{decode, digest};
+use cilium_api::node_slice::{CiliumNodeStateSlice, OWNER_LABEL};
+use cilium_api::node_state::{CiliumNodeState, SliceRef};
+use cilium_api::parts::{Part, PartKey};
+use cilium_ipam::Record;
+
+use crate::endpoints::{Endpoint, endpoint_key, reported};
+use crate::last_valid;
+use crate::names::PodName;
+use crate::object::{Kind, ObjectKey};
+use crate::planner::Planner;
+use crate::policies::Version;
+
+/// What was on record at the start.
+#[derive(Debug, Default)]
+pub(crate) struct Records {
+    /// Endpoints inline, by name of the node.
+    inline: BTreeMap<String, Vec<(PodName, Held)>>,
+    /// Slices that headers list.
+    listed: Vec<SliceRef>,
+    /// Endpoints in slices, by name of the slice, with the slice's digest.
+    slices: BTreeMap<String, (String, Vec<(PodName, Held)>)>,
+    endpoints: Vec<(PodName, Held)>,
+    /// Last valid versions of policies, by name of the slice.
+    policies: BTreeMap<String, String>,
+}
+
+/// What a pod held.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Held {
+    uid: String,
+    identity: Option<u32>,
+    record: Record,
+}
+
+/// How far a record is believed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Trust {
+    /// The node acts on it.
+    Full,
+    /// Only for addresses that the node may have given.
+    InPrefix,
+}
+
+impl Records {
+    pub(crate) fn add_node_state(&mut self, object: &CiliumNodeState) {
+        let name = object.metadata.name.clone().unwrap_or_default();
+        let desired = object.status.as_ref().and_then(|status| status.desired.as_ref());
+        let Some(desired) = desired else { return };
+        let inline = desired.inline.as_deref().map(endpoints_in).unwrap_or_default();
+        self.inline.insert(name, inline);
+        self.listed.extend(desired.slices.iter().cloned());
+    }
+
+    pub(crate) fn add_slice(&mut self, slice: &CiliumNodeStateSlice) {
+        let name = slice.metadata.name.clone().unwrap_or_default();
+        let owner = slice.metadata.labels.as_ref().and_then(|labels| labels.get(OWNER_LABEL));
+        if owner.is_some_and(|owner| owner == last_valid::OWNER_LABEL) {
+            self.policies.insert(name, slice.spec.data.clone());
+        } else if name.starts_with("node.") {
+            let data = &slice.spec.data;
+            self.slices.insert(name, (digest(data.as_bytes()), endpoints_in(data)));
+        }
+    }
+
+    pub(crate) fn add_endpoint(&mut self, object: &CiliumEndpoint) {
+        let meta = &object.metadata;
+        let owner = meta.owner_references.iter().flatten().find(|owner| owner.kind == "Pod");
+        let (Some(owner), Some(status)) = (owner, &object.status) else { return };
+        let pairs =
+            status.networking.as_ref().map(|networking| networking.addressing.as_slice()).unwrap_or_default();
+        let ipv4 = pairs.iter().find_map(|pair| pair.ipv4.as_ref()?.parse().ok());
+        let ipv6 = pairs.iter().find_map(|pair| pair.ipv6.as_ref()?.parse().ok());
+        let record = Record { id: status.id.and_then(|id| id.try_into().ok()), ipv4, ipv6 };
+        let identity = status.identity.as_ref().and_then(|identity| identity.id?.try_into().ok());
+        let name = PodName::new(
+            meta.namespace.as_deref().unwrap_or_default(),
+            meta.name.as_deref().unwrap_or_default(),
+        );
+        self.endpoints.push((name, Held { uid: owner.uid.clone(), identity, record }));
+    }
+
+    /// What nodes were told, the valid before the stale: slices that no header lists are left over from a split or merge.
+    fn told(&mut self) -> Vec<(PodName, Held)> {
+        let listed = std::mem::take(&mut self.listed);
+        let is_listed =
+            |name: &String, digest: &String| listed.iter().any(|r| (&r.name, &r.digest) == (name, digest));
+        let slices = std::mem::take(&mut self.slices).into_iter();
+        let (current, stale): (Vec<_>, Vec<_>) =
+            slices.partition(|(name, (digest, _))| is_listed(name, digest));
+        let inline = std::mem::take(&mut self.inline).into_values().flatten();
+        inline.chain(current.into_iter().chain(stale).flat_map(|(_, (_, held))| held)).collect()
+    }
+}
+
+fn endpoints_in(data: &str) -> Vec<(PodName, Held)> {
+    // What does not decode was not ours; the other records remain.
+    let parts = decode(data).unwrap_or_default().into_iter();
+    parts.filter_map(|(key, part)| held(&key, part)).collect()
+}
+
+fn held(key: &PartKey, part: Part) -> Option<(PodName, Held)> {
+    let Part::Endpoint(endpoint) = part else { return None };
+    let (namespace, name) = key.0.strip_prefix("endpoint/")?.split_once('/')?;
+    let record = Record { id: Some(endpoint.id), ipv4: endpoint.ipv4, ipv6: endpoint.ipv6 };
+    let held = Held { uid: endpoint.uid, identity: Some(endpoint.identity), record };
+    Some((PodName::new(namespace, name), held))
+}
+
+impl Planner {
+    /// Restores what pods hold and which versions of policies are in force. Nodes are known by now.
+    pub(crate) fn restore(&mut self) {
+        let Some(mut records) = self.records.take() else { return };
+        for (name, held) in records.told() {
+            self.restore_endpoint(&name, &held, Trust::Full);
+        }
+        for (name, held) in &records.endpoints {
+            self.restore_endpoint(name, held, Trust::InPrefix);
+        }
+        self.restore_reported();
+        for (name, text) in &records.policies {
+            self.restore_policy(name, text);
+        }
+    }
+
+    fn restore_endpoint(&mut self, name: &PodName, held: &Held, trust: Trust) {
+        let Some(pod) = self.pods.get(name).filter(|pod| pod.uid == held.uid) else { return };
+        let node = pod.node.clone();
+        let endpoint = self.endpoints.all.entry(name.clone()).or_insert_with(|| Endpoint::new(pod));
+        endpoint.before = endpoint.before.or(held.identity);
+        let has_addresses = held.record.addresses().next().is_some();
+        let ipam = &mut self.endpoints.ipam;
+        let has_prefixes =
+            self.nodes.get(&node).and_then(|e| e.object.as_ref()).is_some_and(|o| !o.pod_cidrs.is_empty());
+        let is_inside = |address: IpAddr| ipam.is_pod_address(&node, address);
+        let is_believed = trust == Trust::Full || !has_prefixes || held.record.addresses().all(is_inside);
+        if endpoint.lease.is_none() && has_addresses && is_believed {
+            // Taken already: then another record of this pod may do, and a new address otherwise.
+            endpoint.lease = ipam.restore(&node, &held.record).ok();
+        }
+        self.node_mut(&node).pods.insert(name.clone());
+    }
+
+    fn restore_reported(&mut self) {
+        for (name, pod) in &self.pods {
+            let Some(record) = reported(&self.endpoints.ipam, pod) else { continue };
+            let endpoint = self.endpoints.all.entry(name.clone()).or_insert_with(|| Endpoint::new(pod));
+            if endpoint.lease.is_none() {
+                endpoint.lease = self.endpoints.ipam.restore(&pod.node, &record).ok();
+            }
+        }
+    }
+
+    fn restore_policy(&mut self, name: &str, text: &str) {
+        let loaded = match last_valid::load(text, &self.config.cluster) {
+            Ok(loaded) => loaded,
+            Err(error) => {
+                let why =
+                    error.map_or_else(|| "it is not a policy".to_owned(), |invalid| invalid.to_string());
+                let note = format!("the kept version of a policy cannot be put in force: {why}");
+                return self.warn(ObjectKey::cluster(Kind::Slice, name), None, "PolicyNotRestored", &note);
+            }
+        };
+        let Some(policy) = self.policies.all.get_mut(&loaded.key) else { return };
+        let is_same = policy.uid.is_empty() || policy.uid == loaded.uid;
+        if policy.refusal.is_none() || policy.in_force.is_some() || !is_same {
+            return;
+        }
+        policy.uid = loaded.uid;
+        policy.in_force = Some(Version { generation: loaded.generation, text: text.into() });
+        self.policies.index.set_policy(&loaded.key, Some(loaded.rules));
+        self.policies.changed.insert(loaded.key.clone());
+        self.keep_version(&loaded.key, true);
+    }
+
+    pub(crate) fn observe_endpoint(&mut self, object: &CiliumEndpoint) {
+        if let Some(records) = &mut self.records {
+            records.add_endpoint(object);
+        }
+        let meta = &object.metadata;
+        let name = PodName::new(
+            meta.namespace.as_deref().unwrap_or_default(),
+            meta.name.as_deref().unwrap_or_default(),
+        );
+        let print = crate::public_endpoint::Print::of(object);
+        let key = endpoint_key(&name);
+        self.reports.endpoints.observe(&key, print, meta.resource_version.as_deref(), meta.uid.as_deref());
+    }
+}

@@ -1,0 +1,173 @@
+//! Status of policies: is it valid, what does it select, where is it in force.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use cilium_api::condition::{Condition, VALID};
+use cilium_api::parts::{PartKey, Policy as Compiled};
+use cilium_api::policy_status::{MAX_LAGGARDS, PolicyNodes, PolicyStatus};
+use cilium_core::condition;
+use cilium_policy::{Host, Mode, PolicyKey};
+
+use crate::node::Token;
+use crate::nodes::Entry;
+use crate::object::ObjectKey;
+use crate::output::Write;
+use crate::planner::Planner;
+use crate::policies::{Policy, policy_key};
+
+/// Type of the condition that says whether all nodes that need the policy have it in force.
+const ENFORCED: &str = "Enforced";
+
+/// Entries per policy in the compiled policies of identities, so that no identity is compiled twice for one report.
+#[derive(Debug, Default)]
+pub(crate) struct Counts(BTreeMap<u32, HashMap<String, i64>>);
+
+/// Where a policy has something to do, and where it does it.
+struct Reach {
+    endpoints: i64,
+    entries: i64,
+    nodes: PolicyNodes,
+}
+
+impl Planner {
+    pub(crate) fn report_policy(
+        &mut self,
+        object: &ObjectKey,
+        counts: &mut Counts,
+        now: i64,
+    ) -> Option<Write<PolicyStatus>> {
+        let key = policy_key(object);
+        let desired =
+            self.policies.all.get(&key).map(|policy| self.policy_status(object, &key, policy, counts, now));
+        let content = desired.clone();
+        let action = self.policies.statuses.decide(object, desired, || content)?;
+        Some(Write { key: object.clone(), action })
+    }
+
+    fn policy_status(
+        &self,
+        object: &ObjectKey,
+        key: &PolicyKey,
+        policy: &Policy,
+        counts: &mut Counts,
+        now: i64,
+    ) -> PolicyStatus {
+        let reach = self.reach(key, counts);
+        let generation = (policy.generation != 0).then_some(policy.generation);
+        let mut status = self.policies.statuses.stored(object).cloned().unwrap_or_default();
+        let mut conditions = status.conditions.take().unwrap_or_default();
+        for new in [valid(policy), self.enforced(policy, &reach)] {
+            condition::set(&mut conditions, Condition { observed_generation: generation, ..new }, now);
+        }
+        status.conditions = Some(conditions);
+        status.observed_generation = generation;
+        status.selected_endpoints = Some(reach.endpoints);
+        status.compiled_entries = Some(reach.entries);
+        status.set_nodes(reach.nodes);
+        status
+    }
+
+    fn reach(&self, key: &PolicyKey, counts: &mut Counts) -> Reach {
+        let (mut endpoints, mut entries) = (0, 0);
+        let mut places: BTreeMap<&str, BTreeSet<u32>> = BTreeMap::new();
+        for number in self.policies.index.selected(key) {
+            let Some(known) = self.identities.get(number).filter(|known| !known.nodes.is_empty()) else {
+                continue;
+            };
+            endpoints += known.nodes.values().sum::<usize>();
+            entries += counts.of(number, key, || self.policies.index.compile(number, Host::Plain));
+            for node in known.nodes.keys() {
+                places.entry(node).or_default().insert(number);
+            }
+        }
+        let late: Vec<String> = places
+            .iter()
+            .filter(|(node, numbers)| !self.has_in_force(node, key, numbers))
+            .map(|(node, _)| (*node).to_owned())
+            .collect();
+        let nodes = PolicyNodes {
+            needed: count(places.len()),
+            enforcing: count(places.len() - late.len()),
+            laggards: (!late.is_empty()).then(|| late.into_iter().take(MAX_LAGGARDS).collect()),
+        };
+        Reach { endpoints: count(endpoints), entries, nodes }
+    }
+
+    fn has_in_force(&self, node: &str, key: &PolicyKey, numbers: &BTreeSet<u32>) -> bool {
+        let is_in_force = |entry: &Entry| {
+            let is_failing = |number: &u32| entry.state.is_failing(&PartKey::policy(*number));
+            entry.state.is_confirmed(&Token::Policy(key.clone())) && !numbers.iter().any(is_failing)
+        };
+        self.nodes.get(node).is_some_and(is_in_force)
+    }
+
+    fn enforced(&self, policy: &Policy, reach: &Reach) -> Condition {
+        let PolicyNodes { needed, enforcing, .. } = reach.nodes;
+        let progress = format!("in force on {enforcing} of {needed} nodes");
+        let (status, reason, message) = match (&policy.refusal, &policy.in_force) {
+            (Some(_), None) => (
+                "False",
+                "NotValid",
+                "nothing of this policy is in force, as no valid version is known".to_owned(),
+            ),
+            (Some(_), Some(version)) => {
+                let message = format!("generation {}, the last valid one, is {progress}", version.generation);
+                ("False", "PreviousVersion", message)
+            }
+            (None, _) if self.config.mode == Mode::Never => (
+                "False",
+                "EnforcementDisabled",
+                "policy enforcement is switched off (enable-policy=never)".to_owned(),
+            ),
+            (None, _) if reach.endpoints == 0 => {
+                ("True", "NoEndpoints", format!("selects no endpoints; {progress}"))
+            }
+            (None, _) if enforcing < needed => ("False", "Pending", progress),
+            (None, _) => ("True", "InForce", progress),
+        };
+        mk_condition(ENFORCED, status, reason, message)
+    }
+}
+
+impl Counts {
+    /// Entries that the policy grants in the compiled policy of an identity.
+    fn of(&mut self, number: u32, key: &PolicyKey, compile: impl FnOnce() -> Option<Compiled>) -> i64 {
+        let counts = self
+            .0
+            .entry(number)
+            .or_insert_with(|| compile().map(|policy| count_all(&policy)).unwrap_or_default());
+        counts.get(key.as_str()).copied().unwrap_or(0)
+    }
+}
+
+fn count_all(policy: &Compiled) -> HashMap<String, i64> {
+    let mut counts = vec![0; policy.origins.len()];
+    let entries = policy.ingress.allow.iter().chain(&policy.egress.allow);
+    for origin in entries.flat_map(|entry| &entry.origins) {
+        if let Some(count) = counts.get_mut(usize::from(*origin)) {
+            *count += 1;
+        }
+    }
+    policy.origins.iter().cloned().zip(counts).collect()
+}
+
+fn valid(policy: &Policy) -> Condition {
+    match &policy.refusal {
+        None => mk_condition(VALID, "True", "Valid", "Policy validation succeeded".to_owned()),
+        Some(refusal) => mk_condition(VALID, "False", refusal.reason, refusal.message.clone()),
+    }
+}
+
+fn mk_condition(type_: &str, status: &str, reason: &str, message: String) -> Condition {
+    Condition {
+        type_: type_.to_owned(),
+        status: status.to_owned(),
+        reason: Some(reason.to_owned()),
+        message: Some(message),
+        ..Condition::default()
+    }
+}
+
+fn count(number: usize) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
