@@ -17,7 +17,7 @@ pub struct Feature {
     pub available: bool,
     /// Whether the agent cannot work without it.
     pub required: bool,
-    /// Version, reason, or what is used in its place.
+    /// What it is for, and the kernel's error where it is missing.
     pub detail: String,
 }
 
@@ -37,27 +37,26 @@ const LOOPBACK: u32 = 1;
 
 /// Looks at everything that matters. Takes some milliseconds; leaves nothing behind.
 pub fn probe(cgroup: &Path) -> Vec<Feature> {
-    vec![
-        kernel_version(),
-        feature("btf", true, fs::metadata("/sys/kernel/btf/vmlinux").map(drop), "/sys/kernel/btf/vmlinux"),
-        feature("hash maps", true, map(bpf::MAP_HASH, 4, 4, 1, 0), ""),
-        feature("LRU maps", true, map(bpf::MAP_LRU_HASH, 4, 4, 8, 0), ""),
-        feature("LPM maps", true, map(bpf::MAP_LPM_TRIE, 8, 4, 1, NO_PREALLOC), ""),
-        feature("ring buffer", true, map(bpf::MAP_RINGBUF, 0, 0, page_size(), 0), ""),
-        feature("tcx", false, bpf::query_device(LOOPBACK, bpf::TCX_INGRESS).map(drop), "else clsact filters"),
-        feature(
-            "redirect_peer",
-            true,
-            helper(SCHED_CLS, 0, HELPER_REDIRECT_PEER),
-            "into pods without a queue",
-        ),
-        feature("redirect_neigh", true, helper(SCHED_CLS, 0, HELPER_REDIRECT_NEIGH), "out of the node"),
-        feature("socket hooks", true, helper(CGROUP_SOCK_ADDR, INET4_CONNECT, 0), "connect"),
-        feature("socket names", true, helper(CGROUP_SOCK_ADDR, INET4_GETPEERNAME, 0), "getpeername"),
-        feature("set_retval", false, set_retval(), "else EPERM for services without backends"),
-        cgroup2(cgroup),
-        feature("vxlan", false, vxlan(), "for tunnel mode"),
-    ]
+    let needed = [
+        ("btf", fs::metadata("/sys/kernel/btf/vmlinux").map(drop), "type information of the kernel"),
+        ("hash maps", map(bpf::MAP_HASH, 4, 4, 1, 0), "endpoints, services"),
+        ("LRU maps", map(bpf::MAP_LRU_HASH, 4, 4, 8, 0), "connections"),
+        ("LPM maps", map(bpf::MAP_LPM_TRIE, 8, 4, 1, NO_PREALLOC), "addresses, policy"),
+        ("ring buffer", map(bpf::MAP_RINGBUF, 0, 0, page_size(), 0), "events"),
+        ("redirect_peer", helper(SCHED_CLS, 0, HELPER_REDIRECT_PEER), "straight into a pod's namespace"),
+        ("redirect_neigh", helper(SCHED_CLS, 0, HELPER_REDIRECT_NEIGH), "straight out of the node"),
+        ("socket hooks", helper(CGROUP_SOCK_ADDR, INET4_CONNECT, 0), "services at connect"),
+        ("socket names", helper(CGROUP_SOCK_ADDR, INET4_GETPEERNAME, 0), "services at getpeername"),
+    ];
+    let optional = [
+        ("tcx", bpf::query_device(LOOPBACK, bpf::TCX_INGRESS).map(drop), "without it, clsact filters"),
+        ("set_retval", set_retval(), "without it, EPERM from services without backends"),
+        ("vxlan", vxlan(), "without it, no tunnel mode"),
+    ];
+    let mut features = vec![kernel_version(), cgroup2(cgroup)];
+    features.extend(needed.map(|(name, result, purpose)| feature(name, true, result, purpose)));
+    features.extend(optional.map(|(name, result, purpose)| feature(name, false, result, purpose)));
+    features
 }
 
 /// Whether programs can be put on devices as links.
@@ -72,12 +71,10 @@ pub fn has_set_retval() -> bool {
 
 const NO_PREALLOC: u32 = 1;
 
-fn feature(name: &'static str, required: bool, result: io::Result<()>, detail: &str) -> Feature {
-    let available = result.is_ok();
-    let detail = match result {
-        Ok(()) => detail.to_owned(),
-        Err(error) if detail.is_empty() => error.to_string(),
-        Err(error) => format!("{error}; {detail}"),
+fn feature(name: &'static str, required: bool, result: io::Result<()>, purpose: &str) -> Feature {
+    let (available, detail) = match result {
+        Ok(()) => (true, purpose.to_owned()),
+        Err(error) => (false, format!("{purpose}: {error}")),
     };
     Feature { name, available, required, detail }
 }

@@ -112,10 +112,10 @@ impl Datapath {
     /// Takes our programs off a device. A device that is gone, or has none, is a success.
     ///
     /// # Errors
-    /// [`Error::RemovePin`], [`Error::Filter`].
+    /// [`Error::Detach`], [`Error::RemovePin`], [`Error::Filter`].
     pub fn detach(&self, device: &str) -> Result<(), Error> {
         for direction in [Direction::Ingress, Direction::Egress] {
-            remove_pin(&self.links().join(pin_name(device, direction)))?;
+            remove_link(&self.links().join(pin_name(device, direction)))?;
         }
         if self.mode == AttachMode::Filter {
             self.delete_filters(device)
@@ -127,9 +127,9 @@ impl Datapath {
     /// Takes the socket programs off their cgroup.
     ///
     /// # Errors
-    /// [`Error::RemovePin`].
+    /// [`Error::Detach`], [`Error::RemovePin`].
     pub fn detach_cgroup(&self) -> Result<(), Error> {
-        SOCKET_PROGRAMS.iter().try_for_each(|name| remove_pin(&self.links().join(format!("cgroup_{name}"))))
+        SOCKET_PROGRAMS.iter().try_for_each(|name| remove_link(&self.links().join(format!("cgroup_{name}"))))
     }
 
     /// Removes the pins of links whose device or cgroup is gone. Returns their names.
@@ -185,7 +185,7 @@ impl Datapath {
                 return Ok(Attached::Replaced);
             }
             // The device or cgroup of this name is another one than it was.
-            remove_pin(&place.pin)?;
+            remove_link(&place.pin)?;
         }
         let link = bpf::create_link(&program.fd, place.target, place.attach_type).map_err(failed)?;
         bpf::pin(&link, &place.pin).map_err(|source| Error::PinLink { path: place.pin.clone(), source })?;
@@ -221,6 +221,16 @@ fn pin_name(device: &str, direction: Direction) -> String {
         Direction::Ingress => format!("{device}_ingress"),
         Direction::Egress => format!("{device}_egress"),
     }
+}
+
+/// Detaches a pinned link, then removes its pin. Without the former the kernel would detach it some time later, and
+/// refuse the same program until then.
+fn remove_link(pin: &Path) -> Result<(), Error> {
+    let failed = |source| Error::Detach { path: pin.to_owned(), source };
+    if let Some(link) = bpf::open_pin(pin).map_err(failed)? {
+        bpf::detach_link(&link).map_err(failed)?;
+    }
+    remove_pin(pin)
 }
 
 fn remove_pin(path: &Path) -> Result<(), Error> {

@@ -82,6 +82,9 @@ pub enum Error {
     /// A program could not be attached.
     #[error("cannot attach {program} to {target}")]
     Attach { program: &'static str, target: String, source: io::Error },
+    /// A link could not be taken off.
+    #[error("cannot detach the link {path}")]
+    Detach { path: PathBuf, source: io::Error },
     /// A link could not be pinned.
     #[error("cannot pin the link {path}")]
     PinLink { path: PathBuf, source: io::Error },

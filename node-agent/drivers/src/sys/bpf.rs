@@ -28,6 +28,7 @@ const PROG_QUERY: i32 = 16;
 const MAP_LOOKUP_BATCH: i32 = 24;
 const LINK_CREATE: i32 = 28;
 const LINK_UPDATE: i32 = 29;
+const LINK_DETACH: i32 = 34;
 
 /// Runs one command.
 fn call<A>(command: i32, attributes: &mut A) -> io::Result<i64> {
@@ -325,6 +326,14 @@ pub(crate) fn update_link(link: impl AsFd, program: impl AsFd) -> io::Result<()>
     let mut attributes =
         UpdateAttributes { link: raw(link), program: raw(program), ..UpdateAttributes::default() };
     call(LINK_UPDATE, &mut attributes).map(drop)
+}
+
+/// Takes a link off what it is attached to, before this returns. One that is off already is a success.
+pub(crate) fn detach_link(link: impl AsFd) -> io::Result<()> {
+    match call(LINK_DETACH, &mut raw(link)) {
+        Err(error) if error.raw_os_error() != Some(libc::ENOLINK) => Err(error),
+        _ => Ok(()),
+    }
 }
 
 #[repr(C)]

@@ -13,8 +13,8 @@ use cilium_drivers::{
     datapath::{AttachMode, Datapath, DeviceProgram, LoadOptions},
     maps::Maps,
     netlink::{
-        Link, Neighbour, NeighbourTable, Netlink, PodAddress, PodLink, PodNetwork, Route, RouteTable,
-        configure_pod, lxc_name,
+        HOST_DEVICE, Link, Neighbour, NeighbourTable, Netlink, PodAddress, PodLink, PodNetwork, Route,
+        RouteTable, VXLAN_DEVICE, configure_pod, lxc_name,
     },
     netns::Netns,
     sysctl, testing,
@@ -75,6 +75,7 @@ impl Node {
         let router = netlink.ensure_host_pair(1500).unwrap();
         let addresses = [IpNet::from(ip(ROUTER4)), IpNet::from(ip(ROUTER6))];
         netlink.ensure_addresses(&router, &addresses).unwrap();
+        netlink.ensure_vxlan(8472, 1500).unwrap();
         Self { netns, world, uplink, bpffs, _mount: mount }
     }
 
@@ -148,8 +149,11 @@ impl Node {
                     datapath.attach(DeviceProgram::ToContainer, &pod.host_end).unwrap();
                 }
                 datapath.attach(DeviceProgram::FromNetdev, &self.uplink).unwrap();
-                let router = Netlink::open().unwrap().require_link("cilium_host").unwrap();
+                let mut netlink = Netlink::open().unwrap();
+                let router = netlink.require_link(HOST_DEVICE).unwrap();
                 datapath.attach(DeviceProgram::FromHost, &router).unwrap();
+                let tunnel = netlink.require_link(VXLAN_DEVICE).unwrap();
+                datapath.attach(DeviceProgram::FromOverlay, &tunnel).unwrap();
             })
             .unwrap();
     }
