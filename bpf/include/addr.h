@@ -62,11 +62,15 @@ static __always_inline bool addr_in(const struct addr *a, struct addr prefix, __
 	       (bpf_be64_to_cpu(a->lo ^ prefix.lo) & low) == 0;
 }
 
-/* IPv6 multicast and link-local addresses, which no router forwards to. */
+/* Multicast, broadcast, and IPv6's link-local addresses: nothing that this node forwards. IPv4's link-local addresses are
+ * not among them, as clouds have services there that every machine expects to reach through its node. */
 static __always_inline bool addr_is_on_link(const struct addr *a)
 {
 	__u64 hi = bpf_be64_to_cpu(a->hi);
+	__u32 v4 = (__u32)bpf_be64_to_cpu(a->lo);
 
+	if (addr_is_v4(a))
+		return v4 >> 28 == 0xe || v4 == 0xffffffff;
 	return hi >> 56 == 0xff || hi >> 54 == 0xfe80 >> 6;
 }
 

@@ -71,11 +71,13 @@ SUBPROGRAM bool read_quoted(struct __sk_buff *skb, const struct flow *f, struct 
 
 /* What is kept of the connection that an ICMP error is about. */
 struct relation {
+	struct addr receiver; /* for whom the quoted packet was */
 	__be16 nat_port;
 	__u16 flags; /* CT_* */
+	__u32 pad;
 };
 
-/* Finds that connection. A masqueraded one has but one pod that can speak for it. */
+/* Finds that connection. */
 SUBPROGRAM bool find_relation(struct __sk_buff *skb, const struct flow *f, struct relation *relation)
 {
 	struct quoted quoted = {};
@@ -86,8 +88,9 @@ SUBPROGRAM bool find_relation(struct __sk_buff *skb, const struct flow *f, struc
 		return false;
 	ct_key_of(&quoted.flow, &key);
 	entry = ct_find(&key, now_seconds());
-	if (!entry || (entry->nat_port && !addr_equal(&quoted.flow.destination, &f->source)))
+	if (!entry)
 		return false;
+	relation->receiver = quoted.flow.destination;
 	relation->nat_port = entry->nat_port;
 	relation->flags = entry->flags;
 	return true;

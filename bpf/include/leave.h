@@ -20,7 +20,8 @@ static __always_inline void find_route(const struct flow *f, struct sides *s)
 
 	s->to_identity = peer ? peer->identity : world_identity(&f->destination);
 	s->route = CT_DIRECT;
-	if (s->to_identity == IDENTITY_HOST)
+	/* What no router forwards is for the stack to ignore. */
+	if (s->to_identity == IDENTITY_HOST || addr_is_on_link(&f->destination))
 		s->route = CT_STACK;
 	else if (CFG.tunnel_ifindex && peer && !addr_is_none(&peer->tunnel) && !is_remote_node(s->to_identity))
 		s->route = CT_TUNNEL;
@@ -126,7 +127,8 @@ SUBPROGRAM int relate_out(struct __sk_buff *skb, const struct flow *f, struct si
 
 	if (reason || !f || !s)
 		return reason;
-	if (!find_relation(skb, f, &relation)) {
+	/* Of a masqueraded connection, only the pod itself can complain; the way back knows no other. */
+	if (!find_relation(skb, f, &relation) || (relation.nat_port && !addr_equal(&relation.receiver, &f->source))) {
 		reason = judge(skb, f, s);
 		return !reason && s->leaves ? DROP_NAT_UNSUPPORTED_PROTOCOL : reason;
 	}

@@ -1,0 +1,410 @@
+//! The node on which packets are tried.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+
+use cilium_bpf::layout::{
+    Addr, CONFIG_MASQUERADE4, CONFIG_MASQUERADE6, Config, CtEntry, CtKey, DIRECTION_EGRESS,
+    DIRECTION_INGRESS, Endpoint, IpcacheEntry, IpcacheKey, METRIC_COLUMNS, METRIC_EGRESS, METRIC_INGRESS,
+    NetPort, POLICY_ALLOW, PolicyEntry, PolicyKey, Prefix, Slot,
+};
+use cilium_bpf::reason::DropReason;
+use cilium_delta::Table;
+use cilium_drivers::datapath::{Datapath, DeviceProgram, LoadOptions};
+use cilium_drivers::maps::Maps;
+use cilium_drivers::netlink::{Link, Netlink, Route, RouteTable};
+use cilium_drivers::netns::Netns;
+use cilium_drivers::{sysctl, testing, testrun};
+use ipnet::IpNet;
+
+use crate::packet::Family;
+
+/// How nodes reach each other's pods.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Through the network between them.
+    Native,
+    /// Through VXLAN.
+    Tunnel,
+}
+
+/// Somebody who sends or receives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// A pod of this node.
+    PodA,
+    /// Another pod of this node.
+    PodB,
+    /// A pod of another node.
+    RemotePod,
+    /// This node.
+    Host,
+    /// Another node.
+    RemoteNode,
+    /// Outside of the cluster.
+    World,
+    /// Outside of the cluster, in a prefix that is never masqueraded.
+    Kept,
+}
+
+impl Place {
+    /// The address.
+    pub fn ip(self, family: Family) -> IpAddr {
+        let (v4, v6) = match self {
+            Self::PodA => ("10.1.0.5", "fd00:1::5"),
+            Self::PodB => ("10.1.0.6", "fd00:1::6"),
+            Self::RemotePod => ("10.2.0.7", "fd00:2::7"),
+            Self::Host => ("192.0.2.1", "2001:db8::1"),
+            Self::RemoteNode => ("192.0.2.2", "2001:db8::2"),
+            Self::World => ("198.51.100.9", "2001:db8:ffff::9"),
+            Self::Kept => ("10.9.0.9", "fd00:9::9"),
+        };
+        ip(if family == Family::V4 { v4 } else { v6 })
+    }
+
+    /// The address with a port.
+    pub fn at(self, family: Family, port: u16) -> SocketAddr {
+        (self.ip(family), port).into()
+    }
+
+    /// The identity that this node knows it by.
+    pub fn identity(self, family: Family) -> u32 {
+        match self {
+            Self::PodA => 1005,
+            Self::PodB => 1006,
+            Self::RemotePod => 1007,
+            Self::Host => 1,
+            Self::RemoteNode => 6,
+            Self::World | Self::Kept => {
+                if family == Family::V4 {
+                    9
+                } else {
+                    10
+                }
+            }
+        }
+    }
+
+    /// Slot and number of a pod of this node.
+    fn slot(self) -> u16 {
+        match self {
+            Self::PodA => 5,
+            Self::PodB => 6,
+            other => panic!("{other:?} is not a pod of this node"),
+        }
+    }
+}
+
+/// What a program did with a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Let it go on to the stack (or, for `to_container`, to the pod).
+    Pass,
+    /// Dropped it for this reason.
+    Drop(DropReason),
+    /// Sent it elsewhere.
+    Redirect,
+    /// Let it go on to the stack, which will refuse it for this reason.
+    Refuse(DropReason),
+}
+
+/// What came out of a program.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// What was done.
+    pub action: Action,
+    /// The packet afterwards.
+    pub packet: Vec<u8>,
+    /// Mean time of one run, in nanoseconds.
+    pub nanoseconds: u32,
+}
+
+/// A rule of a policy: peer (0: any), protocol (0: any), port (none: any).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rule(pub u32, pub u8, pub Option<u16>);
+
+/// A node with loaded programs, and devices that packets can be seen on.
+pub struct Stage {
+    /// Namespace of the node.
+    pub netns: Netns,
+    /// Programs.
+    pub datapath: Datapath,
+    /// Maps.
+    pub maps: Maps,
+    /// Host's ends of the pods' devices, of [`Place::PodA`] and [`Place::PodB`].
+    pub pods: [Link; 2],
+    /// The device towards other nodes.
+    pub uplink: Link,
+    /// `cilium_host`.
+    pub router: Link,
+    /// `cilium_vxlan`.
+    pub tunnel: Link,
+    bpffs: std::path::PathBuf,
+    _ends: [Netns; 3],
+    _mount: testing::Bpffs,
+}
+
+/// Address from text.
+pub fn ip(text: &str) -> IpAddr {
+    text.parse().expect("an address")
+}
+
+/// Prefix from text.
+pub fn net(text: &str) -> IpNet {
+    text.parse().expect("a prefix")
+}
+
+/// MAC address of a pod's end.
+pub fn pod_mac(pod: Place) -> [u8; 6] {
+    [2, 0, 0, 0, 1, pod.slot() as u8]
+}
+
+const UPLINK: [&str; 2] = ["192.0.2.1/24", "2001:db8::1/64"];
+
+/// The configuration that stages run with.
+pub fn mk_config(mode: Mode, tunnel: u32) -> Config {
+    let mut config = Config {
+        host4: Place::Host.ip(Family::V4).into(),
+        host6: Place::Host.ip(Family::V6).into(),
+        tunnel_ifindex: if mode == Mode::Tunnel { tunnel } else { 0 },
+        world4: 9,
+        world6: 10,
+        flags: CONFIG_MASQUERADE4 | CONFIG_MASQUERADE6,
+        event_rate: 1000,
+        nat_first: 61000,
+        nat_last: 65535,
+        ..Config::default()
+    };
+    config.kept[0] = Prefix::new(ip("10.0.0.0"), 8);
+    config.kept[1] = Prefix::new(ip("fd00::"), 8);
+    config
+}
+
+impl Stage {
+    /// Builds the stage: both pods open and without policy, everybody known to the ipcache but the world.
+    ///
+    /// # Panics
+    /// Without root, and when the kernel refuses something.
+    pub fn new(mode: Mode) -> Self {
+        Self::with_config(mode, |_| ())
+    }
+
+    /// As [`Stage::new`], with a changed configuration.
+    ///
+    /// # Panics
+    /// As [`Stage::new`].
+    pub fn with_config(mode: Mode, change: impl FnOnce(&mut Config)) -> Self {
+        let mount = testing::Bpffs::create();
+        let bpffs = mount.directory("cilium");
+        let netns = testing::namespace();
+        netns.run(|| sysctl::prepare_node(true)).expect("a thread").expect("forwarding");
+        let ends = [testing::namespace(), testing::namespace(), testing::namespace()];
+        let addresses = UPLINK.map(net);
+        let (uplink, _) = testing::connect((&netns, "up0", &addresses), (&ends[0], "up0", &[]));
+        let pods =
+            [1, 2].map(|i| testing::connect((&netns, &format!("lxc{i}"), &[]), (&ends[i], "eth0", &[])).0);
+        let mut netlink = Netlink::open_in(&netns).expect("netlink");
+        let router = netlink.ensure_host_pair(1500).expect("cilium_host");
+        let tunnel = netlink.ensure_vxlan(8472, 1500).expect("cilium_vxlan");
+        let mut config = mk_config(mode, tunnel.index);
+        change(&mut config);
+        let options = LoadOptions { config, bpffs: bpffs.clone(), map_sizes: small_maps(), mode: None };
+        let datapath = Datapath::load(&options).expect("the programs load");
+        let maps = Maps::open(&bpffs).expect("the maps are there");
+        let mut stage =
+            Self { netns, datapath, maps, pods, uplink, router, tunnel, bpffs, _ends: ends, _mount: mount };
+        stage.furnish(mode);
+        stage
+    }
+
+    fn furnish(&mut self, mode: Mode) {
+        let mut routes = RouteTable::new(Netlink::open_in(&self.netns).expect("netlink"));
+        for family in Family::ALL {
+            for pod in [Place::PodA, Place::PodB] {
+                self.add_endpoint(pod, family);
+            }
+            let node = Place::RemoteNode.ip(family);
+            let tunnel = if mode == Mode::Tunnel { Some(node) } else { None };
+            for (place, tunnel) in [
+                (Place::PodA, None),
+                (Place::PodB, None),
+                (Place::Host, None),
+                (Place::RemotePod, tunnel),
+                (Place::RemoteNode, tunnel),
+            ] {
+                self.know(place.ip(family), place.identity(family), tunnel);
+            }
+            let everything = net(if family == Family::V4 { "0.0.0.0/0" } else { "::/0" });
+            let gateway = Route { via: Some(node), ..Route::on_link(self.uplink.index) };
+            routes.set(&everything, &gateway).expect("a default route");
+        }
+        self.open(Place::PodA);
+        self.open(Place::PodB);
+    }
+
+    fn add_endpoint(&mut self, pod: Place, family: Family) {
+        let link = self.link(pod);
+        let endpoint = Endpoint {
+            ifindex: link.index,
+            identity: pod.identity(family),
+            slot: pod.slot(),
+            id: pod.slot(),
+            mac: pod_mac(pod),
+            host_mac: link.mac.0,
+        };
+        self.maps.endpoints.set(&pod.ip(family).into(), &endpoint).expect("an endpoint fits");
+    }
+
+    /// Host's end of a pod's device.
+    pub fn link(&self, pod: Place) -> &Link {
+        &self.pods[usize::from(pod == Place::PodB)]
+    }
+
+    /// Writes an address into the ipcache.
+    ///
+    /// # Panics
+    /// When the kernel refuses.
+    pub fn know(&mut self, address: IpAddr, identity: u32, tunnel: Option<IpAddr>) {
+        let key = IpcacheKey::new(address, if address.is_ipv4() { 32 } else { 128 });
+        let entry = IpcacheEntry { tunnel: tunnel.into(), identity };
+        self.maps.ipcache.set(&key, &entry).expect("an address fits");
+    }
+
+    /// Gives a pod no policy: everything passes.
+    pub fn open(&mut self, pod: Place) {
+        self.set_slot(pod, Slot { generation: 1, open: true, ..Slot::default() });
+    }
+
+    /// Takes everything from a pod, as before its first policy.
+    pub fn close(&mut self, pod: Place) {
+        self.set_slot(pod, Slot::default());
+    }
+
+    fn set_slot(&mut self, pod: Place, slot: Slot) {
+        self.maps.slots.set(&pod.slot().into(), &slot).expect("a slot can be written");
+    }
+
+    /// Gives a pod a policy under a new generation; a direction without rules is not enforced.
+    ///
+    /// # Panics
+    /// When the kernel refuses.
+    pub fn enforce(
+        &mut self,
+        pod: Place,
+        generation: u32,
+        ingress: Option<&[Rule]>,
+        egress: Option<&[Rule]>,
+    ) {
+        for (direction, rules) in [(DIRECTION_INGRESS, ingress), (DIRECTION_EGRESS, egress)] {
+            for rule in rules.unwrap_or_default() {
+                let entry = PolicyEntry { cookie: rule.0 + 1, verdict: POLICY_ALLOW };
+                self.maps.policy.set(&policy_key(generation, direction, *rule), &entry).expect("a rule fits");
+            }
+        }
+        let (ingress_enforced, egress_enforced) = (ingress.is_some(), egress.is_some());
+        self.set_slot(pod, Slot { generation, ingress_enforced, egress_enforced, open: true });
+    }
+
+    /// What is recorded of a connection.
+    ///
+    /// # Panics
+    /// When the kernel refuses.
+    pub fn connection(&self, protocol: u8, from: SocketAddr, to: SocketAddr) -> Option<CtEntry> {
+        let side = |end: SocketAddr| (Addr::from(end.ip()), end.port());
+        self.maps.ct.get(&CtKey::new(protocol, side(from), side(to)).0).expect("the table can be read")
+    }
+
+    /// A packet that a pod sends.
+    pub fn leave(&self, pod: Place, packet: &[u8]) -> Outcome {
+        self.run(DeviceProgram::FromContainer, self.link(pod), packet, 1)
+    }
+
+    /// A packet that the host's stack sends to a pod.
+    pub fn enter(&self, pod: Place, packet: &[u8]) -> Outcome {
+        self.run(DeviceProgram::ToContainer, self.link(pod), packet, 1)
+    }
+
+    /// A packet from the network.
+    pub fn receive(&self, packet: &[u8]) -> Outcome {
+        self.run(DeviceProgram::FromNetdev, &self.uplink, packet, 1)
+    }
+
+    /// A packet that the host sends through its router device.
+    pub fn route(&self, packet: &[u8]) -> Outcome {
+        self.run(DeviceProgram::FromHost, &self.router, packet, 1)
+    }
+
+    /// Runs a program `repeat` times on a packet seen on a device.
+    ///
+    /// # Panics
+    /// When the kernel does not run it, or it does something that no program does.
+    pub fn run(&self, program: DeviceProgram, device: &Link, packet: &[u8], repeat: u32) -> Outcome {
+        self.execute(program, device, packet, repeat)
+            .unwrap_or_else(|error| panic!("{error}: {:?}", std::error::Error::source(&error)))
+    }
+
+    /// As [`Stage::run`] once; `None` when the kernel takes the bytes for no packet.
+    pub fn try_run(&self, program: DeviceProgram, device: &Link, packet: &[u8]) -> Option<Outcome> {
+        self.execute(program, device, packet, 1).ok()
+    }
+
+    fn execute(
+        &self,
+        program: DeviceProgram,
+        device: &Link,
+        packet: &[u8],
+        repeat: u32,
+    ) -> Result<Outcome, testrun::Error> {
+        let before = self.counters();
+        let fd = self.datapath.program(program.name()).expect("the program is loaded");
+        let context = testrun::Context { device: device.index, ..testrun::Context::default() };
+        let done = self.netns.run(|| testrun::run(fd, packet, context, repeat)).expect("a thread")?;
+        let action = match (done.verdict, self.reason_since(&before)) {
+            (0, None) => Action::Pass,
+            (0, Some(reason)) => Action::Refuse(reason),
+            (2, Some(reason)) => Action::Drop(reason),
+            (7, None) => Action::Redirect,
+            other => panic!("{program:?} returned and counted {other:?}"),
+        };
+        Ok(Outcome { action, packet: done.packet, nanoseconds: done.nanoseconds })
+    }
+
+    fn counters(&self) -> BTreeMap<u32, u64> {
+        let totals = self.maps.metrics.totals().expect("counters can be read");
+        totals.into_iter().map(|(index, metric)| (index, metric.packets)).collect()
+    }
+
+    /// The reason for which packets were dropped since.
+    fn reason_since(&self, before: &BTreeMap<u32, u64>) -> Option<DropReason> {
+        let grown = self.counters().into_iter().filter(|(index, count)| before.get(index) != Some(count));
+        let reasons: Vec<u8> = grown
+            .map(|(index, _)| index)
+            .filter(|index| [METRIC_INGRESS, METRIC_EGRESS].contains(&(index % METRIC_COLUMNS)))
+            .map(|index| (index / METRIC_COLUMNS) as u8)
+            .filter(|reason| *reason != 0)
+            .collect();
+        assert!(reasons.len() <= 1, "one packet was counted for {reasons:?}");
+        reasons.first().map(|reason| DropReason::from_number(*reason).expect("a reason that is listed"))
+    }
+
+    /// Directory of the pins.
+    pub fn bpffs(&self) -> &std::path::Path {
+        &self.bpffs
+    }
+}
+
+fn small_maps() -> BTreeMap<String, u32> {
+    ["cilium_ct", "cilium_snat", "cilium_fragments", "cilium_sock_revnat"]
+        .map(|name| (name.to_owned(), 8192))
+        .into_iter()
+        .collect()
+}
+
+fn policy_key(generation: u32, direction: u8, Rule(peer, protocol, port): Rule) -> PolicyKey {
+    let prefix_len = match (protocol, port) {
+        (0, _) => PolicyKey::ANY_PROTOCOL,
+        (_, None) => PolicyKey::ANY_PORT,
+        (_, Some(_)) => PolicyKey::ONE_PORT,
+    };
+    PolicyKey { prefix_len, generation, peer, direction, protocol, port: NetPort(port.unwrap_or(0)) }
+}

@@ -1,0 +1,58 @@
+//! The layouts of user space are those of the object, and every program passes the verifier.
+
+use bpf_tests::btf::{self, Struct};
+use bpf_tests::{Mode, Stage};
+use cilium_bpf::layout::*;
+use cilium_bpf::{DEVICE_PROGRAMS, OBJECT, SOCKET_PROGRAMS};
+
+fn compare<T: Layout>(structs: &std::collections::BTreeMap<String, Struct>) {
+    let described = structs.get(T::NAME).unwrap_or_else(|| panic!("the object has no struct {}", T::NAME));
+    assert_eq!(described.size, T::SIZE, "size of {}", T::NAME);
+    let members: Vec<(&str, usize)> = described
+        .members
+        .iter()
+        .filter(|member| member.name != "pad")
+        .map(|member| (member.name.as_str(), member.offset))
+        .collect();
+    let fields: Vec<(&str, usize)> = T::FIELDS.iter().map(|field| (field.name, field.offset)).collect();
+    assert_eq!(members, fields, "members of {}", T::NAME);
+}
+
+#[test]
+fn layouts_are_those_of_the_object() {
+    let structs = btf::structs(OBJECT);
+    compare::<Endpoint>(&structs);
+    compare::<IpcacheKey>(&structs);
+    compare::<IpcacheEntry>(&structs);
+    compare::<PolicyKey>(&structs);
+    compare::<PolicyEntry>(&structs);
+    compare::<CtKey>(&structs);
+    compare::<CtEntry>(&structs);
+    compare::<NatKey>(&structs);
+    compare::<NatEntry>(&structs);
+    compare::<FragmentKey>(&structs);
+    compare::<FragmentPorts>(&structs);
+    compare::<ServiceKey>(&structs);
+    compare::<ServiceEntry>(&structs);
+    compare::<BackendKey>(&structs);
+    compare::<BackendEntry>(&structs);
+    compare::<SockRevnatKey>(&structs);
+    compare::<SockRevnatEntry>(&structs);
+    compare::<Event>(&structs);
+    compare::<EventBudget>(&structs);
+    compare::<Metric>(&structs);
+    compare::<Prefix>(&structs);
+    compare::<Config>(&structs);
+}
+
+#[test]
+fn every_program_loads_under_every_configuration() {
+    for mode in [Mode::Native, Mode::Tunnel] {
+        for flags in [0, CONFIG_MASQUERADE4, CONFIG_MASQUERADE4 | CONFIG_MASQUERADE6 | CONFIG_SET_RETVAL] {
+            let stage = Stage::with_config(mode, |config| config.flags = flags);
+            for name in DEVICE_PROGRAMS.iter().chain(&SOCKET_PROGRAMS) {
+                assert!(stage.datapath.program(name).is_some(), "{name}");
+            }
+        }
+    }
+}

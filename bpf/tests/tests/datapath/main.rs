@@ -1,0 +1,21 @@
+//! The eBPF programs against the running kernel. Needs root, and fails without it.
+
+mod fragments;
+mod garbage;
+mod icmp;
+mod inbound;
+mod layouts;
+mod local;
+mod masquerade;
+mod outbound;
+
+use bpf_tests::stage::Action;
+use cilium_bpf::reason::DropReason;
+
+/// MAC address that the host's end of a pod's device does not care for.
+const ANY_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
+
+const UDP: u8 = 17;
+const TCP: u8 = 6;
+
+const DENIED: Action = Action::Drop(DropReason::PolicyDenied);
