@@ -16,11 +16,15 @@ fn main() -> anyhow::Result<()> {
 }
 
 fn start(options: &Options) -> anyhow::Result<()> {
-    let level = if options.debug { DEBUG } else { "info" };
+    let level = if options.debug { DEBUG } else { USUAL };
     tracing_subscriber::fmt().with_env_filter(level).with_writer(std::io::stderr).with_ansi(false).init();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.context("cannot start the event loop")?.block_on(run::run(options))
 }
 
-/// What `--debug` shows: our own crates.
-const DEBUG: &str = "info,cilium_operator=debug,cilium_runtime=debug,cilium_plan=debug";
+/// The client library repeats at length what `cilium_runtime` says in a line.
+const USUAL: &str = "info,kube_client=error,kube_runtime=error";
+
+/// What `--debug` shows.
+const DEBUG: &str =
+    "info,kube_client=error,kube_runtime=error,cilium_operator=debug,cilium_runtime=debug,cilium_plan=debug";

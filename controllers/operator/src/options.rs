@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use cilium_core::LabelFilter;
 use clap::builder::BoolishValueParser;
 use clap::{ArgAction, Command, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
@@ -37,6 +38,10 @@ pub struct Options {
     /// When a pod is closed to what no policy allows: if a policy selects it, always, never.
     #[arg(long, default_value = "default", value_name = "MODE")]
     pub enable_policy: PolicyMode,
+
+    /// Labels that count for identities beside the usual ones, as [SOURCE:][!]PATTERN, separated by blanks or commas.
+    #[arg(long, default_value = "", value_name = "PATTERNS")]
+    pub labels: String,
 
     /// How long an identity that no pod has stays; 0 keeps it for ever.
     #[arg(long, default_value = "15m", value_parser = parse_duration, value_name = "DURATION")]
@@ -125,6 +130,16 @@ pub enum PolicyMode {
     Never,
 }
 
+impl From<PolicyMode> for cilium_policy::Mode {
+    fn from(mode: PolicyMode) -> Self {
+        match mode {
+            PolicyMode::Default => Self::Default,
+            PolicyMode::Always => Self::Always,
+            PolicyMode::Never => Self::Never,
+        }
+    }
+}
+
 impl Options {
     /// Reads everything that the process was given. Prints help, version or usage errors and exits where clap does.
     ///
@@ -160,7 +175,17 @@ impl Options {
         Ok(Self::from_arg_matches(&command.try_get_matches_from(arguments)?)?)
     }
 
+    /// Which labels count for identities.
+    ///
+    /// # Errors
+    /// A pattern cannot be read.
+    pub fn label_filter(&self) -> anyhow::Result<LabelFilter> {
+        let items = self.labels.split([' ', ',', '\n']).filter(|item| !item.is_empty());
+        LabelFilter::with(items).context("--labels does not fit")
+    }
+
     fn check(&self) -> anyhow::Result<()> {
+        self.label_filter()?;
         if !self.enable_ipv4 && !self.enable_ipv6 {
             bail!("enable-ipv4 and enable-ipv6 are both false: pods need addresses of one family at least");
         }
@@ -277,6 +302,7 @@ mod tests {
             vec!["--enable-ipv4=false", "--enable-ipv6=false"],
             vec!["--leader-election-renew-deadline=20s"],
             vec!["--leader-election-retry-period=10s"],
+            vec!["--labels=k8s:app !"],
         ] {
             assert!(load(&[], &[], &line).unwrap().check().is_err(), "{line:?}");
         }

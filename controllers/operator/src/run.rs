@@ -141,8 +141,8 @@ impl Operator<'_> {
         let limits = Limits { per_second: (rate > 0.0).then_some(rate) };
         let (writer, reports, task) = writer::start(self.client, standing, limits, self.shell);
         self.tasks.spawn(task);
-        let brain =
-            Brain::new(Planner::new(plan_config(self.options)), Bootstrap::new(settings(self.options)));
+        let planner = Planner::new(plan_config(self.options)?);
+        let brain = Brain::new(planner, Bootstrap::new(settings(self.options)));
         drive(brain, news, reports, &writer, &self.plan_seconds).await
     }
 }
@@ -167,13 +167,15 @@ async fn lost_leadership(mut standing: watch::Receiver<Standing>) {
     let _ = standing.wait_for(|now| *now == Standing::Lost).await;
 }
 
-fn plan_config(options: &Options) -> cilium_plan::Config {
-    cilium_plan::Config {
+fn plan_config(options: &Options) -> anyhow::Result<cilium_plan::Config> {
+    Ok(cilium_plan::Config {
         cluster: options.cluster_name.clone(),
         ipv4: options.enable_ipv4,
         ipv6: options.enable_ipv6,
+        mode: options.enable_policy.into(),
+        labels: options.label_filter()?,
         identity_gc_interval: i64::try_from(options.identity_gc_interval.as_secs()).unwrap_or(i64::MAX),
-    }
+    })
 }
 
 fn settings(options: &Options) -> Settings {
