@@ -1,0 +1,61 @@
+//! Output, letter by letter. `UPDATE_GOLDEN=1 cargo test -p cilium-dbg` writes the files anew; look at the difference then.
+
+use std::path::Path;
+
+use crate::agent::Agent;
+use crate::data::{answers, troubled};
+use crate::text;
+
+/// File below `golden/`, arguments.
+const CASES: &[(&str, &str)] = &[
+    ("endpoint-list.txt", "endpoint list"),
+    ("endpoint-list-no-headers.txt", "endpoint list --no-headers"),
+    ("endpoint-get.json", "endpoint get 17"),
+    ("endpoint-get.yaml", "endpoint get ipv4:10.0.1.17 -o yaml"),
+    ("policy-get.txt", "policy get"),
+    ("identity-list.txt", "identity list"),
+    ("identity-get.txt", "identity get 20011"),
+    ("service-list.txt", "service list"),
+    ("service-list.json", "service ls -o json"),
+    ("ip-list.txt", "ip list"),
+    ("node-list.txt", "node list"),
+    ("bpf-endpoint-list.txt", "bpf endpoint list"),
+    ("bpf-ipcache-list.txt", "bpf ipcache list"),
+    ("bpf-policy-list.txt", "bpf policy list"),
+    ("bpf-ct-list.txt", "bpf ct list"),
+    ("bpf-nat-list.txt", "bpf nat list"),
+    ("bpf-lb-list.txt", "bpf lb list"),
+    ("bpf-lb-list-backends.txt", "bpf lb list --backends"),
+    ("bpf-metrics-list.txt", "bpf metrics list"),
+    ("monitor.txt", "monitor"),
+    ("status.txt", "status"),
+    ("status-all-addresses.txt", "status --all-addresses"),
+    ("status-verbose.txt", "status --verbose"),
+    ("help.txt", "--help"),
+    ("help-monitor.txt", "monitor --help"),
+    ("help-bpf-policy-flush.txt", "bpf policy flush --help"),
+];
+
+fn check(agent: &Agent, file: &str, args: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/suite/golden").join(file);
+    let output = text(&agent.run(args).stdout);
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(&path, &output).expect("golden files can be written");
+    }
+    let expected = std::fs::read_to_string(&path).expect("there is a golden file for each case");
+    assert_eq!(output, expected, "cilium-dbg {args} differs from {}", path.display());
+}
+
+#[test]
+fn output_is_as_checked_in() {
+    let agent = Agent::start(answers());
+    for (file, args) in CASES {
+        check(&agent, file, args);
+    }
+}
+
+#[test]
+fn what_is_wrong_is_seen() {
+    let agent = Agent::start(answers().set("/v1/healthz", &troubled()));
+    check(&agent, "status-troubled.txt", "status");
+}
