@@ -312,7 +312,7 @@ fn go_modules(go_mod: &str) -> BTreeSet<String> {
         let words: Vec<_> = line.split(' ').filter(|word| !["require", "tool"].contains(word)).collect();
         match words[..] {
             [module, version, ..] if version.starts_with('v') => {
-                drop(required.insert(module, line.ends_with("// indirect")))
+                required.extend([(module, line.ends_with("// indirect"))]);
             }
             [package] if package.contains('/') => tools.push(package),
             _ => {}
@@ -346,5 +346,28 @@ fn every_dependency_is_explained() -> anyhow::Result<()> {
     );
     let gone: Vec<_> = explained.difference(&used).filter(|name| !offered.contains(name.as_str())).collect();
     ensure!(gone.is_empty(), "docs/dependencies.md explains {gone:?}, which nothing asks for any more");
+    Ok(())
+}
+
+/// Targets of the links of a Markdown page that are files here.
+fn links(page: &str) -> impl Iterator<Item = &str> {
+    let targets = page.split("](").skip(1).filter_map(|rest| rest.split([')', '#']).next());
+    targets.filter(|target| !target.is_empty() && !target.contains("://"))
+}
+
+#[test]
+fn links_between_documents_lead_somewhere() -> anyhow::Result<()> {
+    let mut pages = files(&root())?;
+    pages.retain(|file| file.extension().is_some_and(|extension| extension == "md"));
+    ensure!(pages.iter().any(|page| page.ends_with("README.md")), "no README.md among {pages:?}");
+    for page in pages {
+        for link in links(&read(&page)?) {
+            ensure!(
+                page.with_file_name(link).exists(),
+                "{} links to {link}, which is not there",
+                page.display()
+            );
+        }
+    }
     Ok(())
 }
