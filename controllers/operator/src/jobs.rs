@@ -9,7 +9,6 @@ use cilium_runtime::object::ObjectRef;
 use cilium_runtime::writer::{Job, Lane, Request};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use kube::ResourceExt;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -122,7 +121,8 @@ fn object<T: Serialize + kube::Resource>(Write { key, action }: Write<T>, lane: 
     Ok(Job { object: kinds::to_ref(&key), lane, requests: vec![request] })
 }
 
-/// Operations that give every field beside the metadata its value in `object`, and the annotations that are given.
+/// Operations that give every field beside the metadata its value in `object`, and the annotations, if any are given (none
+/// left is given, too).
 fn replacements<T: Serialize + kube::Resource>(object: &T) -> Result<Vec<Value>> {
     let meta = object.meta();
     let tests = [("uid", &meta.uid), ("resourceVersion", &meta.resource_version)];
@@ -132,8 +132,8 @@ fn replacements<T: Serialize + kube::Resource>(object: &T) -> Result<Vec<Value>>
             Some(json!({"op": "test", "path": format!("/metadata/{field}"), "value": value.as_ref()?}))
         })
         .collect();
-    if !object.annotations().is_empty() {
-        operations.push(json!({"op": "add", "path": "/metadata/annotations", "value": object.annotations()}));
+    if let Some(annotations) = &meta.annotations {
+        operations.push(json!({"op": "add", "path": "/metadata/annotations", "value": annotations}));
     }
     if let Value::Object(fields) = serde_json::to_value(object)? {
         let content = fields.into_iter().filter(|(field, _)| !HEAD.contains(&field.as_str()));
@@ -242,6 +242,15 @@ mod tests {
         assert_eq!(operations.as_array().unwrap().len(), 2);
         assert_eq!(operations[0], json!({"op": "test", "path": "/metadata/resourceVersion", "value": "17"}));
         assert_eq!((&operations[1]["op"], &operations[1]["path"]), (&json!("add"), &json!("/spec")));
+    }
+
+    #[test]
+    fn the_last_annotation_can_go() {
+        let mut identity = cilium_api::CiliumIdentity::default();
+        identity.metadata.annotations = Some(std::collections::BTreeMap::new());
+        let job = object(mk_write(Kind::Identity, "300", Action::Update(identity)), Lane::Normal).unwrap();
+        let expected = json!({"op": "add", "path": "/metadata/annotations", "value": {}});
+        assert_eq!(body(&job.requests[0])[0], expected);
     }
 
     #[test]
