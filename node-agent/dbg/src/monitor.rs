@@ -49,7 +49,7 @@ fn describe(event: &Event) -> String {
         EventKind::PolicyVerdict if reason.is_empty() => {
             format!("Policy verdict: {verdict} {context}: {flow}")
         }
-        EventKind::PolicyVerdict => format!("Policy verdict: {verdict} {context}: {flow}, by {reason}"),
+        EventKind::PolicyVerdict => format!("Policy verdict: {verdict} {context}: {flow} ({reason})"),
     }
 }
 
