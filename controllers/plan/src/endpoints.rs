@@ -55,6 +55,7 @@ impl Endpoint {
         }
     }
 
+    /// Whether it was planned for this pod, and not for an earlier one of the same name.
     fn is_of(&self, pod: &Pod) -> bool {
         (&self.uid, &self.node) == (&pod.uid, &pod.node)
     }
@@ -90,8 +91,11 @@ impl Planner {
             }
         }
         let dirty = std::mem::take(&mut self.endpoints.dirty);
-        // Endpoints on record ask first: a number that is new must not be one that such an endpoint had.
-        let on_record = |name: &&PodName| self.endpoints.all.get(name).is_some_and(|e| e.before.is_some());
+        // Pods that have something already ask first: what is new must not be what such a pod has.
+        let on_record = |name: &&PodName| {
+            let recorded = self.endpoints.all.get(name).is_some_and(|endpoint| endpoint.before.is_some());
+            recorded || self.pods.get(name).is_some_and(|pod| !pod.addresses.is_empty())
+        };
         let (first, then): (Vec<_>, Vec<_>) = dirty.iter().partition(on_record);
         for name in first.into_iter().chain(then) {
             self.refresh(name, now);

@@ -104,6 +104,7 @@ impl Planner {
             let names: Vec<String> = entry.state.slices.names().collect();
             names.iter().for_each(|name| self.slices.touch(ObjectKey::cluster(Kind::Slice, name)));
             self.reports.nodes.touch(ObjectKey::cluster(Kind::CiliumNode, &name));
+            self.touch_node_reports(&name);
             self.api_server.nodes_changed();
             self.set_node_part(&name);
         }

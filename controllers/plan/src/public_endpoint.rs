@@ -44,6 +44,11 @@ impl Print {
 impl Planner {
     pub(crate) fn report_endpoint(&mut self, key: &ObjectKey) -> Option<Write<CiliumEndpoint>> {
         let name = PodName::new(&key.namespace, &key.name);
+        if self.endpoints.dirty.contains(&name) {
+            // What is known of the pod and what was planned for it do not belong together until the next plan.
+            self.reports.endpoints.touch(key.clone());
+            return None;
+        }
         let stored = self.reports.endpoints.stored(key);
         let mut object = self.public_endpoint(&name);
         let mut desired = object.as_ref().map(Print::of);

@@ -76,7 +76,9 @@ impl Planner {
             };
             endpoints += known.nodes.values().sum::<usize>();
             entries += counts.of(number, key, || self.policies.index.compile(number, Host::Plain));
-            for node in known.nodes.keys() {
+            // A node without object is gone, or not there yet: nobody can wait for it.
+            let exists = |name: &&String| self.nodes.get(name).is_some_and(|entry| entry.object.is_some());
+            for node in known.nodes.keys().filter(exists) {
                 places.entry(node).or_default().insert(number);
             }
         }

@@ -1,0 +1,416 @@
+//! Random histories: what a planner has written after many changes is what a new one would write.
+
+mod common;
+
+use std::collections::BTreeMap;
+
+use cilium_api::node_state::DesiredState;
+use cilium_api::parts::Part;
+use cilium_api::slim::Pod;
+use cilium_plan::{Action, Config, Kind, Object, ObjectKey, Planner};
+use common::*;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+#[derive(Clone, Debug)]
+enum Step {
+    Pod {
+        name: usize,
+        node: usize,
+        labels: usize,
+    },
+    Relabel {
+        name: usize,
+        labels: usize,
+    },
+    Connect {
+        name: usize,
+    },
+    Complete {
+        name: usize,
+    },
+    DeletePod {
+        name: usize,
+    },
+    Namespace {
+        name: usize,
+        labels: Option<usize>,
+    },
+    Node {
+        name: usize,
+        present: bool,
+    },
+    Service {
+        name: usize,
+        backends: Option<u8>,
+    },
+    ApiServer {
+        place: u8,
+    },
+    Policy {
+        name: usize,
+        spec: Option<usize>,
+    },
+    /// Somebody deletes what the planner wrote.
+    Vandal {
+        kind: usize,
+        which: prop::sample::Index,
+    },
+    Deliver {
+        kinds: u16,
+    },
+    Plan {
+        fates: u64,
+    },
+    Report {
+        fates: u64,
+    },
+    Acknowledge {
+        node: usize,
+    },
+    Restart,
+    Time {
+        seconds: i64,
+    },
+}
+
+const PODS: [(&str, &str); 8] = [
+    ("red", "a"),
+    ("red", "b"),
+    ("red", "c"),
+    ("red", "d"),
+    ("blue", "a"),
+    ("blue", "b"),
+    ("blue", "c"),
+    ("blue", "d"),
+];
+const NODES: [&str; 3] = ["n1", "n2", "n3"];
+const LABELS: [&[&str]; 4] = [&["org=empire", "class=deathstar"], &["org=empire"], &["org=alliance"], &[]];
+const POLICIES: [(&str, &str); 5] = [("red", "p"), ("red", "q"), ("blue", "p"), ("", "r"), ("", "s")];
+const WRITTEN: [Kind; 5] = [Kind::NodeState, Kind::Slice, Kind::Identity, Kind::Endpoint, Kind::CiliumNode];
+const ALL_KINDS: [Kind; 12] = [
+    Kind::Pod,
+    Kind::Namespace,
+    Kind::Node,
+    Kind::Service,
+    Kind::EndpointSlice,
+    Kind::NetworkPolicy,
+    Kind::ClusterwideNetworkPolicy,
+    Kind::Identity,
+    Kind::Endpoint,
+    Kind::CiliumNode,
+    Kind::NodeState,
+    Kind::Slice,
+];
+
+fn mk_spec(number: usize) -> Value {
+    let subject = json!({"matchLabels": {"org": "empire"}});
+    match number {
+        0 => rule1(),
+        1 => json!({"endpointSelector": {}, "ingress": [{}]}),
+        2 => json!({"endpointSelector": subject, "egress": [{"toEntities": ["world", "kube-apiserver"]}]}),
+        3 => {
+            json!({"endpointSelector": subject, "ingress": [{"fromEntities": ["cluster"]}, {"fromEndpoints": [{}]}]})
+        }
+        4 => {
+            json!({"endpointSelector": subject, "ingress": [{"fromEndpoints": [{"matchLabels": {"org": "alliance"}}]}]})
+        }
+        // Invalid, and not supported.
+        5 => json!({"endpointSelector": {}, "ingress": [{"toPorts": [{"ports": [{"port": "99999"}]}]}]}),
+        _ => json!({"endpointSelector": {}, "egress": [{"toCIDR": ["10.0.0.0/8"]}]}),
+    }
+}
+
+fn mk_step() -> impl Strategy<Value = Step> {
+    let pod = 0..PODS.len();
+    prop_oneof![
+        6 => (pod.clone(), 0..3usize, 0..4usize).prop_map(|(name, node, labels)| Step::Pod { name, node, labels }),
+        2 => (pod.clone(), 0..4usize).prop_map(|(name, labels)| Step::Relabel { name, labels }),
+        3 => pod.clone().prop_map(|name| Step::Connect { name }),
+        1 => pod.clone().prop_map(|name| Step::Complete { name }),
+        2 => pod.prop_map(|name| Step::DeletePod { name }),
+        2 => (0..2usize, prop::option::weighted(0.8, 0..4usize)).prop_map(|(name, labels)| Step::Namespace { name, labels }),
+        2 => (0..3usize, prop::bool::weighted(0.7)).prop_map(|(name, present)| Step::Node { name, present }),
+        2 => (0..3usize, prop::option::weighted(0.8, 0..4u8)).prop_map(|(name, backends)| Step::Service { name, backends }),
+        1 => (0..4u8).prop_map(|place| Step::ApiServer { place }),
+        6 => (0..5usize, prop::option::weighted(0.8, 0..7usize)).prop_map(|(name, spec)| Step::Policy { name, spec }),
+        1 => (0..5usize, any::<prop::sample::Index>()).prop_map(|(kind, which)| Step::Vandal { kind, which }),
+        8 => any::<u16>().prop_map(|kinds| Step::Deliver { kinds }),
+        8 => any::<u64>().prop_map(|fates| Step::Plan { fates }),
+        4 => any::<u64>().prop_map(|fates| Step::Report { fates }),
+        4 => (0..3usize).prop_map(|node| Step::Acknowledge { node }),
+        2 => Just(Step::Restart),
+        1 => prop::sample::select(vec![1i64, 900, 1900]).prop_map(|seconds| Step::Time { seconds }),
+    ]
+}
+
+struct History {
+    world: World,
+    /// How often a pod or policy was made, for uids and generations.
+    made: usize,
+    /// Addresses that pods have in their network namespaces, by uid.
+    connected: BTreeMap<String, Vec<String>>,
+}
+
+fn mk_history() -> History {
+    let mut world = World::new(Config { identity_gc_interval: 900, ..Config::default() });
+    for (number, node) in NODES.iter().enumerate() {
+        world.apply(mk_node(node, number as u8 + 1));
+    }
+    world.apply(mk_namespace("red", &[]));
+    world.apply(mk_namespace("blue", &["team=blue"]));
+    History { world, made: 0, connected: BTreeMap::new() }
+}
+
+/// What becomes of a write, by the bits of a number.
+fn mk_fates(mut fates: u64) -> impl FnMut(&ObjectKey) -> Fate {
+    move |_| {
+        fates = fates.rotate_right(3);
+        match fates & 7 {
+            0 => Fate::Fails,
+            1 => Fate::Vanishes,
+            _ => Fate::Succeeds,
+        }
+    }
+}
+
+impl History {
+    fn pod(&self, name: usize) -> Option<Pod> {
+        let (namespace, name) = PODS[name];
+        match self.world.store.get(&ObjectKey::namespaced(Kind::Pod, namespace, name)) {
+            Some(Object::Pod(pod)) => Some((**pod).clone()),
+            _ => None,
+        }
+    }
+
+    fn step(&mut self, step: &Step) {
+        self.made += 1;
+        match step {
+            Step::Pod { name, node, labels } => {
+                let (namespace, pod) = PODS[*name];
+                if self.pod(*name).is_none() {
+                    let mut pod = mk_pod(namespace, pod, NODES[*node], LABELS[*labels]);
+                    pod.metadata.uid = Some(format!("pod-{}", self.made));
+                    self.world.apply(pod);
+                }
+            }
+            Step::Relabel { name, labels: new } => {
+                if let Some(mut pod) = self.pod(*name) {
+                    pod.metadata.labels = Some(mk(labels(LABELS[*new])));
+                    self.world.apply(pod);
+                }
+            }
+            Step::Connect { name } => self.connect(*name),
+            Step::Complete { name } => {
+                if let Some(mut pod) = self.pod(*name) {
+                    pod.status.phase = Some("Succeeded".into());
+                    self.connected.remove(&pod.metadata.uid.clone().unwrap_or_default());
+                    self.world.apply(pod);
+                }
+            }
+            Step::DeletePod { name } => {
+                let (namespace, name) = PODS[*name];
+                self.world.delete(&ObjectKey::namespaced(Kind::Pod, namespace, name));
+            }
+            Step::Namespace { name, labels } => self.namespace(["red", "blue"][*name], *labels),
+            Step::Node { name, present: true } => self.world.apply(mk_node(NODES[*name], *name as u8 + 1)),
+            Step::Node { name, present: false } => {
+                self.world.delete(&ObjectKey::cluster(Kind::Node, NODES[*name]))
+            }
+            Step::Service { name, backends } => self.service(["web", "db", "dns"][*name], *backends),
+            Step::ApiServer { place } => self.api_server(*place),
+            Step::Policy { name, spec } => self.policy(*name, *spec),
+            Step::Vandal { kind, which } => {
+                let keys = self.world.store.keys(WRITTEN[*kind]);
+                if !keys.is_empty() {
+                    self.world.delete(&keys[which.index(keys.len())]);
+                }
+            }
+            Step::Deliver { kinds } => {
+                let is_picked = |key: &ObjectKey| {
+                    let place = ALL_KINDS.iter().position(|kind| *kind == key.kind).unwrap_or(0);
+                    kinds >> place & 1 == 1
+                };
+                for event in self.world.store.take_some_events(is_picked) {
+                    event.tell(&mut self.world.planner);
+                }
+            }
+            Step::Plan { fates } => {
+                let output = self.world.planner.plan(self.world.now);
+                self.world.write_output(&output, &mut mk_fates(*fates));
+            }
+            Step::Report { fates } => {
+                let report = self.world.planner.report(self.world.now);
+                self.world.write_report(&report, &mut mk_fates(*fates));
+            }
+            Step::Acknowledge { node } => drop(acknowledge_node(&mut self.world.store, NODES[*node])),
+            Step::Restart => self.world.restart(),
+            Step::Time { seconds } => self.world.now += seconds,
+        }
+    }
+
+    /// The runtime connects a pod with what its node was told; the kubelet reports it.
+    fn connect(&mut self, name: usize) {
+        let Some(pod) = self.pod(name).filter(|pod| pod.status.phase.as_deref() == Some("Pending")) else {
+            return;
+        };
+        let uid = pod.metadata.uid.clone().unwrap_or_default();
+        let node = pod.spec.node_name.clone().unwrap_or_default();
+        let parts = Agent(&self.world.store).node_parts(&node).unwrap_or_default();
+        let planned = parts.values().find_map(|part| match part {
+            Part::Endpoint(endpoint) if endpoint.uid == uid => Some(endpoint.clone()),
+            _ => None,
+        });
+        let Some(endpoint) = planned else { return };
+        let addresses: Vec<String> = endpoint
+            .ipv4
+            .map(|ip| ip.to_string())
+            .into_iter()
+            .chain(endpoint.ipv6.map(|ip| ip.to_string()))
+            .collect();
+        let texts: Vec<&str> = addresses.iter().map(String::as_str).collect();
+        self.world.apply(running(pod, &texts));
+        self.connected.insert(uid, addresses);
+    }
+
+    fn namespace(&mut self, name: &str, labels: Option<usize>) {
+        match labels {
+            Some(number) => self.world.apply(mk_namespace(name, LABELS[number])),
+            None => self.world.delete(&ObjectKey::cluster(Kind::Namespace, name)),
+        }
+    }
+
+    fn service(&mut self, name: &str, backends: Option<u8>) {
+        let Some(backends) = backends else {
+            return self.world.delete(&ObjectKey::namespaced(Kind::Service, "red", name));
+        };
+        let addresses: Vec<String> = (0..backends).map(|last| format!("10.1.0.{}", last + 2)).collect();
+        let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
+        self.world.apply(mk_service("red", name, "10.96.0.9", 80));
+        self.world.apply(mk_endpoint_slice("red", name, &addresses, 8080));
+    }
+
+    fn api_server(&mut self, place: u8) {
+        let address = ["172.18.0.2", "192.168.0.1", "192.168.0.2", "10.1.0.2"][usize::from(place)];
+        self.world.apply(mk_service("default", "kubernetes", "10.96.0.1", 443));
+        self.world.apply(mk_endpoint_slice("default", "kubernetes", &[address], 6443));
+    }
+
+    fn policy(&mut self, name: usize, spec: Option<usize>) {
+        let (namespace, name) = POLICIES[name];
+        let kind = if namespace.is_empty() { Kind::ClusterwideNetworkPolicy } else { Kind::NetworkPolicy };
+        let key = ObjectKey::namespaced(kind, namespace, name);
+        let generation = i64::try_from(self.made).unwrap_or(0);
+        let status = match self.world.store.get(&key) {
+            Some(Object::NetworkPolicy(policy)) => policy.status.clone(),
+            Some(Object::ClusterwideNetworkPolicy(policy)) => policy.status.clone(),
+            _ => None,
+        };
+        match (spec.map(mk_spec), kind) {
+            (None, _) => self.world.delete(&key),
+            (Some(spec), Kind::NetworkPolicy) => {
+                let mut policy = mk_cnp(namespace, name, generation, spec);
+                policy.status = status;
+                self.world.apply(policy);
+            }
+            (Some(spec), _) => {
+                let mut policy = mk_ccnp(name, generation, spec);
+                policy.status = status;
+                self.world.apply(policy);
+            }
+        }
+    }
+
+    /// Connected pods that still are there have, for their nodes, the addresses that they have in fact.
+    fn check_connected(&self) {
+        for name in 0..PODS.len() {
+            let Some(pod) = self.pod(name) else { continue };
+            let Some(addresses) = self.connected.get(pod.metadata.uid.as_deref().unwrap_or_default()) else {
+                continue;
+            };
+            let key = endpoint_key(name);
+            let Some(Object::Endpoint(endpoint)) = self.world.store.get(&key) else { continue };
+            let node = ObjectKey::cluster(Kind::Node, pod.spec.node_name.as_deref().unwrap_or_default());
+            if self.world.store.get(&node).is_none() {
+                // Which addresses the node may have given is not known.
+                continue;
+            }
+            let pair = &endpoint.status.as_ref().unwrap().networking.as_ref().unwrap().addressing[0];
+            let shown: Vec<_> = [&pair.ipv4, &pair.ipv6].into_iter().flatten().cloned().collect();
+            assert_eq!(&shown, addresses, "{key} lost its addresses");
+        }
+    }
+
+    /// A new planner on the same objects finds nothing to write.
+    fn check_restart(&self) {
+        let mut planner = mk_planner(&self.world.config, self.world.store.objects());
+        let output = planner.plan(self.world.now);
+        assert_eq!(count_output(&output), 0, "a restart writes {output:#?}");
+        let report = planner.report(self.world.now);
+        assert_eq!(count_report(&report), 0, "a restart reports {report:#?}");
+    }
+
+    /// A planner that sees none of the states and slices writes the same ones, byte for byte.
+    fn check_scratch(&self) {
+        let is_state = |object: &&Object| match object {
+            Object::NodeState(_) => true,
+            // What is kept of invalid policies is a record, not derived from the present objects.
+            Object::Slice(slice) => {
+                !slice.metadata.name.as_ref().is_some_and(|name| name.starts_with("policy."))
+            }
+            _ => false,
+        };
+        let objects = self.world.store.objects().filter(|object| !is_state(object));
+        let mut planner = mk_planner(&self.world.config, objects);
+        let (slices, desired) = created(&mut planner, self.world.now);
+        let (mut stored_slices, mut stored_desired) = (BTreeMap::new(), BTreeMap::new());
+        for object in self.world.store.objects().filter(is_state) {
+            let name = key_of(object).name;
+            match object {
+                Object::Slice(slice) => drop(stored_slices.insert(name, slice.spec.clone())),
+                Object::NodeState(state) => {
+                    let desired = state.status.as_ref().and_then(|status| status.desired.clone()).unwrap();
+                    stored_desired.insert(name, DesiredState { revision: 0, ..desired });
+                }
+                _ => {}
+            }
+        }
+        assert_eq!(desired, stored_desired);
+        assert_eq!(slices, stored_slices);
+    }
+}
+
+fn endpoint_key(name: usize) -> ObjectKey {
+    ObjectKey::namespaced(Kind::Endpoint, PODS[name].0, PODS[name].1)
+}
+
+type Created =
+    (BTreeMap<String, cilium_api::node_slice::CiliumNodeStateSliceSpec>, BTreeMap<String, DesiredState>);
+
+fn created(planner: &mut Planner, now: i64) -> Created {
+    let output = planner.plan(now);
+    let slices = output.slices.into_iter().map(|write| match write.action {
+        Action::Create(slice) => (write.key.name, slice.spec),
+        other => panic!("{}: {other:?}", write.key),
+    });
+    let desired = output.node_states.into_iter().map(|write| match write.action {
+        Action::Create(content) => (write.key.name, DesiredState { revision: 0, ..content.desired }),
+        other => panic!("{}: {other:?}", write.key),
+    });
+    (slices.collect(), desired.collect())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, cases: std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(400), ..ProptestConfig::default() })]
+    #[test]
+    fn what_stands_in_the_end_is_what_a_new_planner_would_write(steps in prop::collection::vec(mk_step(), 1..80)) {
+        let mut history = mk_history();
+        for step in &steps {
+            history.step(step);
+        }
+        history.world.settle();
+        history.check_connected();
+        history.check_restart();
+        history.check_scratch();
+    }
+}
