@@ -1,2 +1,91 @@
-//! To be filled.
-fn main() {}
+//! `cilium-agent`: brings one node in line with what the operator planned for it.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`config`] | settings from the mounted ConfigMap and the environment |
+//! | [`watch`], [`ack`] | the two watches on the API server, and the one write to it |
+//! | [`brain`] | the single owner of state and dataplane: everything is decided and applied there, by one loop |
+//! | [`host`], [`kernel`], [`links`] | devices and programs of the node, tables, and how pods are linked |
+//! | [`serve`] | REST over the unix socket, health, metrics |
+//! | [`monitor`] | drops and verdicts for those who listen |
+//! | [`conflist`], [`install`] | CNI configuration and plugin on the node |
+
+mod ack;
+mod backoff;
+mod brain;
+mod clock;
+mod config;
+mod conflist;
+mod describe;
+mod host;
+mod install;
+mod kernel;
+mod links;
+mod monitor;
+mod rbac;
+mod run;
+mod serve;
+mod watch;
+
+use std::io::IsTerminal as _;
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+/// Brings this node in line with its CiliumNodeState: pods, policies, services and routes in the kernel.
+#[derive(Parser)]
+#[command(name = "cilium-agent", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// Directory with one file for each setting, as a mounted ConfigMap has it.
+    #[arg(long, value_name = "DIR")]
+    config_dir: Option<PathBuf>,
+    /// Name of this node.
+    #[arg(long, env = "K8S_NODE_NAME", value_name = "NAME", default_value = "")]
+    node_name: String,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Copy the CNI plugins to the node: ours always, others only where they are missing. Each appears whole or not at all.
+    InstallCni {
+        /// Directory that the plugins are taken from.
+        #[arg(long, value_name = "DIR")]
+        from: PathBuf,
+        /// The node's plugin directory.
+        #[arg(long, value_name = "DIR")]
+        to: PathBuf,
+    },
+    /// Print the rules of the ClusterRole that the agent needs.
+    Rbac,
+}
+
+fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    match arguments.command {
+        Some(Command::InstallCni { from, to }) => install::install(&from, &to),
+        Some(Command::Rbac) => {
+            print!("{}", rbac::RULES);
+            Ok(())
+        }
+        None => start(arguments.config_dir.as_deref(), &arguments.node_name),
+    }
+}
+
+fn start(config_dir: Option<&std::path::Path>, node: &str) -> anyhow::Result<()> {
+    // The client logs each failed attempt as an error; what matters of that we say ourselves.
+    let default = || EnvFilter::new("info,kube_client=off");
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| default());
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
+    let settings = config::Settings::load(config_dir, node).context("the configuration cannot be used")?;
+    // One thread: all work is short, and a second would cost memory on every node.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(run::run(settings))
+}

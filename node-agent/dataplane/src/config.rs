@@ -7,6 +7,8 @@ pub struct Config {
     pub node: String,
     /// Pods of different nodes reach each other through VXLAN; otherwise through the network between the nodes.
     pub tunnel: bool,
+    /// Without tunnel: set routes to the pods of other nodes, via those nodes. Otherwise the network knows the way.
+    pub direct_routes: bool,
     /// Indexes of devices that routes point to.
     pub devices: Devices,
     /// MTU of routes into the tunnel, in bytes.

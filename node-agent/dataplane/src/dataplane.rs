@@ -334,6 +334,21 @@ impl Dataplane {
         drifts.into_iter().try_fold(0, |sum, drift| Ok(sum + drift?))
     }
 
+    /// The part of [`Dataplane::check`] that concerns the node's own pods and policies: what an acknowledgement of a revision
+    /// speaks of.
+    ///
+    /// # Errors
+    /// A table could not be listed or repaired.
+    pub fn check_pods<K: Kernel>(&mut self, kernel: &mut K, now: u64) -> Result<usize, K::Fault>
+    where
+        K::Fault: 'static,
+    {
+        let drift =
+            self.endpoints.tracker.refresh(kernel)?.total() + self.policies.switched.repair(kernel)?;
+        self.apply(kernel, now);
+        Ok(drift)
+    }
+
     /// Objects that are not in force.
     pub fn failures(&self) -> Vec<Failure> {
         let policies = self.policies.failures().into_iter();

@@ -105,6 +105,7 @@ impl NodeFacts {
             };
             Some((*prefix, route))
         };
-        self.prefixes.iter().filter_map(route).collect()
+        let wanted = config.tunnel || config.direct_routes;
+        self.prefixes.iter().filter(|_| wanted).filter_map(route).collect()
     }
 }

@@ -98,17 +98,9 @@ fn frontends(service: &Service) -> impl Iterator<Item = (ServiceKey, Vec<Backend
 
 /// A frontend has the backends of its own family: a socket cannot change family.
 fn frontend(address: IpAddr, port: &ServicePort) -> (ServiceKey, Vec<BackendEntry>) {
-    let key = ServiceKey {
-        address: address.into(),
-        port: NetPort(port.port),
-        protocol: port.protocol,
-        ..ServiceKey::default()
-    };
+    let key = ServiceKey { address: address.into(), port: NetPort(port.port), protocol: port.protocol };
     let same_family = port.backends.iter().filter(|backend| backend.address.is_ipv4() == address.is_ipv4());
-    let backends = same_family.map(|backend| BackendEntry {
-        address: backend.address.into(),
-        port: NetPort(backend.port),
-        ..BackendEntry::default()
-    });
+    let backends = same_family
+        .map(|backend| BackendEntry { address: backend.address.into(), port: NetPort(backend.port) });
     (key, backends.collect())
 }

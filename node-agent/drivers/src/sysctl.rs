@@ -1,6 +1,10 @@
 //! Kernel parameters under `/proc/sys`, of the network namespace of the calling thread.
 
-use std::{fs, io, path::PathBuf};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::OnceLock,
+};
 
 use thiserror::Error;
 
@@ -11,6 +15,13 @@ pub struct Error {
     name: String,
     value: String,
     source: io::Error,
+}
+
+static ROOT: OnceLock<PathBuf> = OnceLock::new();
+
+/// Looks for parameters below `root` instead of `/proc/sys`, which is read-only in a container. Only the first call counts.
+pub fn use_root(root: &Path) {
+    ROOT.get_or_init(|| root.to_owned());
 }
 
 /// Sets a parameter, such as `net.ipv4.ip_forward`, unless it has the value already. A dot that belongs to a name is written
@@ -41,7 +52,7 @@ fn path(name: &str) -> PathBuf {
             other => other,
         })
         .collect();
-    PathBuf::from("/proc/sys").join(swapped)
+    ROOT.get().map_or(Path::new("/proc/sys"), PathBuf::as_path).join(swapped)
 }
 
 /// The name of a device as a part of a parameter's name.

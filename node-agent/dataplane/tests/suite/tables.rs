@@ -97,6 +97,11 @@ fn in_native_mode_pods_are_reached_through_their_node() {
     assert_eq!(via("10.244.2.0/24"), (2, Some(ip("172.30.0.2")), None));
     assert_eq!(via("fd00:10:244:2::/64"), (2, Some(ip("fd00:172::2")), None));
     assert_eq!(kernel.routes.len(), 2);
+
+    let config = cilium_dataplane::Config { direct_routes: false, ..mk_config(false) };
+    let (mut dataplane, mut kernel) = (Dataplane::new(config), Fake::default());
+    feed(&mut dataplane, &mut kernel, &parts);
+    assert!(kernel.routes.is_empty(), "the network between the nodes knows the way");
 }
 
 #[test]
@@ -127,12 +132,7 @@ fn a_service_has_the_backends_of_its_family() {
     let backends = [("10.244.1.5", 8080), ("10.244.2.7", 8080), ("fd00::7", 8080)];
     feed(&mut dataplane, &mut kernel, &Parts::from([mk_service("s", 1, &backends)]));
     let count = |address: &str| {
-        let key = ServiceKey {
-            address: ip(address).into(),
-            port: NetPort(80),
-            protocol: 6,
-            ..ServiceKey::default()
-        };
+        let key = ServiceKey { address: ip(address).into(), port: NetPort(80), protocol: 6 };
         kernel.services[&key].count
     };
     assert_eq!((count("10.96.0.1"), count("fd00:10:96::1"), kernel.backends.len()), (2, 1, 3));

@@ -1,0 +1,336 @@
+//! The single owner of desired state, dataplane and tables. Everything here is synchronous and short; the loop in
+//! [`crate::run`] calls it with what arrives, one thing after the other.
+
+mod endpoints;
+mod report;
+mod start;
+mod views;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
+
+use cilium_api::node_state::{AppliedState, Failure};
+use cilium_api::parts::{Part, PartKey};
+use cilium_dataplane::{Dataplane, GRACE, Parts};
+use cilium_rest::model;
+use cilium_state::{State, Store};
+use tokio::sync::watch;
+
+use crate::clock::Clock;
+use crate::config::Settings;
+use crate::conflist::Conflist;
+use crate::host::{Facts, Host};
+use crate::kernel::Tables;
+use crate::links::Links;
+use crate::watch::Seen;
+
+pub(crate) use endpoints::Waiter;
+pub(crate) use report::{Numbers, Timing};
+pub(crate) use views::Generations;
+
+/// Milliseconds between two times that everything is read back.
+const CHECK_EVERY: u64 = 10_000;
+
+/// Milliseconds in which changes are collected before the operator is told of them.
+const ACK_AFTER: u64 = 20;
+
+/// The API server takes so many failures by name; all are counted.
+const NAMED_FAILURES: usize = 10;
+
+/// The parts in force, as the dataplane asks for them.
+struct Desired<'a>(&'a State);
+
+impl Parts for Desired<'_> {
+    fn get(&self, key: &PartKey) -> Option<&Part> {
+        self.0.get(key)
+    }
+    fn all(&self) -> Box<dyn Iterator<Item = (&PartKey, &Part)> + '_> {
+        Box::new(self.0.iter())
+    }
+}
+
+/// A node that works: its devices and programs, its tables, and what they shall hold.
+struct Running {
+    host: Host,
+    tables: Tables,
+    dataplane: Dataplane,
+}
+
+/// When something has to be done, in milliseconds of the clock.
+struct Due {
+    check: u64,
+    sweep: Option<u64>,
+    ack: Option<u64>,
+}
+
+pub(crate) struct Brain {
+    settings: Settings,
+    clock: Clock,
+    state: State,
+    store: Store,
+    links: Links,
+    conflist: Conflist,
+    running: Option<Running>,
+    /// Why the node does not work yet.
+    obstacle: String,
+    /// Parts that changed since the dataplane was told.
+    changed: BTreeSet<PartKey>,
+    waiters: Vec<Waiter>,
+    due: Due,
+    applied: watch::Sender<Option<AppliedState>>,
+    connections: BTreeMap<&'static str, Result<(), String>>,
+    server_version: String,
+    store_failure: Option<Failure>,
+    repairs: i64,
+    timing: Timing,
+    features: Vec<model::Feature>,
+}
+
+impl Brain {
+    /// Starts from what is on disk. The dataplane is set up at once when that is complete.
+    pub(crate) fn new(
+        settings: Settings,
+        applied: watch::Sender<Option<AppliedState>>,
+    ) -> anyhow::Result<Self> {
+        let store = Store::open(&settings.desired_dir())?;
+        let links = Links::open(&settings.links_dir())?;
+        let conflist = Conflist::new(&settings);
+        let mut brain = Self {
+            clock: Clock::start(),
+            state: State::new(),
+            store,
+            links,
+            conflist,
+            running: None,
+            obstacle: "the node's state has not been read yet".to_owned(),
+            changed: BTreeSet::new(),
+            waiters: Vec::new(),
+            due: Due { check: CHECK_EVERY, sweep: None, ack: None },
+            applied,
+            connections: BTreeMap::new(),
+            server_version: String::new(),
+            store_failure: None,
+            repairs: 0,
+            timing: Timing::default(),
+            features: report::features(&settings),
+            settings,
+        };
+        brain.load();
+        Ok(brain)
+    }
+
+    fn load(&mut self) {
+        let loaded = self.store.load();
+        for error in loaded.unreadable {
+            tracing::warn!(error = crate::watch::chain(&error), "part of the saved state is left out");
+        }
+        for event in loaded.events {
+            self.changed.append(&mut self.state.apply(event).keys);
+        }
+        self.drain_queue();
+        self.settle();
+    }
+
+    /// Takes what a watch saw; [`Brain::settle`] puts it in force.
+    pub(crate) fn see(&mut self, seen: Seen) {
+        match seen {
+            Seen::Connection(kind, outcome) => self.see_connection(kind, outcome),
+            Seen::Event(event) => {
+                let mut change = self.state.apply(event);
+                self.save(&change.saves);
+                self.changed.append(&mut change.keys);
+                self.ack_soon();
+            }
+        }
+    }
+
+    fn see_connection(&mut self, kind: &'static str, outcome: Result<(), String>) {
+        let before = self.connections.insert(kind, outcome.clone());
+        match outcome {
+            Ok(()) => tracing::info!(kind, "watching"),
+            Err(error) if !matches!(before, Some(Err(_))) => {
+                tracing::warn!(kind, error, "the watch broke; going on with what is known");
+            }
+            Err(error) => tracing::debug!(kind, error, "the watch does not work yet"),
+        }
+    }
+
+    /// State that cannot be kept is in force all the same: a full disk must not hold up policies. The operator is told.
+    fn save(&mut self, saves: &[cilium_state::Save]) {
+        if saves.is_empty() {
+            return;
+        }
+        self.store_failure = self.store.save(saves).err().map(|error| {
+            let message = format!(
+                "{}: a restart without API server would find older state",
+                crate::watch::chain(&error)
+            );
+            tracing::error!(error = message, "the state is not kept on disk");
+            Failure { object: "disk".to_owned(), message }
+        });
+    }
+
+    /// Puts in force what was seen.
+    pub(crate) fn settle(&mut self) {
+        let begin = Instant::now();
+        let changed = std::mem::take(&mut self.changed);
+        if self.running.is_none() || self.host_changed(&changed) {
+            self.start();
+        } else if let Some(running) = &mut self.running
+            && !changed.is_empty()
+        {
+            running.dataplane.update(&changed, &Desired(&self.state));
+            running.dataplane.apply(&mut running.tables, self.clock.now());
+            self.timing.add(begin.elapsed());
+            tracing::debug!(parts = changed.len(), micros = begin.elapsed().as_micros(), "applied");
+        }
+        self.after_change();
+    }
+
+    /// The node has other addresses or prefixes than its programs were loaded with.
+    fn host_changed(&self, changed: &BTreeSet<PartKey>) -> bool {
+        let key = PartKey::node(&self.settings.node);
+        let facts = self.own_facts();
+        let running = self.running.as_ref().map(|running| &running.host.facts);
+        changed.contains(&key) && facts.is_some() && facts.as_ref() != running
+    }
+
+    fn own_facts(&self) -> Option<Facts> {
+        match self.state.get(&PartKey::node(&self.settings.node)) {
+            Some(Part::Node(node)) => Some(Facts::new(node)),
+            _ => None,
+        }
+    }
+
+    fn after_change(&mut self) {
+        let waits = self.running.as_ref().is_some_and(|running| running.dataplane.has_retired());
+        if waits && self.due.sweep.is_none() {
+            self.due.sweep = Some(self.clock.now() + GRACE);
+        }
+        self.ack_soon();
+        self.answer_waiters();
+    }
+
+    fn ack_soon(&mut self) {
+        if self.due.ack.is_none() {
+            self.due.ack = Some(self.clock.now() + ACK_AFTER);
+        }
+    }
+
+    /// When [`Brain::tick`] has something to do.
+    pub(crate) fn deadline(&self) -> Instant {
+        let waiters = self.waiters.iter().map(|waiter| waiter.deadline);
+        let due = [Some(self.due.check), self.due.sweep, self.due.ack];
+        let next = due.into_iter().flatten().chain(waiters).min().unwrap_or(self.due.check);
+        self.clock.instant(next)
+    }
+
+    /// Does what is due.
+    pub(crate) fn tick(&mut self) {
+        let now = self.clock.now();
+        if self.due.sweep.is_some_and(|due| due <= now) {
+            self.sweep(now);
+        }
+        if self.due.check <= now {
+            self.due.check = now + CHECK_EVERY;
+            self.check();
+        }
+        if self.due.ack.is_some_and(|due| due <= now) {
+            self.due.ack = None;
+            self.ack();
+        }
+        self.answer_waiters();
+    }
+
+    fn sweep(&mut self, now: u64) {
+        self.due.sweep = None;
+        if let Some(running) = &mut self.running
+            && running.dataplane.sweep(&mut running.tables, now)
+        {
+            self.due.sweep = Some(now + GRACE);
+        }
+    }
+
+    /// Reads everything back and repairs it.
+    fn check(&mut self) {
+        self.drain_queue();
+        if !self.devices_are_there() {
+            tracing::warn!("a device of the node is gone or another; setting the node up again");
+            self.repairs += 1;
+            self.running = None;
+        }
+        let Some(running) = &mut self.running else { return self.settle() };
+        match running.dataplane.check(&mut running.tables, self.clock.now()) {
+            Ok(drift) => self.note_repairs(drift, "kernel entries"),
+            Err(error) => {
+                tracing::error!(error = crate::watch::chain(&error), "reading the kernel back failed");
+            }
+        }
+        let attached = self.attach_all();
+        self.note_repairs(attached, "attached programs");
+        self.conflist.ensure();
+        self.after_change();
+    }
+
+    fn note_repairs(&mut self, count: usize, what: &str) {
+        if count > 0 {
+            tracing::warn!(count, what, "found changed by somebody else, and repaired");
+            self.repairs += i64::try_from(count).unwrap_or(i64::MAX);
+        }
+    }
+
+    /// Tells the operator what is in force, if that is news.
+    fn ack(&mut self) {
+        let Some(running) = &mut self.running else { return };
+        let checked = running.dataplane.check_pods(&mut running.tables, self.clock.now());
+        match checked {
+            Ok(drift) => self.note_repairs(drift, "kernel entries"),
+            Err(error) => {
+                tracing::error!(error = crate::watch::chain(&error), "reading the kernel back failed");
+                self.due.ack = Some(self.clock.now() + CHECK_EVERY);
+                return;
+            }
+        }
+        let Some(applied) = self.applied_state() else { return };
+        self.applied.send_if_modified(|sent| {
+            let news = sent.as_ref() != Some(&applied);
+            *sent = Some(applied);
+            news
+        });
+    }
+
+    fn applied_state(&self) -> Option<AppliedState> {
+        let running = self.running.as_ref()?;
+        let accepted = self.state.accepted()?;
+        let failures = self.failures();
+        Some(AppliedState {
+            revision: accepted.revision,
+            digest: accepted.digest.to_owned(),
+            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+            endpoints: i64::try_from(running.dataplane.connected()).unwrap_or(i64::MAX),
+            failure_count: i64::try_from(failures.len()).unwrap_or(i64::MAX),
+            failures: failures.into_iter().take(NAMED_FAILURES).collect(),
+            repairs: self.repairs,
+        })
+    }
+
+    /// Everything that is not in force.
+    fn failures(&self) -> Vec<Failure> {
+        let mut failures = self.state.failures();
+        failures.extend(self.store_failure.clone());
+        if let Some(running) = &self.running {
+            failures.extend(running.dataplane.failures());
+        }
+        failures
+    }
+
+    /// The node works: pods can be connected.
+    pub(crate) fn is_running(&self) -> bool {
+        self.running.is_some()
+    }
+
+    /// The API server said which version it has.
+    pub(crate) fn set_server_version(&mut self, version: String) {
+        self.server_version = version;
+    }
+}

@@ -1,0 +1,246 @@
+//! How the node does: status, health, metrics.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use cilium_api::parts::Part;
+use cilium_drivers::datapath::AttachMode;
+use cilium_drivers::probe;
+use cilium_rest::model;
+use cilium_rest::model::Health;
+
+use super::Brain;
+use crate::config::Settings;
+
+/// How long it took to put changes in force.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Timing {
+    pub(crate) count: u64,
+    pub(crate) sum: Duration,
+    pub(crate) longest: Duration,
+}
+
+impl Timing {
+    pub(super) fn add(&mut self, took: Duration) {
+        self.count += 1;
+        self.sum += took;
+        self.longest = self.longest.max(took);
+    }
+}
+
+/// What metrics are made of.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Numbers {
+    pub(crate) ready: usize,
+    pub(crate) planned: usize,
+    pub(crate) desired: i64,
+    pub(crate) applied: i64,
+    pub(crate) failures: usize,
+    pub(crate) repairs: i64,
+    pub(crate) connected: usize,
+    pub(crate) timing: Timing,
+    pub(crate) running: bool,
+}
+
+/// Looks once what the kernel can do.
+pub(super) fn features(settings: &Settings) -> Vec<model::Feature> {
+    let feature = |found: probe::Feature| model::Feature {
+        name: found.name.to_owned(),
+        available: found.available,
+        detail: found.detail,
+    };
+    probe::probe(&settings.cgroup).into_iter().map(feature).collect()
+}
+
+impl Brain {
+    /// Answer to `GET /v1/healthz`.
+    pub(crate) fn status(&self) -> model::Status {
+        model::Status {
+            cilium: self.overall(),
+            kubernetes: self.kubernetes(),
+            kubernetes_apis: ["CiliumNodeState", "CiliumNodeStateSlice"]
+                .map(|kind| format!("cilium.io/v2alpha1::{kind}"))
+                .into(),
+            cni_file: self.conflist.health.clone(),
+            node_state: self.node_state(),
+            ipam: self.allocations(),
+            routing: self.routing(),
+            attach_mode: self.attach_mode(),
+            devices: self.devices(),
+            masquerading: self.masquerading(),
+            node_monitor: model::Monitor::default(),
+            identity_range: model::IdentityRange { min_identity: 256, max_identity: 65535 },
+            features: self.features.clone(),
+            bpf_maps: self.maps(),
+        }
+    }
+
+    fn overall(&self) -> Health {
+        let version = env!("CARGO_PKG_VERSION");
+        if self.running.is_none() {
+            return Health::failure(self.obstacle.clone());
+        }
+        if self.conflist.health.state == "Failure" {
+            return Health::failure(format!("Could not write CNI config file: {}", self.conflist.health.msg));
+        }
+        let kubernetes = self.kubernetes();
+        if !kubernetes.is_fine() {
+            return Health::warning(format!("Kubernetes service is not ready: {}", kubernetes.msg));
+        }
+        match self.failures().first() {
+            Some(failure) => {
+                Health::warning(format!("{} is not in force: {}", failure.object, failure.message))
+            }
+            None => Health::ok(format!("{version} (v{version})")),
+        }
+    }
+
+    fn kubernetes(&self) -> Health {
+        let broken = self.connections.iter().find_map(|(kind, outcome)| {
+            let error = outcome.as_ref().err()?;
+            Some(format!("the watch on {kind} does not work: {error}"))
+        });
+        match broken {
+            Some(message) => Health::failure(message),
+            None if self.connections.len() < crate::watch::WATCHES => Health::failure("not connected yet"),
+            None => Health::ok(self.server_version.clone()),
+        }
+    }
+
+    fn node_state(&self) -> model::NodeState {
+        let failure = |failure: cilium_api::node_state::Failure| model::NodeStateFailure {
+            object: failure.object,
+            message: failure.message,
+        };
+        model::NodeState {
+            desired: self.state.seen_revision().unwrap_or_default(),
+            applied: self.running.as_ref().and(self.state.accepted()).map_or(0, |accepted| accepted.revision),
+            failures: self.failures().into_iter().map(failure).collect(),
+            repairs: self.repairs,
+        }
+    }
+
+    fn allocations(&self) -> model::Ipam {
+        let mut allocations = BTreeMap::new();
+        for (key, part) in self.state.iter() {
+            if let Part::Endpoint(endpoint) = part {
+                let owner = key.0.trim_start_matches("endpoint/");
+                allocations.extend(endpoint.ipv4.map(|ip| (ip.to_string(), owner.to_owned())));
+                allocations.extend(endpoint.ipv6.map(|ip| (ip.to_string(), owner.to_owned())));
+            }
+        }
+        let of_family = |v4: bool| allocations.keys().filter(|ip| ip.contains('.') == v4).count();
+        let prefixes = self.own_facts().map(|facts| facts.prefixes).unwrap_or_default();
+        let text = prefixes.iter().map(|prefix| {
+            let v4 = prefix.addr().is_ipv4();
+            let family = if v4 { "IPv4" } else { "IPv6" };
+            format!("{family}: {}/{} allocated from {prefix}", of_family(v4), capacity(*prefix))
+        });
+        model::Ipam { status: text.collect::<Vec<_>>().join(", "), allocations }
+    }
+
+    fn routing(&self) -> model::Routing {
+        let (mode, protocol) = if self.settings.tunnel { ("Tunnel", "vxlan") } else { ("Native", "") };
+        model::Routing {
+            inter_host_routing_mode: mode.to_owned(),
+            intra_host_routing_mode: "BPF".to_owned(),
+            tunnel_protocol: protocol.to_owned(),
+        }
+    }
+
+    fn attach_mode(&self) -> String {
+        let mode = self.running.as_ref().map(|running| running.host.datapath.mode());
+        match mode {
+            Some(AttachMode::Tcx) => "TCX",
+            Some(AttachMode::Filter) => "Legacy TC",
+            None => "",
+        }
+        .to_owned()
+    }
+
+    fn devices(&self) -> BTreeMap<String, Vec<String>> {
+        let device = self.running.as_ref().map(|running| {
+            let addresses = running.host.facts.addresses.iter().map(ToString::to_string);
+            (running.host.native.name.clone(), addresses.collect())
+        });
+        device.into_iter().collect()
+    }
+
+    fn masquerading(&self) -> model::Masquerading {
+        use cilium_bpf::layout::{CONFIG_MASQUERADE4, CONFIG_MASQUERADE6};
+        let Some(running) = &self.running else { return model::Masquerading::default() };
+        let flags = running.host.config.flags;
+        let kept = self.settings.native.iter().chain(&running.host.facts.prefixes);
+        model::Masquerading {
+            ipv4: flags & CONFIG_MASQUERADE4 != 0,
+            ipv6: flags & CONFIG_MASQUERADE6 != 0,
+            devices: vec![running.host.native.name.clone()],
+            snat_exclusion_cidr: kept.map(ToString::to_string).collect(),
+        }
+    }
+
+    fn maps(&self) -> model::Maps {
+        let Some(running) = &self.running else { return model::Maps::default() };
+        let maps = &running.tables.maps;
+        let size = |name: &str, size: u32| model::MapSize { name: name.to_owned(), size };
+        let list = [
+            size(maps.endpoints.name(), maps.endpoints.max_entries()),
+            size(maps.ipcache.name(), maps.ipcache.max_entries()),
+            size(maps.slots.name(), maps.slots.max_entries()),
+            size(maps.policy.name(), maps.policy.max_entries()),
+            size(maps.ct.name(), maps.ct.max_entries()),
+            size(maps.snat.name(), maps.snat.max_entries()),
+            size(maps.fragments.name(), maps.fragments.max_entries()),
+            size(maps.services.name(), maps.services.max_entries()),
+            size(maps.backends.name(), maps.backends.max_entries()),
+            size(maps.sock_revnat.name(), maps.sock_revnat.max_entries()),
+        ];
+        model::Maps { maps: list.into() }
+    }
+
+    /// Answer to `GET /v1/config`.
+    pub(crate) fn config(&self) -> model::Config {
+        let router = |v4: bool| {
+            let running = self.running.as_ref()?;
+            let prefix = running.host.facts.prefixes.iter().find(|prefix| prefix.addr().is_ipv4() == v4)?;
+            let ip = running.dataplane.router(v4)?.to_string();
+            Some(model::AddressFamilyConfig { ip, alloc_range: prefix.to_string(), enabled: true })
+        };
+        let mtu = self.running.as_ref().map(|running| (running.host.device_mtu, running.host.route_mtu));
+        let (device_mtu, route_mtu) = mtu.unwrap_or_default();
+        model::Config {
+            status: model::ConfigStatus {
+                device_mtu,
+                route_mtu,
+                datapath_mode: "veth".to_owned(),
+                addressing: model::Addressing { ipv4: router(true), ipv6: router(false) },
+                settings: self.settings.raw.clone(),
+            },
+        }
+    }
+
+    /// What metrics are made of.
+    pub(crate) fn numbers(&self) -> Numbers {
+        let planned = self.state.iter().filter(|(_, part)| matches!(part, Part::Endpoint(_))).count();
+        let node_state = self.node_state();
+        Numbers {
+            ready: self.running.as_ref().map_or(0, |running| running.dataplane.connected()),
+            planned,
+            desired: node_state.desired,
+            applied: node_state.applied,
+            failures: node_state.failures.len(),
+            repairs: self.repairs,
+            connected: self.connections.values().filter(|outcome| outcome.is_ok()).count(),
+            timing: self.timing,
+            running: self.is_running(),
+        }
+    }
+}
+
+/// Addresses that pods can have: neither the prefix's own, nor the router's, nor IPv4's broadcast.
+fn capacity(prefix: ipnet::IpNet) -> String {
+    let bits = u32::from(prefix.max_prefix_len() - prefix.prefix_len());
+    let special = if prefix.addr().is_ipv4() { 3 } else { 2 };
+    let total = 1u128.checked_shl(bits).unwrap_or(u128::MAX);
+    total.saturating_sub(special).to_string()
+}

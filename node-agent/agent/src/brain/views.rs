@@ -1,0 +1,251 @@
+//! What `cilium-dbg` lists.
+
+use std::collections::{BTreeMap, HashMap};
+
+use cilium_api::parts::{Allow, Direction, Part, PartKey, Policy};
+use cilium_bpf::layout::Event;
+use cilium_dataplane::{Planned, Unready, origins_of};
+use cilium_rest::model;
+use serde_json::json;
+
+use super::Brain;
+use crate::describe;
+
+/// For each generation of policy in force: the identities that use it, and the policies behind each cookie.
+pub(crate) type Generations = HashMap<u32, (Vec<u32>, HashMap<u32, Vec<String>>)>;
+
+impl Brain {
+    /// All endpoints, by number.
+    pub(crate) fn endpoints(&self) -> Vec<model::Endpoint> {
+        let mut found: BTreeMap<u16, model::Endpoint> = BTreeMap::new();
+        let Some(running) = &self.running else { return Vec::new() };
+        for (key, part) in self.state.iter() {
+            if let Part::Endpoint(part) = part
+                && let Some((_, planned)) = running.dataplane.planned_by_id(part.id)
+            {
+                found.insert(part.id, self.endpoint(key, planned));
+            }
+        }
+        for (id, link) in self.links.iter() {
+            found.entry(id).or_insert_with(|| unplanned(id, link));
+        }
+        found.into_values().collect()
+    }
+
+    fn endpoint(&self, key: &PartKey, planned: &Planned) -> model::Endpoint {
+        let (namespace, pod) = key.0.trim_start_matches("endpoint/").split_once('/').unwrap_or_default();
+        let link = self.links.get(planned.id).filter(|link| link.k8s_uid == planned.uid);
+        let ready =
+            self.running.as_ref().map_or(Err(Unready::Plan), |running| running.dataplane.ready(planned.id));
+        let state = match ready {
+            Ok(()) => "ready",
+            Err(Unready::Link) => "creating",
+            Err(_) => "not-ready",
+        };
+        let mut status = model::EndpointStatus {
+            state: state.to_owned(),
+            identity: Some(model::EndpointIdentity {
+                id: planned.identity.into(),
+                labels: self.labels(planned.identity),
+            }),
+            policy: self.realized(planned.identity),
+            failures: ready.err().map(|why| why.to_string()).into_iter().collect(),
+            ..model::EndpointStatus::default()
+        };
+        status.external_identifiers.k8s_namespace = namespace.to_owned();
+        status.external_identifiers.k8s_pod_name = pod.to_owned();
+        status.external_identifiers.pod_name = format!("{namespace}/{pod}");
+        let ip = |v4: bool| {
+            let address = planned.addresses.iter().find(|address| address.is_ipv4() == v4);
+            address.map(ToString::to_string).unwrap_or_default()
+        };
+        status.networking.addressing = vec![model::AddressPair { ipv4: ip(true), ipv6: ip(false) }];
+        if let Some(link) = link {
+            describe_link(&mut status, link);
+        }
+        model::Endpoint { id: planned.id.into(), status }
+    }
+
+    fn labels(&self, identity: u32) -> Vec<String> {
+        match self.state.get(&PartKey::identity(identity)) {
+            Some(Part::Identity(part)) => part.labels.clone(),
+            _ => {
+                describe::reserved(identity).map(|name| vec![format!("reserved:{name}")]).unwrap_or_default()
+            }
+        }
+    }
+
+    fn realized(&self, identity: u32) -> model::EndpointPolicy {
+        let policy = self.running.as_ref().and_then(|running| running.dataplane.policy(identity));
+        let realized = policy.map(|(generation, compiled)| model::RealizedPolicy {
+            policy_enabled: match (compiled.ingress, compiled.egress) {
+                (false, false) => "none",
+                (true, false) => "ingress",
+                (false, true) => "egress",
+                (true, true) => "both",
+            }
+            .to_owned(),
+            policy_revision: generation.into(),
+            entries: i64::try_from(compiled.rules.len()).unwrap_or(i64::MAX),
+        });
+        model::EndpointPolicy { realized: realized.unwrap_or_default() }
+    }
+
+    /// All identities that the node knows of: the reserved ones and those of the cluster.
+    pub(crate) fn identities(&self) -> Vec<model::Identity> {
+        let mut all: BTreeMap<i64, Vec<String>> = describe::RESERVED
+            .iter()
+            .map(|(number, name)| (i64::from(*number), vec![format!("reserved:{name}")]))
+            .collect();
+        for (key, part) in self.state.iter() {
+            if let (Part::Identity(part), Some(Ok(number))) =
+                (part, key.0.strip_prefix("identity/").map(str::parse))
+            {
+                all.insert(number, part.labels.clone());
+            }
+        }
+        all.into_iter().map(|(id, labels)| model::Identity { id, labels }).collect()
+    }
+
+    /// Compiled policies of the identities with endpoints on this node.
+    pub(crate) fn policies(&self) -> model::Policy {
+        let policy = |(key, part): (&PartKey, &Part)| match part {
+            Part::Policy(policy) => {
+                let identity: u32 = key.0.strip_prefix("policy/")?.parse().ok()?;
+                Some(json!({
+                    "identity": identity,
+                    "labels": self.labels(identity),
+                    "ingress": direction(policy, &policy.ingress),
+                    "egress": direction(policy, &policy.egress),
+                }))
+            }
+            _ => None,
+        };
+        let list: Vec<serde_json::Value> = self.state.iter().filter_map(policy).collect();
+        model::Policy {
+            policy: format!("{:#}", serde_json::Value::from(list)),
+            revision: self.state.accepted().map_or(0, |accepted| accepted.revision),
+        }
+    }
+
+    /// One entry for each address and port of a Service.
+    pub(crate) fn services(&self) -> Vec<model::Service> {
+        let mut list = Vec::new();
+        for (key, part) in self.state.iter() {
+            let Part::Service(service) = part else { continue };
+            let (namespace, name) = key.0.trim_start_matches("service/").split_once('/').unwrap_or_default();
+            for address in &service.cluster_ips {
+                for port in &service.ports {
+                    let protocol = describe::protocol(port.protocol);
+                    let own_family =
+                        port.backends.iter().filter(|b| b.address.is_ipv4() == address.is_ipv4());
+                    let backends = own_family.map(|b| mk_address(b.address, b.port, &protocol));
+                    let spec = model::ServiceSpec {
+                        id: 0,
+                        frontend_address: mk_address(*address, port.port, &protocol),
+                        backend_addresses: backends.collect(),
+                        namespace: namespace.to_owned(),
+                        name: name.to_owned(),
+                        r#type: "ClusterIP".to_owned(),
+                    };
+                    list.push(model::Service { spec });
+                }
+            }
+        }
+        for (number, service) in (1..).zip(&mut list) {
+            service.spec.id = number;
+        }
+        list
+    }
+
+    /// All nodes.
+    pub(crate) fn nodes(&self) -> model::ClusterNodes {
+        let node = |(key, part): (&PartKey, &Part)| match part {
+            Part::Node(node) => Some(model::ClusterNode {
+                name: key.0.trim_start_matches("node/").to_owned(),
+                addresses: node.addresses.iter().map(|ip| model::Address { ip: ip.to_string() }).collect(),
+                pod_cidrs: node.pod_cidrs.clone(),
+            }),
+            _ => None,
+        };
+        model::ClusterNodes {
+            own: self.settings.node.clone(),
+            nodes_added: self.state.iter().filter_map(node).collect(),
+        }
+    }
+
+    /// Policies by generation.
+    pub(crate) fn generations(&self) -> Generations {
+        let mut generations: Generations = HashMap::new();
+        let Some(running) = &self.running else { return generations };
+        for (key, part) in self.state.iter() {
+            if let (Part::Policy(policy), Some(Ok(identity))) =
+                (part, key.0.strip_prefix("policy/").map(str::parse))
+                && let Some((generation, compiled)) = running.dataplane.policy(identity)
+            {
+                let entry = generations.entry(generation).or_default();
+                entry.0.push(identity);
+                for (_, rule) in &compiled.rules {
+                    let names = || origins_of(policy, rule.cookie).into_iter().map(str::to_owned).collect();
+                    entry.1.entry(rule.cookie).or_insert_with(names);
+                }
+            }
+        }
+        generations
+    }
+
+    /// An event in words.
+    pub(crate) fn describe(&self, event: &Event) -> model::Event {
+        let running = self.running.as_ref();
+        let planned = running.and_then(|running| running.dataplane.planned_by_id(event.endpoint));
+        let policy = planned.and_then(|(_, planned)| self.state.get(&PartKey::policy(planned.identity)));
+        let origins = match policy {
+            Some(Part::Policy(policy)) if event.cookie != 0 => origins_of(policy, event.cookie),
+            _ => Vec::new(),
+        };
+        describe::event(event, &origins.join(", "))
+    }
+}
+
+fn mk_address(ip: std::net::IpAddr, port: u16, protocol: &str) -> model::ServiceAddress {
+    model::ServiceAddress { ip: ip.to_string(), port, protocol: protocol.to_owned() }
+}
+
+/// A pod that is linked, but not planned any more.
+fn unplanned(id: u16, link: &model::EndpointChange) -> model::Endpoint {
+    let mut status = model::EndpointStatus {
+        state: "waiting-for-identity".to_owned(),
+        failures: vec!["it is not planned".to_owned()],
+        ..model::EndpointStatus::default()
+    };
+    status.external_identifiers.k8s_namespace.clone_from(&link.k8s_namespace);
+    status.external_identifiers.k8s_pod_name.clone_from(&link.k8s_pod_name);
+    status.external_identifiers.pod_name = format!("{}/{}", link.k8s_namespace, link.k8s_pod_name);
+    describe_link(&mut status, link);
+    model::Endpoint { id: id.into(), status }
+}
+
+fn describe_link(status: &mut model::EndpointStatus, link: &model::EndpointChange) {
+    let names = &mut status.external_identifiers;
+    names.cni_attachment_id = link.attachment();
+    names.container_id.clone_from(&link.container_id);
+    let networking = &mut status.networking;
+    networking.container_interface_name.clone_from(&link.container_interface_name);
+    networking.interface_name.clone_from(&link.interface_name);
+    networking.interface_index = link.interface_index.into();
+    networking.mac.clone_from(&link.mac);
+    networking.host_mac.clone_from(&link.host_mac);
+}
+
+fn direction(policy: &Policy, direction: &Direction) -> serde_json::Value {
+    let origin = |at: &u16| policy.origins.get(usize::from(*at)).cloned().unwrap_or_default();
+    let allow = |allow: &Allow| {
+        json!({
+            "peer": allow.peer,
+            "protocol": describe::protocol(allow.protocol),
+            "ports": describe::ports(allow.first, allow.last),
+            "origins": allow.origins.iter().map(origin).collect::<Vec<_>>(),
+        })
+    };
+    json!({ "enforced": direction.enforced, "allow": direction.allow.iter().map(allow).collect::<Vec<_>>() })
+}

@@ -1,0 +1,253 @@
+//! Settings: one file for each, as a mounted ConfigMap has them. Keys are upstream's.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+/// Why the settings cannot be used. What only an edit can fix is not tried again: the agent exits.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error("cannot read {path}")]
+    Read { path: PathBuf, source: io::Error },
+    #[error("{key} is {value:?}, expected is {expected}")]
+    Value { key: &'static str, value: String, expected: &'static str },
+    #[error("the name of the node is missing: set K8S_NODE_NAME (the manifest takes it from spec.nodeName)")]
+    Node,
+    #[error("neither enable-ipv4 nor enable-ipv6 is true")]
+    NoFamily,
+}
+
+/// Everything that the agent is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Settings {
+    pub(crate) node: String,
+    pub(crate) tunnel: bool,
+    pub(crate) tunnel_port: u16,
+    pub(crate) direct_routes: bool,
+    pub(crate) ipv4: bool,
+    pub(crate) ipv6: bool,
+    pub(crate) masquerade4: bool,
+    pub(crate) masquerade6: bool,
+    /// Destinations that are reached with the pod's own address.
+    pub(crate) native: Vec<IpNet>,
+    /// 0: that of the node's device.
+    pub(crate) mtu: u32,
+    pub(crate) cni_conf: Option<PathBuf>,
+    pub(crate) cni_exclusive: bool,
+    pub(crate) cni_log: String,
+    pub(crate) health_port: u16,
+    pub(crate) prometheus: Option<SocketAddr>,
+    pub(crate) kubeconfig: Option<PathBuf>,
+    pub(crate) socket: PathBuf,
+    pub(crate) state_dir: PathBuf,
+    pub(crate) bpffs: PathBuf,
+    pub(crate) cgroup: PathBuf,
+    /// As they were read, for `GET /v1/config`.
+    pub(crate) raw: BTreeMap<String, String>,
+}
+
+impl Settings {
+    /// Reads a directory of files; without one, all settings have their defaults.
+    pub(crate) fn load(directory: Option<&Path>, node: &str) -> Result<Self, Error> {
+        let raw = directory.map(read_directory).transpose()?.unwrap_or_default();
+        Self::parse(raw, node)
+    }
+
+    fn parse(raw: BTreeMap<String, String>, node: &str) -> Result<Self, Error> {
+        if node.is_empty() {
+            return Err(Error::Node);
+        }
+        let keys = Keys(&raw);
+        let settings = Self {
+            node: node.to_owned(),
+            tunnel: keys.choice("routing-mode", &["tunnel", "native"], "tunnel or native")? == "tunnel",
+            tunnel_port: keys.nonzero_port("tunnel-port", 8472)?,
+            direct_routes: keys.bool("auto-direct-node-routes", false)?,
+            ipv4: keys.bool("enable-ipv4", true)?,
+            ipv6: keys.bool("enable-ipv6", true)?,
+            masquerade4: keys.bool("enable-ipv4-masquerade", true)?,
+            masquerade6: keys.bool("enable-ipv6-masquerade", true)?,
+            native: keys.prefixes()?,
+            mtu: keys.value("mtu", "a number of bytes")?.unwrap_or(0),
+            cni_conf: keys.path("write-cni-conf-when-ready"),
+            cni_exclusive: keys.bool("cni-exclusive", false)?,
+            cni_log: keys.text("cni-log-file", "/var/run/cilium/cilium-cni.log"),
+            health_port: keys.value("agent-health-port", "a port")?.unwrap_or(9879),
+            prometheus: keys.address("prometheus-serve-addr")?,
+            kubeconfig: keys.path("k8s-kubeconfig-path"),
+            socket: keys.text("socket-path", cilium_rest::SOCKET).into(),
+            state_dir: keys.text("state-dir", "/var/run/cilium").into(),
+            bpffs: Path::new(&keys.text("bpf-root", "/sys/fs/bpf")).join("cilium"),
+            cgroup: keys.text("cgroup-root", "/run/cilium/cgroupv2").into(),
+            raw: BTreeMap::new(),
+        };
+        keys.choice("tunnel-protocol", &["vxlan"], "vxlan, the only one that is supported")?;
+        if !settings.ipv4 && !settings.ipv6 {
+            return Err(Error::NoFamily);
+        }
+        Ok(Self { raw, ..settings })
+    }
+
+    /// Where accepted desired state is kept.
+    pub(crate) fn desired_dir(&self) -> PathBuf {
+        self.state_dir.join("state").join("desired")
+    }
+
+    /// Where is kept how pods are linked.
+    pub(crate) fn links_dir(&self) -> PathBuf {
+        self.state_dir.join("state").join("endpoints")
+    }
+
+    /// Where the CNI plugin leaves notes while the agent is down.
+    pub(crate) fn delete_queue(&self) -> PathBuf {
+        self.state_dir.join("deleteQueue")
+    }
+}
+
+/// A mounted ConfigMap also has hidden entries (`..data`), which are not settings.
+fn read_directory(directory: &Path) -> Result<BTreeMap<String, String>, Error> {
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |source| Error::Read { path, source }
+    };
+    let mut settings = BTreeMap::new();
+    for entry in fs::read_dir(directory).map_err(failed(directory))? {
+        let path = entry.map_err(failed(directory))?.path();
+        let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
+        if !name.starts_with('.') && path.is_file() {
+            let text = fs::read_to_string(&path).map_err(failed(&path))?;
+            settings.insert(name.to_owned(), text.trim().to_owned());
+        }
+    }
+    Ok(settings)
+}
+
+struct Keys<'a>(&'a BTreeMap<String, String>);
+
+impl Keys<'_> {
+    /// An empty value is as good as none.
+    fn get(&self, key: &str) -> Option<&str> {
+        self.0.get(key).map(String::as_str).filter(|text| !text.is_empty())
+    }
+
+    fn value<T: FromStr>(&self, key: &'static str, expected: &'static str) -> Result<Option<T>, Error> {
+        let parse =
+            |text: &str| text.parse().map_err(|_| Error::Value { key, value: text.to_owned(), expected });
+        self.get(key).map(parse).transpose()
+    }
+
+    fn bool(&self, key: &'static str, default: bool) -> Result<bool, Error> {
+        Ok(self.value(key, "true or false")?.unwrap_or(default))
+    }
+
+    /// The first of `choices` is the default.
+    fn choice(
+        &self,
+        key: &'static str,
+        choices: &[&'static str],
+        expected: &'static str,
+    ) -> Result<&'static str, Error> {
+        let Some(text) = self.get(key) else { return Ok(choices.first().copied().unwrap_or_default()) };
+        let found = choices.iter().find(|choice| **choice == text);
+        found.copied().ok_or_else(|| Error::Value { key, value: text.to_owned(), expected })
+    }
+
+    /// 0 stands for the default.
+    fn nonzero_port(&self, key: &'static str, default: u16) -> Result<u16, Error> {
+        Ok(self.value(key, "a port")?.filter(|port| *port != 0).unwrap_or(default))
+    }
+
+    fn text(&self, key: &str, default: &str) -> String {
+        self.get(key).unwrap_or(default).to_owned()
+    }
+
+    fn path(&self, key: &str) -> Option<PathBuf> {
+        self.get(key).map(PathBuf::from)
+    }
+
+    /// Control ports stay on loopback unless an address is named: `:9962` means the loopback.
+    fn address(&self, key: &'static str) -> Result<Option<SocketAddr>, Error> {
+        let expected = "address:port, or :port for the loopback";
+        let Some(text) = self.get(key) else { return Ok(None) };
+        let full = if text.starts_with(':') { format!("127.0.0.1{text}") } else { text.to_owned() };
+        let address = full.parse().map_err(|_| Error::Value { key, value: text.to_owned(), expected })?;
+        Ok(Some(address))
+    }
+
+    fn prefixes(&self) -> Result<Vec<IpNet>, Error> {
+        let v4: Option<Ipv4Net> = self.value("ipv4-native-routing-cidr", "an IPv4 prefix")?;
+        let v6: Option<Ipv6Net> = self.value("ipv6-native-routing-cidr", "an IPv6 prefix")?;
+        Ok(v4.map(IpNet::V4).into_iter().chain(v6.map(IpNet::V6)).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mk_settings(pairs: &[(&str, &str)]) -> Result<Settings, Error> {
+        let raw = pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        Settings::parse(raw, "n1")
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_documentation() {
+        let settings = mk_settings(&[]).expect("parses");
+        assert!(settings.tunnel && settings.ipv4 && settings.ipv6 && settings.masquerade4);
+        assert_eq!((settings.tunnel_port, settings.health_port, settings.prometheus), (8472, 9879, None));
+        assert_eq!(settings.bpffs, Path::new("/sys/fs/bpf/cilium"));
+        assert_eq!(settings.cni_conf, None);
+    }
+
+    #[test]
+    fn values_are_read() {
+        let settings = mk_settings(&[
+            ("routing-mode", "native"),
+            ("ipv4-native-routing-cidr", "10.0.0.0/8"),
+            ("prometheus-serve-addr", ":9962"),
+            ("mtu", "0"),
+            ("tunnel-port", "0"),
+            ("write-cni-conf-when-ready", ""),
+        ])
+        .expect("parses");
+        assert!(!settings.tunnel);
+        assert_eq!(settings.native, ["10.0.0.0/8".parse::<IpNet>().expect("a prefix")]);
+        assert_eq!(settings.prometheus, "127.0.0.1:9962".parse().ok());
+        assert_eq!(settings.tunnel_port, 8472);
+    }
+
+    #[test]
+    fn mistakes_name_the_key() {
+        for (key, value) in [
+            ("routing-mode", "tunel"),
+            ("tunnel-protocol", "geneve"),
+            ("enable-ipv4", "yes"),
+            ("mtu", "many"),
+            ("ipv6-native-routing-cidr", "10.0.0.0/8"),
+            ("prometheus-serve-addr", "9962"),
+        ] {
+            let error = mk_settings(&[(key, value)]).expect_err("is refused").to_string();
+            assert!(error.contains(key) && error.contains(value), "{error}");
+        }
+        assert!(matches!(
+            mk_settings(&[("enable-ipv4", "false"), ("enable-ipv6", "false")]),
+            Err(Error::NoFamily)
+        ));
+        assert!(matches!(Settings::parse(BTreeMap::new(), ""), Err(Error::Node)));
+    }
+
+    #[test]
+    fn hidden_files_of_a_mounted_config_map_are_left_out() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        fs::create_dir(dir.path().join("..data")).expect("creates");
+        fs::write(dir.path().join("..data/mtu"), "9000").expect("writes");
+        fs::write(dir.path().join("mtu"), "1400\n").expect("writes");
+        let settings = Settings::load(Some(dir.path()), "n1").expect("loads");
+        assert_eq!((settings.mtu, settings.raw.len()), (1400, 1));
+    }
+}

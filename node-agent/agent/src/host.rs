@@ -1,0 +1,184 @@
+//! The node itself: its devices, kernel parameters and programs.
+
+use std::net::IpAddr;
+
+use anyhow::Context as _;
+use cilium_api::parts::Node;
+use cilium_bpf::layout::{
+    Addr, CONFIG_KEPT_PREFIXES, CONFIG_MASQUERADE4, CONFIG_MASQUERADE6, CONFIG_SET_RETVAL, Config, Prefix,
+};
+use cilium_dataplane::{Devices, router_address};
+use cilium_drivers::datapath::{Attached, Datapath, DeviceProgram, LoadOptions};
+use cilium_drivers::netlink::{HOST_DEVICE, Link, NET_DEVICE, Netlink, VXLAN_DEVICE};
+use cilium_drivers::{probe, sysctl};
+use ipnet::IpNet;
+
+use crate::config::Settings;
+
+/// Ports of masqueraded connections: behind those that the kernel gives to the node's own (32768–60999).
+const NAT_PORTS: (u16, u16) = (61000, 65535);
+
+/// Events of one reason that one CPU may report in a second.
+const EVENT_RATE: u32 = 1000;
+
+/// Bytes that VXLAN adds to a packet, by family of the tunnel.
+const VXLAN_OVERHEAD: (u32, u32) = (50, 70);
+
+/// What the node is, as far as devices and programs depend on it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Facts {
+    pub(crate) addresses: Vec<IpAddr>,
+    pub(crate) prefixes: Vec<IpNet>,
+}
+
+impl Facts {
+    /// From the node's own part; prefixes that cannot be read are the dataplane's to complain of.
+    pub(crate) fn new(node: &Node) -> Self {
+        let prefixes = node.pod_cidrs.iter().filter_map(|text| text.parse::<IpNet>().ok());
+        Self { addresses: node.addresses.clone(), prefixes: prefixes.map(|prefix| prefix.trunc()).collect() }
+    }
+
+    pub(crate) fn first(&self, v4: bool) -> Option<IpAddr> {
+        self.addresses.iter().find(|address| address.is_ipv4() == v4).copied()
+    }
+
+    fn routers(&self) -> Vec<IpNet> {
+        self.prefixes.iter().filter_map(|prefix| router_address(*prefix)).map(IpNet::from).collect()
+    }
+}
+
+/// A node that is set up.
+pub(crate) struct Host {
+    pub(crate) facts: Facts,
+    pub(crate) datapath: Datapath,
+    pub(crate) native: Link,
+    host: Link,
+    tunnel: Option<Link>,
+    pub(crate) device_mtu: u32,
+    pub(crate) route_mtu: u32,
+    pub(crate) config: Config,
+}
+
+impl Host {
+    /// Makes devices and loads programs; attaches none of them. What is there already stays as it is.
+    pub(crate) fn set_up(settings: &Settings, facts: Facts) -> anyhow::Result<Self> {
+        for error in sysctl::prepare_node(settings.ipv6)? {
+            tracing::debug!(error = format!("{:#}", anyhow::Error::from(error)), "going on without");
+        }
+        let mut netlink = Netlink::open()?;
+        let native = netlink.node_device(&facts.addresses)?;
+        let device_mtu = if settings.mtu == 0 { native.mtu } else { settings.mtu };
+        let host = set_up_host_device(&mut netlink, settings, &facts, device_mtu)?;
+        let tunnel = set_up_tunnel(&mut netlink, settings, device_mtu)?;
+        let config = mk_config(settings, &facts, tunnel.as_ref());
+        let options =
+            LoadOptions { config, bpffs: settings.bpffs.clone(), map_sizes: Default::default(), mode: None };
+        let datapath = Datapath::load(&options)?;
+        for map in datapath.replaced_maps() {
+            tracing::warn!(
+                map = map.name,
+                reason = map.reason,
+                "a map of another layout was replaced by an empty one"
+            );
+        }
+        let route_mtu = device_mtu.saturating_sub(overhead(settings, &facts));
+        Ok(Self { facts, datapath, native, host, tunnel, device_mtu, route_mtu, config })
+    }
+
+    /// Puts the node's programs in their places. Returns how many were not there.
+    pub(crate) fn attach(&self, settings: &Settings) -> anyhow::Result<usize> {
+        let mut changed = self.attach_one(DeviceProgram::FromHost, &self.host)?;
+        if let Some(tunnel) = &self.tunnel {
+            changed += self.attach_one(DeviceProgram::FromOverlay, tunnel)?;
+        }
+        changed += self.attach_one(DeviceProgram::FromNetdev, &self.native)?;
+        Ok(changed + self.datapath.attach_cgroup(&settings.cgroup)?)
+    }
+
+    /// Makes sure that a pod's device has its programs and parameters. Returns how many programs were not there.
+    pub(crate) fn attach_pod(&self, device: &Link) -> anyhow::Result<usize> {
+        sysctl::prepare_pod_device(&device.name)?;
+        let from = self.attach_one(DeviceProgram::FromContainer, device)?;
+        Ok(from + self.attach_one(DeviceProgram::ToContainer, device)?)
+    }
+
+    fn attach_one(&self, program: DeviceProgram, device: &Link) -> anyhow::Result<usize> {
+        Ok(usize::from(self.datapath.attach(program, device)? != Attached::Unchanged))
+    }
+
+    /// Indexes that routes need.
+    pub(crate) fn devices(&self) -> Devices {
+        Devices { host: self.host.index, native: self.native.index }
+    }
+}
+
+fn set_up_host_device(
+    netlink: &mut Netlink,
+    settings: &Settings,
+    facts: &Facts,
+    mtu: u32,
+) -> anyhow::Result<Link> {
+    let host = netlink.ensure_host_pair(mtu)?;
+    for device in [HOST_DEVICE, NET_DEVICE] {
+        sysctl::prepare_device(device, settings.ipv6)?;
+    }
+    let routers = facts.routers();
+    netlink
+        .ensure_addresses(&host, &routers)
+        .with_context(|| format!("the node's router addresses {routers:?} are not on {HOST_DEVICE}"))?;
+    Ok(host)
+}
+
+fn set_up_tunnel(netlink: &mut Netlink, settings: &Settings, mtu: u32) -> anyhow::Result<Option<Link>> {
+    if !settings.tunnel {
+        netlink.delete_link(VXLAN_DEVICE)?;
+        return Ok(None);
+    }
+    let tunnel = netlink.ensure_vxlan(settings.tunnel_port, mtu)?;
+    sysctl::prepare_device(VXLAN_DEVICE, settings.ipv6)?;
+    Ok(Some(tunnel))
+}
+
+fn overhead(settings: &Settings, facts: &Facts) -> u32 {
+    match (settings.tunnel, facts.first(true)) {
+        (false, _) => 0,
+        (true, Some(_)) => VXLAN_OVERHEAD.0,
+        (true, None) => VXLAN_OVERHEAD.1,
+    }
+}
+
+/// Identities of unknown addresses: one for both families would not tell policies which of them is meant.
+pub(crate) fn worlds(settings: &Settings) -> (u32, u32) {
+    if settings.ipv4 && settings.ipv6 { (9, 10) } else { (2, 2) }
+}
+
+fn mk_config(settings: &Settings, facts: &Facts, tunnel: Option<&Link>) -> Config {
+    let host = |enabled: bool, v4: bool| Addr::from(facts.first(v4).filter(|_| enabled));
+    let (host4, host6) = (host(settings.ipv4, true), host(settings.ipv6, false));
+    let flag = |on: bool, flag: u32| if on { flag } else { 0 };
+    let (world4, world6) = worlds(settings);
+    Config {
+        host4,
+        host6,
+        kept: kept(settings, facts),
+        tunnel_ifindex: tunnel.map_or(0, |link| link.index),
+        world4,
+        world6,
+        flags: flag(settings.masquerade4 && host4 != Addr::NONE, CONFIG_MASQUERADE4)
+            | flag(settings.masquerade6 && host6 != Addr::NONE, CONFIG_MASQUERADE6)
+            | flag(probe::has_set_retval(), CONFIG_SET_RETVAL),
+        event_rate: EVENT_RATE,
+        nat_first: NAT_PORTS.0,
+        nat_last: NAT_PORTS.1,
+    }
+}
+
+/// What is reached with the pod's own address: the configured prefixes, and the node's own pods, known or not.
+fn kept(settings: &Settings, facts: &Facts) -> [Prefix; CONFIG_KEPT_PREFIXES] {
+    let mut kept = [Prefix::default(); CONFIG_KEPT_PREFIXES];
+    let prefixes = settings.native.iter().chain(&facts.prefixes);
+    for (slot, prefix) in kept.iter_mut().zip(prefixes) {
+        *slot = Prefix::new(prefix.network(), prefix.prefix_len());
+    }
+    kept
+}

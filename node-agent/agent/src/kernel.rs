@@ -1,0 +1,134 @@
+//! The kernel's tables as the dataplane wants them: one type, one error.
+
+use std::net::IpAddr;
+use std::path::Path;
+
+use cilium_bpf::layout::{
+    Addr, BackendEntry, BackendKey, Endpoint, IpcacheEntry, IpcacheKey, PolicyEntry, PolicyKey, ServiceEntry,
+    ServiceKey, Slot,
+};
+use cilium_dataplane as dataplane;
+use cilium_dataplane::{Kernel, Lookup, SlotIndex};
+use cilium_delta::Table;
+use cilium_drivers::maps::{self, Maps};
+use cilium_drivers::netlink::{self, Mac, Neighbour, NeighbourTable, Netlink, Route, RouteTable};
+use ipnet::IpNet;
+
+/// An operation on a table failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Fault {
+    #[error(transparent)]
+    Map(#[from] maps::Error),
+    #[error(transparent)]
+    Netlink(#[from] netlink::Error),
+}
+
+/// Maps, routes and neighbours of this node.
+pub(crate) struct Tables {
+    pub(crate) maps: Maps,
+    routes: RouteTable,
+    neighbours: NeighbourTable,
+}
+
+impl Tables {
+    /// Opens everything; `bpffs` is where the maps are pinned.
+    pub(crate) fn open(bpffs: &Path) -> Result<Self, Fault> {
+        Ok(Self {
+            maps: Maps::open(bpffs)?,
+            routes: RouteTable::new(Netlink::open()?),
+            neighbours: NeighbourTable::new(Netlink::open()?),
+        })
+    }
+}
+
+macro_rules! map_table {
+    ($key:ty, $value:ty, $field:ident) => {
+        impl Table<$key, $value> for Tables {
+            type Error = Fault;
+            fn list(&mut self) -> Result<Vec<($key, $value)>, Fault> {
+                Ok(self.maps.$field.list()?)
+            }
+            fn set(&mut self, key: &$key, value: &$value) -> Result<(), Fault> {
+                Ok(self.maps.$field.set(key, value)?)
+            }
+            fn delete(&mut self, key: &$key) -> Result<(), Fault> {
+                Ok(self.maps.$field.delete(key)?)
+            }
+        }
+    };
+}
+
+map_table!(Addr, Endpoint, endpoints);
+map_table!(IpcacheKey, IpcacheEntry, ipcache);
+map_table!(PolicyKey, PolicyEntry, policy);
+map_table!(ServiceKey, ServiceEntry, services);
+map_table!(BackendKey, BackendEntry, backends);
+
+impl Table<SlotIndex, Slot> for Tables {
+    type Error = Fault;
+    fn list(&mut self) -> Result<Vec<(SlotIndex, Slot)>, Fault> {
+        let slots = self.maps.slots.list()?.into_iter();
+        Ok(slots.filter_map(|(index, slot)| Some((SlotIndex(u16::try_from(index).ok()?), slot))).collect())
+    }
+    fn set(&mut self, key: &SlotIndex, value: &Slot) -> Result<(), Fault> {
+        Ok(self.maps.slots.set(&u32::from(key.0), value)?)
+    }
+    fn delete(&mut self, key: &SlotIndex) -> Result<(), Fault> {
+        Ok(self.maps.slots.delete(&u32::from(key.0))?)
+    }
+}
+
+impl Lookup<PolicyKey, PolicyEntry> for Tables {
+    /// A trie finds the longest prefix up to the length of the key: for the key of an entry that is the entry itself.
+    fn lookup(&mut self, key: &PolicyKey) -> Result<Option<PolicyEntry>, Fault> {
+        Ok(self.maps.policy.get(key)?)
+    }
+}
+
+impl Lookup<BackendKey, BackendEntry> for Tables {
+    fn lookup(&mut self, key: &BackendKey) -> Result<Option<BackendEntry>, Fault> {
+        Ok(self.maps.backends.get(key)?)
+    }
+}
+
+impl Table<IpNet, dataplane::Route> for Tables {
+    type Error = Fault;
+    fn list(&mut self) -> Result<Vec<(IpNet, dataplane::Route)>, Fault> {
+        let routes = self.routes.list()?.into_iter();
+        Ok(routes
+            .map(|(to, Route { device, via, source, mtu })| {
+                (to, dataplane::Route { device, via, source, mtu })
+            })
+            .collect())
+    }
+    fn set(&mut self, key: &IpNet, value: &dataplane::Route) -> Result<(), Fault> {
+        let dataplane::Route { device, via, source, mtu } = *value;
+        Ok(self.routes.set(key, &Route { device, via, source, mtu })?)
+    }
+    fn delete(&mut self, key: &IpNet) -> Result<(), Fault> {
+        Ok(self.routes.delete(key)?)
+    }
+}
+
+fn neighbour(key: &dataplane::Neighbour) -> Neighbour {
+    Neighbour { device: key.device, address: key.address }
+}
+
+impl Table<dataplane::Neighbour, dataplane::Mac> for Tables {
+    type Error = Fault;
+    fn list(&mut self) -> Result<Vec<(dataplane::Neighbour, dataplane::Mac)>, Fault> {
+        let of = |device: u32, address: IpAddr| dataplane::Neighbour { device, address };
+        let found = self.neighbours.list()?.into_iter();
+        Ok(found.map(|(neighbour, mac)| (of(neighbour.device, neighbour.address), mac.0)).collect())
+    }
+    fn set(&mut self, key: &dataplane::Neighbour, value: &dataplane::Mac) -> Result<(), Fault> {
+        Ok(self.neighbours.set(&neighbour(key), &Mac(*value))?)
+    }
+    fn delete(&mut self, key: &dataplane::Neighbour) -> Result<(), Fault> {
+        Ok(self.neighbours.delete(&neighbour(key))?)
+    }
+}
+
+impl Kernel for Tables {
+    type Fault = Fault;
+}

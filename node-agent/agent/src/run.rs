@@ -1,0 +1,145 @@
+//! Puts the parts together: one loop that owns the brain, and tasks around it that wait for the outside world.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use kube::Client;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, oneshot, watch as channel};
+
+use crate::backoff::Backoff;
+use crate::brain::Brain;
+use crate::config::Settings;
+use crate::watch::{Seen, chain};
+use crate::{ack, monitor, serve, watch};
+
+/// Where the manifest mounts the node's kernel parameters: `/proc/sys` is read-only in a container.
+const HOST_SYSCTLS: &str = "/host/proc/sys";
+
+/// Work for the brain.
+type Job = Box<dyn FnOnce(&mut Brain) + Send>;
+
+/// The loop has ended: the agent is about to exit.
+#[derive(Debug, thiserror::Error)]
+#[error("the agent is shutting down")]
+pub(crate) struct Gone;
+
+/// How everybody else talks to the brain.
+#[derive(Clone)]
+pub(crate) struct Handle {
+    jobs: mpsc::Sender<Job>,
+    pub(crate) listeners: mpsc::Sender<monitor::Listener>,
+}
+
+impl Handle {
+    /// Runs `work` on the brain between two changes.
+    pub(crate) async fn ask<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Brain) -> T + Send + 'static,
+    ) -> Result<T, Gone> {
+        let (sender, receiver) = oneshot::channel();
+        let job: Job = Box::new(move |brain| {
+            // Nobody waits any more when the client has gone.
+            drop(sender.send(work(brain)));
+        });
+        self.jobs.send(job).await.map_err(|_| Gone)?;
+        receiver.await.map_err(|_| Gone)
+    }
+}
+
+/// Runs until a signal says to stop. What is in the kernel stays there.
+pub(crate) async fn run(settings: Settings) -> anyhow::Result<()> {
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), node = settings.node, "starting");
+    if std::path::Path::new(HOST_SYSCTLS).join("net").exists() {
+        cilium_drivers::sysctl::use_root(HOST_SYSCTLS.as_ref());
+    }
+    // Before anything else: CNI may be waiting, and the runtime is told of the plugin as soon as the node works.
+    let socket = serve::bind(&settings.socket)?;
+    let (seen_sender, mut seen) = mpsc::channel(64);
+    let (job_sender, mut jobs) = mpsc::channel::<Job>(64);
+    let (listener_sender, listeners) = mpsc::channel(4);
+    let (applied_sender, applied) = channel::channel(None);
+    let handle = Handle { jobs: job_sender, listeners: listener_sender };
+    let mut brain = Brain::new(settings.clone(), applied_sender)?;
+
+    tokio::spawn(monitor::run(settings.bpffs.clone(), handle.clone(), listeners));
+    serve::start(&settings, socket, &handle).await?;
+    tokio::spawn(connect(settings, seen_sender, applied, handle.clone()));
+
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    loop {
+        let deadline = tokio::time::Instant::from_std(brain.deadline());
+        tokio::select! {
+            biased;
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            Some(first) = seen.recv() => {
+                brain.see(first);
+                while let Ok(more) = seen.try_recv() {
+                    brain.see(more);
+                }
+                brain.settle();
+            }
+            Some(job) = jobs.recv() => job(&mut brain),
+            () = tokio::time::sleep_until(deadline) => brain.tick(),
+        }
+    }
+    tracing::info!("stopping; the datapath goes on");
+    Ok(())
+}
+
+/// Finds the API server and starts what talks to it. Tries for ever: the node works from disk meanwhile.
+async fn connect(
+    settings: Settings,
+    seen: mpsc::Sender<Seen>,
+    applied: channel::Receiver<Option<cilium_api::node_state::AppliedState>>,
+    handle: Handle,
+) {
+    let mut backoff = Backoff::new();
+    let client = loop {
+        match client(&settings).await {
+            Ok(client) => break client,
+            Err(error) => {
+                let broken = Seen::Connection("CiliumNodeState", Err(format!("{error:#}")));
+                if seen.send(broken).await.is_err() {
+                    return;
+                }
+                tokio::time::sleep(backoff.pause()).await;
+            }
+        }
+    };
+    tokio::spawn(watch::header(client.clone(), settings.node.clone(), seen.clone()));
+    tokio::spawn(watch::slices(client.clone(), settings.node.clone(), seen));
+    tokio::spawn(ack::run(client.clone(), settings.node.clone(), applied));
+    ask_version(client, handle).await;
+}
+
+async fn client(settings: &Settings) -> anyhow::Result<Client> {
+    let mut config = match &settings.kubeconfig {
+        Some(path) => {
+            let file = kube::config::Kubeconfig::read_from(path)?;
+            kube::Config::from_custom_kubeconfig(file, &Default::default()).await?
+        }
+        None => kube::Config::incluster().context("the API server is not known")?,
+    };
+    config.connect_timeout = Some(Duration::from_secs(5));
+    Ok(Client::try_from(config)?)
+}
+
+/// Only for the status; not worth more than patience.
+async fn ask_version(client: Client, handle: Handle) {
+    let mut backoff = Backoff::new();
+    loop {
+        match client.apiserver_version().await {
+            Ok(info) => {
+                let text =
+                    format!("{}.{} ({}) [{}]", info.major, info.minor, info.git_version, info.platform);
+                drop(handle.ask(move |brain| brain.set_server_version(text)).await);
+                return;
+            }
+            Err(error) => tracing::debug!(error = chain(&error), "the API server does not tell its version"),
+        }
+        tokio::time::sleep(backoff.pause()).await;
+    }
+}

@@ -1,0 +1,134 @@
+//! Prometheus text format (version 0.0.4). Counters of packets are the kernel's own, read when they are asked for.
+
+use std::fmt::{Display, Write as _};
+use std::path::PathBuf;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use cilium_bpf::layout::{METRIC_COLUMNS, Metric};
+use cilium_drivers::maps::Maps;
+
+use crate::brain::Numbers;
+use crate::describe;
+use crate::run::Handle;
+use crate::watch::WATCHES;
+
+pub(super) fn routes(bpffs: PathBuf, handle: Handle) -> Router {
+    Router::new().route("/metrics", get(metrics)).with_state((bpffs, handle))
+}
+
+async fn metrics(State((bpffs, handle)): State<(PathBuf, Handle)>) -> Response {
+    let Ok(numbers) = handle.ask(|brain| brain.numbers()).await else {
+        return axum::http::StatusCode::SERVICE_UNAVAILABLE.into_response();
+    };
+    let packets = Maps::open(&bpffs).and_then(|maps| maps.metrics.totals()).unwrap_or_default();
+    let text = render(&numbers, packets.into_iter());
+    ([(CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
+}
+
+/// A text under construction.
+struct Page(String);
+
+impl Page {
+    fn family(&mut self, name: &str, kind: &str, help: &str) {
+        // Writing to a string does not fail.
+        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
+    }
+    fn sample(&mut self, name: &str, labels: &str, value: impl Display) {
+        let labels = if labels.is_empty() { String::new() } else { format!("{{{labels}}}") };
+        let _ = writeln!(self.0, "{name}{labels} {value}");
+    }
+    fn single(&mut self, name: &str, kind: &str, help: &str, value: impl Display) {
+        self.family(name, kind, help);
+        self.sample(name, "", value);
+    }
+}
+
+fn render(numbers: &Numbers, packets: impl Iterator<Item = (u32, Metric)>) -> String {
+    let mut page = Page(String::new());
+    page.family("cilium_version", "gauge", "Version of the agent.");
+    page.sample("cilium_version", &format!("version=\"{}\"", env!("CARGO_PKG_VERSION")), 1);
+    page.family("cilium_endpoint_state", "gauge", "Endpoints by state.");
+    page.sample("cilium_endpoint_state", "endpoint_state=\"ready\"", numbers.ready);
+    page.sample(
+        "cilium_endpoint_state",
+        "endpoint_state=\"creating\"",
+        numbers.planned.saturating_sub(numbers.ready),
+    );
+    page.single("cilium_agent_watches", "gauge", "Watches that the agent holds on the API server.", WATCHES);
+    page.single("cilium_agent_watches_connected", "gauge", "Watches that work.", numbers.connected);
+    page.family("cilium_agent_revision", "gauge", "Revision of the node's state.");
+    page.sample("cilium_agent_revision", "state=\"desired\"", numbers.desired);
+    page.sample("cilium_agent_revision", "state=\"applied\"", numbers.applied);
+    page.single("cilium_agent_running", "gauge", "1 when pods can be connected.", u8::from(numbers.running));
+    page.single("cilium_agent_failures", "gauge", "Objects that are not in force.", numbers.failures);
+    page.single(
+        "cilium_agent_repairs_total",
+        "counter",
+        "Kernel entries repaired after somebody else changed them.",
+        numbers.repairs,
+    );
+    let timing = numbers.timing;
+    page.family("cilium_agent_apply_seconds", "summary", "Time from a watch event to written maps.");
+    page.sample("cilium_agent_apply_seconds_sum", "", timing.sum.as_secs_f64());
+    page.sample("cilium_agent_apply_seconds_count", "", timing.count);
+    page.single(
+        "cilium_agent_apply_longest_seconds",
+        "gauge",
+        "The longest of them.",
+        timing.longest.as_secs_f64(),
+    );
+    render_packets(&mut page, packets);
+    page.0
+}
+
+fn render_packets(page: &mut Page, packets: impl Iterator<Item = (u32, Metric)>) {
+    let (dropped, forwarded): (Vec<_>, Vec<_>) = packets
+        .filter_map(|(index, metric)| Some((index >= METRIC_COLUMNS, describe::metric(index)?, metric)))
+        .partition(|(dropped, _, _)| *dropped);
+    let value = |metric: &Metric, bytes: bool| if bytes { metric.bytes } else { metric.packets };
+    for (unit, bytes) in [("count", false), ("bytes", true)] {
+        let name = format!("cilium_drop_{unit}_total");
+        page.family(&name, "counter", "Dropped, by reason and direction.");
+        for (_, (reason, direction), metric) in &dropped {
+            page.sample(
+                &name,
+                &format!("reason=\"{reason}\",direction=\"{direction}\""),
+                value(metric, bytes),
+            );
+        }
+        let name = format!("cilium_forward_{unit}_total");
+        page.family(&name, "counter", "Forwarded, by direction.");
+        for (_, (_, direction), metric) in &forwarded {
+            page.sample(&name, &format!("direction=\"{direction}\""), value(metric, bytes));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cilium_bpf::layout::{METRIC_EGRESS, METRIC_INGRESS, metric_index};
+    use cilium_bpf::reason::DropReason;
+
+    use super::*;
+
+    #[test]
+    fn counters_and_gauges_are_rendered() {
+        let drops =
+            (metric_index(Some(DropReason::PolicyDenied), METRIC_INGRESS), Metric { packets: 3, bytes: 180 });
+        let passed = (metric_index(None, METRIC_EGRESS), Metric { packets: 5, bytes: 500 });
+        let numbers = Numbers { ready: 2, planned: 3, ..Numbers::default() };
+        let text = render(&numbers, [passed, drops].into_iter());
+        for line in [
+            "cilium_drop_count_total{reason=\"Policy denied\",direction=\"INGRESS\"} 3",
+            "cilium_forward_bytes_total{direction=\"EGRESS\"} 500",
+            "cilium_endpoint_state{endpoint_state=\"creating\"} 1",
+            "cilium_agent_watches 2",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! A Kubernetes API server, as far as an agent talks to one: lists, watches, and the patch of a status.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread::{self, JoinHandle};
+
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::http::Uri;
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{get, patch};
+use axum::{Json, Router};
+use cilium_api::node_slice::{CiliumNodeStateSliceSpec, OWNER_LABEL};
+use cilium_api::node_state::DesiredState;
+use cilium_drivers::netns::Netns;
+use futures::channel::mpsc::{UnboundedSender, unbounded};
+use serde_json::{Value, json};
+use tokio::sync::oneshot;
+
+const STATES: &str = "ciliumnodestates";
+const SLICES: &str = "ciliumnodestateslices";
+
+/// What exists. It outlives servers.
+#[derive(Default)]
+pub(crate) struct World {
+    objects: BTreeMap<(&'static str, String), Value>,
+    version: u64,
+    watchers: Vec<(&'static str, UnboundedSender<Result<Bytes, Infallible>>)>,
+    /// Bodies of status patches, in order.
+    pub(crate) acks: Vec<Value>,
+}
+
+pub(crate) type Shared = Arc<Mutex<World>>;
+
+pub(crate) fn lock(world: &Shared) -> MutexGuard<'_, World> {
+    world.lock().expect("no test thread panicked with the lock")
+}
+
+impl World {
+    /// Writes the desired state of a node.
+    pub(crate) fn put_state(&mut self, node: &str, desired: &DesiredState) {
+        let object = json!({
+            "apiVersion": "cilium.io/v2alpha1", "kind": "CiliumNodeState",
+            "metadata": {"name": node}, "spec": {}, "status": {"desired": desired},
+        });
+        self.put(STATES, node, object);
+    }
+
+    /// Writes a slice.
+    pub(crate) fn put_slice(&mut self, name: &str, owner: &str, spec: &CiliumNodeStateSliceSpec) {
+        let mut object = json!({
+            "apiVersion": "cilium.io/v2alpha1", "kind": "CiliumNodeStateSlice",
+            "metadata": {"name": name, "labels": {}}, "spec": spec,
+        });
+        object["metadata"]["labels"][OWNER_LABEL] = owner.into();
+        self.put(SLICES, name, object);
+    }
+
+    fn put(&mut self, kind: &'static str, name: &str, mut object: Value) {
+        self.version += 1;
+        object["metadata"]["resourceVersion"] = self.version.to_string().into();
+        let known = self.objects.insert((kind, name.to_owned()), object.clone());
+        let event = if known.is_some() { "MODIFIED" } else { "ADDED" };
+        let mut line = json!({"type": event, "object": object}).to_string();
+        line.push('\n');
+        let line = Bytes::from(line);
+        self.watchers
+            .retain(|(watched, sender)| *watched != kind || sender.unbounded_send(Ok(line.clone())).is_ok());
+    }
+
+    pub(crate) fn watches(&mut self) -> usize {
+        self.watchers.retain(|(_, sender)| !sender.is_closed());
+        self.watchers.len()
+    }
+}
+
+/// A server on port 6443 of a namespace's loopback. Dropping it kills it, connections and all.
+pub(crate) struct Server {
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+    world: Shared,
+}
+
+impl Server {
+    pub(crate) fn start(netns: &Netns, world: &Shared) -> Self {
+        let address = SocketAddr::from(([127, 0, 0, 1], 6443));
+        let listener = netns.run(|| TcpListener::bind(address)).expect("enters").expect("binds");
+        listener.set_nonblocking(true).expect("is a socket");
+        let (stop, stopped) = oneshot::channel();
+        let routes = routes(world.clone());
+        let thread = thread::spawn(move || serve(listener, routes, stopped));
+        Self { stop: Some(stop), thread: Some(thread), world: world.clone() }
+    }
+}
+
+fn serve(listener: TcpListener, routes: Router, stopped: oneshot::Receiver<()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.expect("a runtime can be made").block_on(async move {
+        let listener = tokio::net::TcpListener::from_std(listener).expect("is a listener");
+        tokio::select! {
+            served = axum::serve(listener, routes) => served.expect("serves"),
+            _ = stopped => {}
+        }
+    });
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            thread.join().expect("the server ends");
+        }
+        lock(&self.world).watchers.clear();
+    }
+}
+
+fn routes(world: Shared) -> Router {
+    let base = "/apis/cilium.io/v2alpha1";
+    Router::new()
+        .route(&format!("{base}/{STATES}"), get(async |State(world), uri: Uri| read(&world, STATES, &uri)))
+        .route(&format!("{base}/{SLICES}"), get(async |State(world), uri: Uri| read(&world, SLICES, &uri)))
+        .route(&format!("{base}/{STATES}/{{name}}/status"), patch(acknowledge))
+        .route(
+            "/version",
+            get(async || {
+                Json(json!({"major": "1", "minor": "36", "gitVersion": "v1.36.0",
+            "platform": "linux/amd64", "gitCommit": "", "gitTreeState": "", "buildDate": "",
+            "goVersion": "", "compiler": ""}))
+            }),
+        )
+        .with_state(world)
+}
+
+fn read(world: &Shared, kind: &'static str, uri: &Uri) -> Response {
+    let mut world = lock(world);
+    if uri.query().is_some_and(|query| query.contains("watch=true")) {
+        let (sender, receiver) = unbounded();
+        world.watchers.push((kind, sender));
+        return Body::from_stream(receiver).into_response();
+    }
+    let of_kind = world.objects.iter().filter(|((found, _), _)| *found == kind);
+    let items: Vec<&Value> = of_kind.map(|(_, object)| object).collect();
+    let version = world.version.to_string();
+    Json(json!({"apiVersion": "cilium.io/v2alpha1", "kind": "List",
+        "metadata": {"resourceVersion": version}, "items": items}))
+    .into_response()
+}
+
+async fn acknowledge(State(world): State<Shared>, Json(body): Json<Value>) -> Response {
+    let mut world = lock(&world);
+    world.acks.push(body["status"]["applied"].clone());
+    let state = world.objects.iter().find(|((kind, _), _)| *kind == STATES);
+    let state = state.map(|(_, object)| object.clone()).unwrap_or_default();
+    Json(state).into_response()
+}
