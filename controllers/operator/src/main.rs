@@ -1,25 +1,40 @@
 //! `cilium-operator`: the process. See the library for its parts.
 
+use std::process::ExitCode;
+
 use anyhow::Context;
 
 use cilium_operator::options::{Action, Options};
 use cilium_operator::{rbac, run};
 
-fn main() -> anyhow::Result<()> {
-    let options = Options::load()?;
-    match options.action {
-        Some(Action::Rbac { namespaced: false }) => print!("{}", rbac::to_yaml(&rbac::cluster_rules())),
-        Some(Action::Rbac { namespaced: true }) => print!("{}", rbac::to_yaml(&rbac::namespace_rules())),
-        None => start(&options)?,
+fn main() -> ExitCode {
+    let result = Options::load().and_then(|options| match options.action {
+        Some(Action::Rbac { namespaced: false }) => print(&rbac::cluster_rules()),
+        Some(Action::Rbac { namespaced: true }) => print(&rbac::namespace_rules()),
+        None => start(options),
+    });
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("cilium-operator: {error:#}");
+            ExitCode::FAILURE
+        }
     }
+}
+
+fn print(rules: &[rbac::Rule]) -> anyhow::Result<()> {
+    print!("{}", rbac::to_yaml(rules));
     Ok(())
 }
 
-fn start(options: &Options) -> anyhow::Result<()> {
+fn start(options: Options) -> anyhow::Result<()> {
     let level = if options.debug { DEBUG } else { USUAL };
     tracing_subscriber::fmt().with_env_filter(level).with_writer(std::io::stderr).with_ansi(false).init();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.context("cannot start the event loop")?.block_on(run::run(options))
+    let runtime = runtime.context("cannot start the event loop")?;
+    // As a task: waking the future that the runtime blocks on costs a system call and a turn of the event loop.
+    let process = runtime.spawn(run::run(options));
+    runtime.block_on(process).context("the operator panicked")?
 }
 
 /// The client library repeats at length what `cilium_runtime` says in a line.

@@ -42,14 +42,14 @@ const RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
 ///
 /// # Errors
 /// What only a change of configuration can mend, and the loss of leadership: a fresh process then waits for the Lease.
-pub async fn run(options: &Options) -> anyhow::Result<()> {
+pub async fn run(options: Options) -> anyhow::Result<()> {
     let mut registry = Registry::with_prefix("cilium_operator");
     let shell = Metrics::register(&mut registry);
     let plan_seconds = metrics::register_plan_seconds(&mut registry);
     registry.register_collector(Box::new(metrics::Process));
-    start_servers(options, registry).await?;
-    let client = client::connect(config(options).await?, AGENT)?;
-    let election = election(options);
+    start_servers(&options, registry).await?;
+    let client = client::connect(config(&options).await?, AGENT)?;
+    let election = election(&options);
     let store = Api::<Lease>::namespaced(client.clone(), &options.k8s_namespace);
     let operator = Operator { options, client, shell, plan_seconds, tasks: JoinSet::new() };
     tokio::select! {
@@ -108,8 +108,8 @@ async fn termination() -> anyhow::Result<()> {
     Ok(())
 }
 
-struct Operator<'a> {
-    options: &'a Options,
+struct Operator {
+    options: Options,
     client: Client,
     shell: Metrics,
     plan_seconds: Histogram,
@@ -117,7 +117,7 @@ struct Operator<'a> {
     tasks: JoinSet<()>,
 }
 
-impl Operator<'_> {
+impl Operator {
     /// Waits for leadership, then acts until it is lost.
     async fn compete(mut self, store: Api<Lease>, election: lease::Config) -> anyhow::Result<()> {
         let (sender, mut standing) = watch::channel(Standing::Waiting);
@@ -141,8 +141,8 @@ impl Operator<'_> {
         let limits = Limits { per_second: (rate > 0.0).then_some(rate) };
         let (writer, reports, task) = writer::start(self.client, standing, limits, self.shell);
         self.tasks.spawn(task);
-        let planner = Planner::new(plan_config(self.options)?);
-        let brain = Brain::new(planner, Bootstrap::new(settings(self.options)));
+        let planner = Planner::new(plan_config(&self.options)?);
+        let brain = Brain::new(planner, Bootstrap::new(settings(&self.options)));
         drive(brain, news, reports, &writer, &self.plan_seconds).await
     }
 }

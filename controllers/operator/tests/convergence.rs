@@ -1,5 +1,7 @@
 //! The operator's brain with the real planner against an API server in memory.
 
+#![expect(clippy::unwrap_used, reason = "a test that meets the unexpected ends")]
+
 mod world;
 
 use cilium_plan::{Kind, ObjectKey};
