@@ -40,7 +40,10 @@ SUBPROGRAM int locate(const struct flow *f, struct sides *s)
 		return 0;
 	}
 	s->to_slot = read_slot(&s->to);
-	return s->to_slot & SLOT_OPEN ? 0 : DROP_ENDPOINT_NOT_READY;
+	if (s->to_slot & SLOT_OPEN)
+		return 0;
+	s->refused = DIRECTION_INGRESS;
+	return DROP_ENDPOINT_NOT_READY;
 }
 
 static __always_inline bool judged_under(const struct ct_entry *entry, const struct sides *s)

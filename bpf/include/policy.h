@@ -76,6 +76,13 @@ SUBPROGRAM int judge(struct __sk_buff *skb, const struct flow *f, struct sides *
 		s->from_identity = s->from.identity;
 	if (s->to_here)
 		s->to_identity = s->to.identity;
+	s->refused = DIRECTION_EGRESS;
 	reason = check_egress(skb, f, s);
-	return reason ? reason : check_ingress(skb, f, s);
+	if (reason)
+		return reason;
+	s->refused = DIRECTION_INGRESS;
+	reason = check_ingress(skb, f, s);
+	if (!reason)
+		s->refused = 0;
+	return reason;
 }

@@ -19,7 +19,7 @@ struct sides {
 	__u8 from_here;  /* the sender is a pod of this node */
 	__u8 to_here;    /* the receiver is a pod of this node, and of interest */
 	__u8 leaves;     /* the destination must see the node's address */
-	__u8 pad;
+	__u8 refused;    /* enum direction: whose policy refused the packet, when one did */
 };
 
 /* Zero for an endpoint with a slot beyond the map: closed. */

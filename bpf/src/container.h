@@ -44,7 +44,7 @@ int from_container(struct __sk_buff *skb)
 	if (!reason)
 		reason = let_out(skb, &f, &s);
 	if (reason)
-		return drop(skb, &f, &s, reason, DIRECTION_EGRESS);
+		return drop(skb, &f, &s, reason, s.refused ? s.refused : DIRECTION_EGRESS);
 	return send_on(skb, &f, &s);
 }
 

@@ -6,9 +6,11 @@
 //! | [`stage`] | the node: programs, maps, devices |
 //! | [`packet`] | packets as they stand on the wire |
 //! | [`seen`] | what stands in a packet, and whether its checksums are right |
+//! | [`cluster`] | two nodes with real packets between them |
 //! | [`btf`] | the structs that an object describes |
 
 pub mod btf;
+pub mod cluster;
 pub mod packet;
 pub mod seen;
 pub mod stage;

@@ -115,6 +115,8 @@ pub struct Outcome {
     pub action: Action,
     /// The packet afterwards.
     pub packet: Vec<u8>,
+    /// Whose side a drop was counted for: `DIRECTION_INGRESS` or `DIRECTION_EGRESS`; 0 without a drop.
+    pub direction: u8,
     /// Mean time of one run, in nanoseconds.
     pub nanoseconds: u32,
 }
@@ -280,7 +282,11 @@ impl Stage {
         self.set_slot(pod, Slot::default());
     }
 
-    fn set_slot(&mut self, pod: Place, slot: Slot) {
+    /// Puts a slot in force.
+    ///
+    /// # Panics
+    /// When the kernel refuses.
+    pub fn set_slot(&mut self, pod: Place, slot: Slot) {
         self.maps.slots.set(&pod.slot().into(), &slot).expect("a slot can be written");
     }
 
@@ -295,14 +301,7 @@ impl Stage {
         ingress: Option<&[Rule]>,
         egress: Option<&[Rule]>,
     ) {
-        for (direction, rules) in [(DIRECTION_INGRESS, ingress), (DIRECTION_EGRESS, egress)] {
-            for rule in rules.unwrap_or_default() {
-                let entry = PolicyEntry { cookie: rule.0 + 1, verdict: POLICY_ALLOW };
-                self.maps.policy.set(&policy_key(generation, direction, *rule), &entry).expect("a rule fits");
-            }
-        }
-        let (ingress_enforced, egress_enforced) = (ingress.is_some(), egress.is_some());
-        self.set_slot(pod, Slot { generation, ingress_enforced, egress_enforced, open: true });
+        write_policy(&mut self.maps, pod.slot(), generation, ingress, egress);
     }
 
     /// What is recorded of a connection.
@@ -359,14 +358,16 @@ impl Stage {
         let fd = self.datapath.program(program.name()).expect("the program is loaded");
         let context = testrun::Context { device: device.index, ..testrun::Context::default() };
         let done = self.netns.run(|| testrun::run(fd, packet, context, repeat)).expect("a thread")?;
-        let action = match (done.verdict, self.reason_since(&before)) {
+        let (reason, direction) = self.reason_since(&before).unzip();
+        let action = match (done.verdict, reason) {
             (0, None) => Action::Pass,
             (0, Some(reason)) => Action::Refuse(reason),
             (2, Some(reason)) => Action::Drop(reason),
             (7, None) => Action::Redirect,
             other => panic!("{program:?} returned and counted {other:?}"),
         };
-        Ok(Outcome { action, packet: done.packet, nanoseconds: done.nanoseconds })
+        let direction = direction.unwrap_or(0);
+        Ok(Outcome { action, packet: done.packet, direction, nanoseconds: done.nanoseconds })
     }
 
     fn counters(&self) -> BTreeMap<u32, u64> {
@@ -374,17 +375,16 @@ impl Stage {
         totals.into_iter().map(|(index, metric)| (index, metric.packets)).collect()
     }
 
-    /// The reason for which packets were dropped since.
-    fn reason_since(&self, before: &BTreeMap<u32, u64>) -> Option<DropReason> {
+    /// The reason and direction for which packets were dropped since.
+    fn reason_since(&self, before: &BTreeMap<u32, u64>) -> Option<(DropReason, u8)> {
         let grown = self.counters().into_iter().filter(|(index, count)| before.get(index) != Some(count));
-        let reasons: Vec<u8> = grown
-            .map(|(index, _)| index)
-            .filter(|index| [METRIC_INGRESS, METRIC_EGRESS].contains(&(index % METRIC_COLUMNS)))
-            .map(|index| (index / METRIC_COLUMNS) as u8)
-            .filter(|reason| *reason != 0)
+        let reasons: Vec<(u32, u32)> = grown
+            .map(|(index, _)| (index / METRIC_COLUMNS, index % METRIC_COLUMNS))
+            .filter(|(reason, column)| *reason != 0 && [METRIC_INGRESS, METRIC_EGRESS].contains(column))
             .collect();
         assert!(reasons.len() <= 1, "one packet was counted for {reasons:?}");
-        reasons.first().map(|reason| DropReason::from_number(*reason).expect("a reason that is listed"))
+        let (reason, column) = *reasons.first()?;
+        Some((DropReason::from_number(reason as u8).expect("a reason that is listed"), column as u8))
     }
 
     /// Directory of the pins.
@@ -407,4 +407,26 @@ fn policy_key(generation: u32, direction: u8, Rule(peer, protocol, port): Rule) 
         (_, Some(_)) => PolicyKey::ONE_PORT,
     };
     PolicyKey { prefix_len, generation, peer, direction, protocol, port: NetPort(port.unwrap_or(0)) }
+}
+
+/// Writes the rules of a slot under a generation, and then switches the slot to it.
+///
+/// # Panics
+/// When the kernel refuses.
+pub fn write_policy(
+    maps: &mut Maps,
+    slot: u16,
+    generation: u32,
+    ingress: Option<&[Rule]>,
+    egress: Option<&[Rule]>,
+) {
+    for (direction, rules) in [(DIRECTION_INGRESS, ingress), (DIRECTION_EGRESS, egress)] {
+        for rule in rules.unwrap_or_default() {
+            let entry = PolicyEntry { cookie: rule.0 + 1, verdict: POLICY_ALLOW };
+            maps.policy.set(&policy_key(generation, direction, *rule), &entry).expect("a rule fits");
+        }
+    }
+    let (ingress_enforced, egress_enforced) = (ingress.is_some(), egress.is_some());
+    let pointer = Slot { generation, ingress_enforced, egress_enforced, open: true };
+    maps.slots.set(&slot.into(), &pointer).expect("a slot can be written");
 }

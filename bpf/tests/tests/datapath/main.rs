@@ -1,5 +1,6 @@
 //! The eBPF programs against the running kernel. Needs root, and fails without it.
 
+mod events;
 mod fragments;
 mod garbage;
 mod icmp;
@@ -7,6 +8,7 @@ mod inbound;
 mod layouts;
 mod local;
 mod masquerade;
+mod oracle;
 mod outbound;
 
 use bpf_tests::stage::Action;

@@ -1,0 +1,177 @@
+//! Real packets between namespaces, through attached programs. Needs root, and fails without it.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::thread;
+use std::time::Duration;
+
+use bpf_tests::cluster::{Cluster, identity, node_ip, pod_ip, world};
+use bpf_tests::{Family, Mode, Rule};
+use cilium_drivers::netns::Netns;
+
+/// How long a packet may take that is expected; only a failing test waits for it.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long to wait for a packet that shall not come.
+const SILENCE: Duration = Duration::from_millis(300);
+
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+
+fn bind(netns: &Netns, address: IpAddr) -> UdpSocket {
+    let socket = netns.run(|| UdpSocket::bind((address, 0)).unwrap()).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket
+}
+
+/// Sends a datagram and its answer; gives the address that the server saw.
+fn exchange(client: &UdpSocket, server: &UdpSocket, size: usize) -> SocketAddr {
+    let (question, mut buffer) = (vec![7; size], vec![0; 65_536]);
+    client.send_to(&question, server.local_addr().unwrap()).unwrap();
+    let (length, from) = server.recv_from(&mut buffer).expect("the question arrives");
+    assert_eq!(length, size);
+    server.send_to(&buffer[..length], from).unwrap();
+    let (length, answered) = client.recv_from(&mut buffer).expect("the answer arrives");
+    assert_eq!((length, answered), (size, server.local_addr().unwrap()));
+    from
+}
+
+fn is_silent(client: &UdpSocket, server: &UdpSocket) -> bool {
+    client.send_to(b"denied", server.local_addr().unwrap()).unwrap();
+    server.set_read_timeout(Some(SILENCE)).unwrap();
+    let got = server.recv_from(&mut [0; 64]);
+    server.set_read_timeout(Some(PATIENCE)).unwrap();
+    got.is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
+}
+
+/// Sends a megabyte there and back over TCP; gives the address that the server saw.
+fn stream(from: &Netns, to: &Netns, address: IpAddr) -> IpAddr {
+    const SIZE: usize = 1 << 20;
+    let listener = to.run(|| TcpListener::bind((address, 0)).unwrap()).unwrap();
+    let target = listener.local_addr().unwrap();
+    let mut connection =
+        from.run(|| TcpStream::connect_timeout(&target, PATIENCE)).unwrap().expect("the server is reached");
+    let (mut accepted, peer) = listener.accept().unwrap();
+    for end in [&connection, &accepted] {
+        end.set_read_timeout(Some(PATIENCE)).unwrap();
+    }
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut data = vec![0; SIZE];
+            accepted.read_exact(&mut data).unwrap();
+            accepted.write_all(&data).unwrap();
+        });
+        let mut writer = connection.try_clone().unwrap();
+        scope.spawn(move || writer.write_all(&vec![9; SIZE]).unwrap());
+        let mut data = vec![0; SIZE];
+        connection.read_exact(&mut data).unwrap();
+        assert!(data.iter().all(|byte| *byte == 9));
+    });
+    peer.ip()
+}
+
+#[test]
+fn pods_of_one_node() {
+    let mut cluster = Cluster::new(Mode::Native);
+    for (family, generation) in [(Family::V4, 10), (Family::V6, 20)] {
+        cluster.one.enforce(6, generation, None, None);
+        let (five, six) = (pod_ip(1, 5, family), pod_ip(1, 6, family));
+        let (client, server) = (bind(&cluster.one.pod(5).netns, five), bind(&cluster.one.pod(6).netns, six));
+        assert_eq!(exchange(&client, &server, 10).ip(), five);
+        assert_eq!(exchange(&client, &server, 8000).ip(), five, "in fragments");
+        assert_eq!(stream(&cluster.one.pod(5).netns, &cluster.one.pod(6).netns, six), five);
+        cluster.one.enforce(6, generation + 1, Some(&[Rule(identity(1, 5), TCP, None)]), None);
+        assert!(is_silent(&client, &server), "the same connection, under a policy without UDP");
+        assert_eq!(stream(&cluster.one.pod(5).netns, &cluster.one.pod(6).netns, six), five);
+        cluster.one.enforce(6, generation + 2, Some(&[Rule(identity(1, 5), UDP, None)]), None);
+        exchange(&client, &server, 10);
+    }
+}
+
+#[test]
+fn pods_of_two_nodes() {
+    for mode in [Mode::Native, Mode::Tunnel] {
+        let mut cluster = Cluster::new(mode);
+        for (family, generation) in [(Family::V4, 10), (Family::V6, 20)] {
+            let (five, seven) = (pod_ip(1, 5, family), pod_ip(2, 7, family));
+            cluster.two.enforce(7, generation, Some(&[Rule(identity(1, 5), 0, None)]), Some(&[]));
+            let (one, two) = (&cluster.one.pod(5).netns, &cluster.two.pod(7).netns);
+            let (client, server) = (bind(one, five), bind(two, seven));
+            assert_eq!(exchange(&client, &server, 10).ip(), five, "{mode:?}");
+            assert_eq!(exchange(&client, &server, 8000).ip(), five, "{mode:?}, in fragments");
+            assert_eq!(stream(one, two, seven), five, "{mode:?}");
+            let stranger = bind(&cluster.one.pod(6).netns, pod_ip(1, 6, family));
+            assert!(is_silent(&stranger, &server), "{mode:?}");
+        }
+    }
+}
+
+#[test]
+fn the_tunnel_names_a_sender_that_is_not_known_yet() {
+    let mut cluster = Cluster::new(Mode::Tunnel);
+    for (family, generation) in [(Family::V4, 10), (Family::V6, 20)] {
+        let five = pod_ip(1, 5, family);
+        cluster.two.forget(five);
+        cluster.two.enforce(7, generation, Some(&[Rule(identity(1, 5), UDP, None)]), None);
+        let client = bind(&cluster.one.pod(5).netns, five);
+        let server = bind(&cluster.two.pod(7).netns, pod_ip(2, 7, family));
+        client.send_to(b"hello", server.local_addr().unwrap()).unwrap();
+        assert_eq!(server.recv_from(&mut [0; 16]).expect("it arrives").1, client.local_addr().unwrap());
+    }
+}
+
+#[test]
+fn a_node_reaches_pods_here_and_there() {
+    for mode in [Mode::Native, Mode::Tunnel] {
+        let mut cluster = Cluster::new(mode);
+        for (family, generation) in [(Family::V4, 10), (Family::V6, 20)] {
+            cluster.one.enforce(5, generation, Some(&[]), Some(&[]));
+            let local = stream(&cluster.one.netns, &cluster.one.pod(5).netns, pod_ip(1, 5, family));
+            assert!([pod_ip(1, 1, family), node_ip(1, family)].contains(&local), "{mode:?}: {local}");
+
+            cluster.two.enforce(7, generation, Some(&[Rule(6, TCP, None)]), Some(&[]));
+            let remote = stream(&cluster.one.netns, &cluster.two.pod(7).netns, pod_ip(2, 7, family));
+            assert!([pod_ip(1, 1, family), node_ip(1, family)].contains(&remote), "{mode:?}: {remote}");
+        }
+    }
+}
+
+#[test]
+fn a_pod_reaches_nodes() {
+    for mode in [Mode::Native, Mode::Tunnel] {
+        let mut cluster = Cluster::new(mode);
+        for (family, generation) in [(Family::V4, 10), (Family::V6, 20)] {
+            let egress = [Rule(1, 0, None), Rule(6, 0, None)];
+            cluster.one.enforce(5, generation, Some(&[]), Some(&egress));
+            let pod = &cluster.one.pod(5).netns;
+            let five = pod_ip(1, 5, family);
+            assert_eq!(stream(pod, &cluster.one.netns, node_ip(1, family)), five, "{mode:?}");
+            assert_eq!(stream(pod, &cluster.one.netns, pod_ip(1, 1, family)), five, "{mode:?}");
+            let seen = stream(pod, &cluster.two.netns, node_ip(2, family));
+            let expected = if mode == Mode::Tunnel { node_ip(1, family) } else { five };
+            assert_eq!(seen, expected, "{mode:?}");
+        }
+    }
+}
+
+#[test]
+fn the_world_sees_the_node() {
+    for mode in [Mode::Native, Mode::Tunnel] {
+        let mut cluster = Cluster::new(mode);
+        for (family, generation) in [(Family::V4, 10), (Family::V6, 20)] {
+            cluster.one.enforce(5, generation, Some(&[]), Some(&[Rule(0, 0, None)]));
+            let pod = &cluster.one.pod(5).netns;
+            assert_eq!(stream(pod, &cluster.two.netns, world(family)), node_ip(1, family), "{mode:?}");
+            let client = bind(pod, pod_ip(1, 5, family));
+            let server = bind(&cluster.two.netns, world(family));
+            assert_eq!(exchange(&client, &server, 10).ip(), node_ip(1, family));
+            assert_eq!(exchange(&client, &server, 8000).ip(), node_ip(1, family), "in fragments");
+
+            let closed = server.local_addr().unwrap();
+            drop(server);
+            client.connect(closed).unwrap();
+            client.send(b"anybody there?").unwrap();
+            let refused = client.recv(&mut [0; 16]).expect_err("nobody is there");
+            assert_eq!(refused.kind(), ErrorKind::ConnectionRefused, "the ICMP error finds its way");
+        }
+    }
+}
