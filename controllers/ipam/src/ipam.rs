@@ -170,6 +170,11 @@ impl Ipam {
         self.drop_empty(node);
     }
 
+    /// Number of addresses that are held, in the whole cluster.
+    pub fn held(&self) -> usize {
+        self.held.len()
+    }
+
     fn is_reserved(&self, node: &str, address: IpAddr) -> bool {
         self.pools.get(node).is_some_and(|pool| {
             pool.ranges().any(|range| range.place(address).is_some_and(|place| !range.has(place)))

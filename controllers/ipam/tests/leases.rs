@@ -184,6 +184,7 @@ impl Model {
     fn check_unique(&self) {
         let addresses: Vec<_> = self.leases.iter().flat_map(|(_, l)| l.addresses()).collect();
         assert_eq!(addresses.iter().collect::<BTreeSet<_>>().len(), addresses.len(), "{addresses:?}");
+        assert_eq!(self.ipam.held(), addresses.len());
         let ids: Vec<_> = self.leases.iter().map(|(n, l)| (n, l.id)).collect();
         assert_eq!(ids.iter().collect::<BTreeSet<_>>().len(), ids.len(), "{ids:?}");
         assert!(self.leases.iter().all(|(_, l)| (FIRST_ID..=LAST_ID).contains(&l.id)));

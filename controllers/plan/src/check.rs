@@ -39,6 +39,9 @@ impl Planner {
                 notes.push(format!("number {} of {} belongs to {name} and {other}", lease.id, endpoint.node));
             }
         }
+        if self.endpoints.ipam.held() != addresses.len() {
+            notes.push(format!("{} addresses are held for {}", self.endpoints.ipam.held(), addresses.len()));
+        }
     }
 
     /// Every endpoint has a pod, a known identity and its parts.

@@ -1,4 +1,5 @@
 //! Random histories: what a planner has written after many changes is what a new one would write.
+#![allow(clippy::unwrap_used, reason = "a test that lacks what it looks at has failed")]
 
 mod common;
 
@@ -69,6 +70,7 @@ enum Step {
         node: usize,
     },
     Restart,
+    Settle,
     Time {
         seconds: i64,
     },
@@ -140,6 +142,7 @@ fn mk_step() -> impl Strategy<Value = Step> {
         4 => any::<u64>().prop_map(|fates| Step::Report { fates }),
         4 => (0..3usize).prop_map(|node| Step::Acknowledge { node }),
         2 => Just(Step::Restart),
+        1 => Just(Step::Settle),
         1 => prop::sample::select(vec![1i64, 900, 1900]).prop_map(|seconds| Step::Time { seconds }),
     ]
 }
@@ -215,7 +218,7 @@ impl History {
             Step::Namespace { name, labels } => self.namespace(["red", "blue"][*name], *labels),
             Step::Node { name, present: true } => self.world.apply(mk_node(NODES[*name], *name as u8 + 1)),
             Step::Node { name, present: false } => {
-                self.world.delete(&ObjectKey::cluster(Kind::Node, NODES[*name]))
+                self.world.delete(&ObjectKey::cluster(Kind::Node, NODES[*name]));
             }
             Step::Service { name, backends } => self.service(["web", "db", "dns"][*name], *backends),
             Step::ApiServer { place } => self.api_server(*place),
@@ -245,6 +248,7 @@ impl History {
             }
             Step::Acknowledge { node } => drop(acknowledge_node(&mut self.world.store, NODES[*node])),
             Step::Restart => self.world.restart(),
+            Step::Settle => self.world.settle(),
             Step::Time { seconds } => self.world.now += seconds,
         }
     }

@@ -2,12 +2,15 @@
 #![allow(
     dead_code,
     unreachable_pub,
-    reason = "a module that every test binary includes, and uses another part of"
+    unused_imports,
+    clippy::needless_pass_by_value,
+    reason = "a module that every test binary includes, and uses another part of; builders take json!(…) as it is written"
 )]
 
 mod agent;
 mod build;
 mod store;
+mod view;
 
 pub use agent::{Agent, acknowledge, acknowledge_node};
 pub use build::*;
