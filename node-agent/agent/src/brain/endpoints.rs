@@ -149,7 +149,8 @@ impl Brain {
         }
     }
 
-    fn forget(&mut self, id: u16) -> anyhow::Result<()> {
+    /// Takes an endpoint's link away.
+    pub(super) fn forget(&mut self, id: u16) -> anyhow::Result<()> {
         let change = self.links.remove(id)?;
         if let Some(running) = &mut self.running {
             running.dataplane.link(id, None);

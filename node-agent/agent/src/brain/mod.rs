@@ -259,6 +259,7 @@ impl Brain {
             self.repairs += 1;
             self.running = None;
         }
+        self.forget_lost_devices();
         let Some(running) = &mut self.running else { return self.settle() };
         match running.dataplane.check(&mut running.tables, self.clock.now()) {
             Ok(drift) => self.note_repairs(drift, "kernel entries"),

@@ -111,6 +111,26 @@ impl Brain {
             && (tunnel == 0 || index(VXLAN_DEVICE) == Some(tunnel))
     }
 
+    /// Disconnects pods whose namespace is gone, and their device with it: the runtime's DEL may come much later.
+    pub(super) fn forget_lost_devices(&mut self) {
+        let devices = match Netlink::open().and_then(|mut netlink| netlink.links()) {
+            Ok(devices) => devices,
+            Err(error) => {
+                tracing::error!(error = crate::watch::chain(&error), "devices cannot be listed");
+                return;
+            }
+        };
+        let is_lost = |change: &EndpointChange| !devices.iter().any(|device| is_of(change, device));
+        let lost: Vec<u16> =
+            self.links.iter().filter(|(_, change)| is_lost(change)).map(|(id, _)| id).collect();
+        for id in lost {
+            tracing::info!(endpoint = id, "its device is gone");
+            if let Err(error) = self.forget(id) {
+                tracing::error!(endpoint = id, error = format!("{error:#}"), "it stays linked");
+            }
+        }
+    }
+
     /// Makes sure that all programs are in their places. Returns how many pods had to get theirs anew.
     pub(super) fn attach_all(&self) -> usize {
         let Some(running) = &self.running else { return 0 };

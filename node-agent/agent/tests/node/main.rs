@@ -3,6 +3,7 @@
 
 mod api;
 mod cgroup;
+mod measure;
 mod parts;
 mod scenarios;
 mod stage;

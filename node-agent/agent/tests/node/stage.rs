@@ -134,6 +134,10 @@ impl Stage {
         self.agent = Some(self.netns.run(start).expect("enters"));
     }
 
+    pub(crate) fn agent_id(&self) -> u32 {
+        self.agent.as_ref().expect("the agent runs").id()
+    }
+
     /// `kill -9`.
     pub(crate) fn kill_agent(&mut self) {
         if let Some(mut agent) = self.agent.take() {
@@ -251,7 +255,7 @@ contexts: [{name: test, context: {cluster: test, user: test}}]
 ";
 
 /// The plugin is another package's program, so nobody has built it for this test.
-fn cni_plugin() -> PathBuf {
+pub(crate) fn cni_plugin() -> PathBuf {
     static BUILD: Once = Once::new();
     let target = Path::new(env!("CARGO_BIN_EXE_cilium-agent")).parent().expect("is in a directory");
     BUILD.call_once(|| {

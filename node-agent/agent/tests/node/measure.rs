@@ -1,0 +1,108 @@
+//! Numbers instead of assertions: `cargo test --release -p cilium-agent --test node measure -- --ignored --nocapture`.
+
+use std::time::{Duration, Instant};
+use std::{fs, thread};
+
+use cilium_api::node_slice::SHARED;
+use cilium_api::parts::{Backend, Part, PartKey, Parts, Service, ServicePort};
+use cilium_drivers::maps::Maps;
+use cilium_drivers::netns::Netns;
+use cilium_drivers::testing;
+
+use crate::api::lock;
+use crate::parts::{mk_endpoint, mk_policy, mk_shared, mk_spec};
+use crate::stage::{Stage, eventually};
+
+fn rss(stage: &Stage) -> String {
+    let status = fs::read_to_string(format!("/proc/{}/status", stage.agent_id())).expect("it runs");
+    let lines = status.lines().filter(|line| line.starts_with("VmRSS") || line.starts_with("VmHWM"));
+    lines.map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect::<Vec<_>>().join(", ")
+}
+
+fn median(mut times: Vec<Duration>) -> String {
+    times.sort_unstable();
+    format!("median {:?}, max {:?}", times[times.len() / 2], times[times.len() - 1])
+}
+
+fn mk_services(count: u32) -> Vec<Parts> {
+    let service = |number: u32| {
+        let address = std::net::Ipv4Addr::from(0x0a60_1000 + number);
+        let backends = (1..=3)
+            .map(|backend| Backend {
+                address: std::net::Ipv4Addr::from(0x0af4_0200 + number % 200 + backend).into(),
+                port: 8080,
+            })
+            .collect();
+        let port = ServicePort { name: "http".into(), protocol: 6, port: 80, backends };
+        let service = Service { cluster_ips: vec![address.into()], ports: vec![port] };
+        (PartKey::service("load", &format!("service-{number}")), Part::Service(service))
+    };
+    (0..count)
+        .collect::<Vec<_>>()
+        .chunks(20)
+        .map(|chunk| chunk.iter().map(|n| service(*n)).collect())
+        .collect()
+}
+
+#[test]
+#[ignore = "measures, and asserts nothing"]
+fn measure() {
+    let pods = 20;
+    let mut stage = Stage::create(pods, &[]);
+    stage.await_ready();
+    println!("idle: {}", rss(&stage));
+
+    crate::stage::cni_plugin();
+    let (_pods, times): (Vec<Netns>, Vec<Duration>) = thread::scope(|scope| {
+        let adding: Vec<_> = (1..=pods)
+            .map(|id| {
+                let stage = &stage;
+                scope.spawn(move || {
+                    let netns = testing::namespace();
+                    let begin = Instant::now();
+                    let answer = stage.cni("ADD", id, &netns.proc_path(), &serde_json::Value::Null);
+                    let took = begin.elapsed();
+                    assert!(answer.success, "{}", answer.json);
+                    (netns, took)
+                })
+            })
+            .collect();
+        adding.into_iter().map(|thread| thread.join().expect("adds")).unzip()
+    });
+    println!("{pods} ADDs at once: {}", median(times));
+
+    switch(&mut stage, pods, "a policy, watch event to switched slot");
+    for (number, parts) in (0..).zip(mk_services(2000)) {
+        lock(&stage.world).put_slice(&format!("cluster.1{number:07b}"), SHARED, &mk_spec(&parts));
+    }
+    eventually("all services are in the kernel", || {
+        Maps::open(&stage.bpffs.join("cilium"))
+            .is_ok_and(|maps| maps.services.count().is_ok_and(|count| count > 2000))
+    });
+    println!("with 2,000 services: {}", rss(&stage));
+    switch(&mut stage, pods, "the same with 2,000 services");
+    thread::sleep(Duration::from_secs(12));
+    println!("after a check: {}", rss(&stage));
+}
+
+/// From the API server's write to the slot's switch, as the kernel's map shows it.
+fn switch(stage: &mut Stage, pods: u16, what: &str) {
+    let maps = Maps::open(&stage.bpffs.join("cilium")).expect("maps are pinned");
+    let newest = || {
+        let slots = maps.slots.entries().expect("lists");
+        slots.iter().filter(|(_, slot)| slot.open).map(|(_, slot)| slot.generation).max().unwrap_or(0)
+    };
+    let mut times = Vec::new();
+    for round in 0..50 {
+        let mut parts: Parts = (1..=pods).map(mk_endpoint).collect();
+        parts.extend([mk_policy(2, 1, 7000 + round)]);
+        let before = newest();
+        let begin = Instant::now();
+        stage.plan(&parts);
+        while newest() == before {}
+        times.push(begin.elapsed());
+        thread::sleep(Duration::from_millis(30));
+    }
+    println!("{what}: {}", median(times));
+    lock(&stage.world).put_slice("cluster.r", SHARED, &mk_spec(&mk_shared(1..=pods)));
+}
