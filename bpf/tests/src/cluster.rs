@@ -263,7 +263,8 @@ impl Node {
             host_mac: ends.host.mac,
             route_mtu: TUNNEL_MTU,
         };
-        configure_pod(&netns, &network).expect("a pod's addresses");
+        let configured = configure_pod(&netns, &network).expect("a pod's addresses");
+        configured.ready().expect("addresses in use");
         let slot = Slot { generation: 1, open: true, ..Slot::default() };
         self.maps.slots.set(&number.into(), &slot).expect("a slot");
         self.attach(DeviceProgram::FromContainer, &ends.host);

@@ -1,0 +1,201 @@
+//! Services at the socket: real connects and datagrams of this process, in a cgroup of its own. Needs root, and fails without
+//! it. One test, because a process is in one cgroup only.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bpf_tests::stage::{Mode, Stage, ip};
+use cilium_bpf::layout::{BackendEntry, BackendKey, CONFIG_SET_RETVAL, NetPort, ServiceEntry, ServiceKey};
+use cilium_delta::Table;
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
+
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+
+/// A cgroup that this process is in until the handle goes.
+struct Membership {
+    cgroup: PathBuf,
+    before: PathBuf,
+    _mount: OwnedFd,
+}
+
+impl Membership {
+    fn join() -> Self {
+        let context =
+            fsopen("cgroup2", FsOpenFlags::FSOPEN_CLOEXEC).expect("root, and a kernel with cgroup2");
+        fsconfig_create(&context).unwrap();
+        let mount = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty()).unwrap();
+        let root = PathBuf::from(format!("/proc/self/fd/{}", mount.as_raw_fd()));
+        let cgroup = root.join(format!("bpf-tests-{}", std::process::id()));
+        let own = fs::read_to_string("/proc/self/cgroup").unwrap();
+        let own = own.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or("").to_owned();
+        fs::create_dir(&cgroup).unwrap();
+        fs::write(cgroup.join("cgroup.procs"), "0").unwrap();
+        Self { cgroup, before: root.join(own), _mount: mount }
+    }
+}
+
+impl Drop for Membership {
+    fn drop(&mut self) {
+        fs::write(self.before.join("cgroup.procs"), "0").unwrap();
+        fs::remove_dir(&self.cgroup).unwrap();
+    }
+}
+
+struct Services {
+    stage: Stage,
+    generation: u32,
+}
+
+impl Services {
+    /// Puts a service in force: backends under a new generation first, then the service.
+    fn set(&mut self, service: SocketAddr, protocol: u8, backends: &[SocketAddr]) {
+        self.generation += 1;
+        let generation = self.generation;
+        for (index, backend) in backends.iter().enumerate() {
+            let key = BackendKey { generation, index: index as u32 };
+            let entry = BackendEntry { address: backend.ip().into(), port: NetPort(backend.port()) };
+            self.stage.maps.backends.set(&key, &entry).unwrap();
+        }
+        let key = ServiceKey { address: service.ip().into(), port: NetPort(service.port()), protocol };
+        let entry = ServiceEntry { generation, count: backends.len() as u32 };
+        self.stage.maps.services.set(&key, &entry).unwrap();
+    }
+}
+
+struct Family {
+    service: IpAddr,
+    loopback: IpAddr,
+}
+
+fn families() -> [Family; 2] {
+    [
+        Family { service: ip("10.96.0.10"), loopback: ip("127.0.0.1") },
+        Family { service: ip("fd00:96::10"), loopback: ip("::1") },
+    ]
+}
+
+fn listen(address: IpAddr) -> TcpListener {
+    TcpListener::bind((address, 0)).unwrap()
+}
+
+fn udp(address: IpAddr) -> UdpSocket {
+    let socket = UdpSocket::bind((address, 0)).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    socket
+}
+
+#[test]
+fn sockets_reach_services() {
+    for flags in [CONFIG_SET_RETVAL, 0] {
+        let stage = Stage::with_config(Mode::Native, |config| config.flags = flags);
+        let membership = Membership::join();
+        assert_eq!(stage.datapath.attach_cgroup(&membership.cgroup).unwrap(), 8);
+        let mut services = Services { stage, generation: 0 };
+        for family in families() {
+            tcp_connects_and_sees_the_service(&mut services, &family);
+            connections_spread_over_backends(&mut services, &family);
+            datagrams_go_there_and_seem_to_come_from_there(&mut services, &family);
+            without_backends_connecting_fails(&mut services, &family, flags);
+            other_addresses_are_left_alone(&mut services, &family);
+        }
+        mapped_addresses_are_ipv4(&mut services);
+    }
+}
+
+fn tcp_connects_and_sees_the_service(services: &mut Services, family: &Family) {
+    let listener = listen(family.loopback);
+    let service = SocketAddr::new(family.service, 80);
+    services.set(service, TCP, &[listener.local_addr().unwrap()]);
+    let connection = TcpStream::connect(service).unwrap();
+    let (_, peer) = listener.accept().unwrap();
+    assert_eq!(peer, connection.local_addr().unwrap());
+    assert_eq!(connection.peer_addr().unwrap(), service);
+}
+
+fn connections_spread_over_backends(services: &mut Services, family: &Family) {
+    let listeners = [listen(family.loopback), listen(family.loopback)];
+    let backends = listeners.each_ref().map(|listener| listener.local_addr().unwrap());
+    let service = SocketAddr::new(family.service, 81);
+    services.set(service, TCP, &backends);
+    let connections: Vec<TcpStream> = (0..64).map(|_| TcpStream::connect(service).unwrap()).collect();
+    let accepted = listeners.map(|listener| {
+        listener.set_nonblocking(true).unwrap();
+        std::iter::from_fn(|| listener.accept().ok()).count()
+    });
+    assert_eq!(accepted.iter().sum::<usize>(), connections.len());
+    assert!(accepted.iter().all(|count| *count > 0), "{accepted:?}");
+
+    // A new set of backends takes over with one write.
+    let next = listen(family.loopback);
+    services.set(service, TCP, &[next.local_addr().unwrap()]);
+    let _connection = TcpStream::connect(service).unwrap();
+    next.accept().unwrap();
+}
+
+fn datagrams_go_there_and_seem_to_come_from_there(services: &mut Services, family: &Family) {
+    let servers = [udp(family.loopback), udp(family.loopback)];
+    let service = SocketAddr::new(family.service, 53);
+    services.set(service, UDP, &servers.each_ref().map(|server| server.local_addr().unwrap()));
+    let mut buffer = [0; 16];
+
+    let client = udp(family.loopback);
+    client.send_to(b"question", service).unwrap();
+    let serving = servers.iter().find(|server| {
+        server.set_nonblocking(true).unwrap();
+        server.peek(&mut [0; 16]).is_ok()
+    });
+    let server = serving.expect("one of them got it");
+    server.set_nonblocking(false).unwrap();
+    for _ in 0..4 {
+        let (_, from) = server.recv_from(&mut buffer).unwrap();
+        server.send_to(b"answer", from).unwrap();
+        assert_eq!(client.recv_from(&mut buffer).unwrap().1, service);
+        client.send_to(b"again", service).expect("to the same server");
+    }
+
+    let connected = udp(family.loopback);
+    connected.connect(service).unwrap();
+    assert_eq!(connected.peer_addr().unwrap(), service);
+    connected.send(b"question").unwrap();
+
+    // Whoever writes to the client from elsewhere keeps his own address.
+    let stranger = udp(family.loopback);
+    stranger.send_to(b"hello", client.local_addr().unwrap()).unwrap();
+    assert_eq!(client.recv_from(&mut buffer).unwrap().1, stranger.local_addr().unwrap());
+}
+
+fn without_backends_connecting_fails(services: &mut Services, family: &Family, flags: u32) {
+    let service = SocketAddr::new(family.service, 82);
+    services.set(service, TCP, &[]);
+    services.set(service, UDP, &[]);
+    let expected = if flags == 0 { ErrorKind::PermissionDenied } else { ErrorKind::HostUnreachable };
+    assert_eq!(TcpStream::connect(service).unwrap_err().kind(), expected);
+    let client = udp(family.loopback);
+    assert_eq!(client.send_to(b"", service).unwrap_err().kind(), expected);
+    assert_eq!(client.connect(service).unwrap_err().kind(), expected);
+}
+
+fn other_addresses_are_left_alone(services: &mut Services, family: &Family) {
+    let listener = listen(family.loopback);
+    let target = listener.local_addr().unwrap();
+    // The same port of the service for another protocol is another service.
+    services.set(SocketAddr::new(family.loopback, target.port()), UDP, &[]);
+    let connection = TcpStream::connect(target).unwrap();
+    assert_eq!(connection.peer_addr().unwrap(), target);
+}
+
+/// An IPv6 socket reaches an IPv4 service through the mapped address, and sees the mapped address.
+fn mapped_addresses_are_ipv4(services: &mut Services) {
+    let listener = listen(ip("127.0.0.1"));
+    let service = SocketAddr::new(ip("10.96.0.10"), 83);
+    services.set(service, TCP, &[listener.local_addr().unwrap()]);
+    let mapped = SocketAddr::new(ip("::ffff:10.96.0.10"), 83);
+    let connection = TcpStream::connect(mapped).unwrap();
+    listener.accept().unwrap();
+    assert_eq!(connection.peer_addr().unwrap(), mapped);
+}
