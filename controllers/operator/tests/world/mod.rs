@@ -65,7 +65,7 @@ impl World {
 
     /// Brings what happened since to the operator.
     pub(crate) fn watch(&mut self) {
-        for (key, object) in self.store.changes[self.seen..].to_vec() {
+        for (key, object) in self.store.changes[self.seen..].iter().cloned() {
             self.brain.take(match object {
                 Some(object) => feed::parse(key.kind, object).unwrap(),
                 None => News::Gone(key),

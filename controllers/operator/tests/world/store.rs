@@ -98,7 +98,7 @@ impl Store {
             Verb::Delete => self.delete(key, &body["preconditions"]),
             Verb::JsonPatch => self.patch(key, &body),
             // Only the node's condition is written this way.
-            Verb::StrategicPatch | Verb::MergePatch => {
+            Verb::StrategicPatch => {
                 let condition = body["status"]["conditions"][0].clone();
                 self.edit(key, |node| node["status"]["conditions"] = json!([condition]));
                 Ok(())
@@ -149,15 +149,16 @@ fn apply(object: &mut Value, operation: &Value) -> Option<()> {
         parent => parent.get(last).cloned(),
     };
     match operation["op"].as_str()? {
-        "test" => (found.unwrap_or(Value::Null) == operation["value"]).then_some(()),
+        "test" => return (found.unwrap_or(Value::Null) == operation["value"]).then_some(()),
         "remove" => match parent {
-            Value::Array(items) => Some(drop(items.remove(last.parse().ok()?))),
-            parent => parent.as_object_mut()?.remove(last).map(drop),
+            Value::Array(items) => drop(items.remove(last.parse().ok()?)),
+            parent => drop(parent.as_object_mut()?.remove(last)?),
         },
-        "replace" if found.is_none() => None,
+        "replace" if found.is_none() => return None,
         "add" | "replace" => {
-            Some(drop(parent.as_object_mut()?.insert(last.to_owned(), operation["value"].clone())))
+            parent.as_object_mut()?.insert(last.to_owned(), operation["value"].clone());
         }
         other => panic!("operation {other}"),
     }
+    Some(())
 }

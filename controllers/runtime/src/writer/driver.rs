@@ -29,7 +29,12 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 const FAILED: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(3));
 
 /// Pauses after answers that somebody has to act upon: missing rights, an object that the schema refuses.
-const REFUSED: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+///
+/// A server that has just started refuses everything for a moment, until it has read its own rules.
+const REFUSED: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(60));
+
+/// Refusals in a row from which on they are worth a line at the default level.
+const WORTH_A_LINE: u32 = 3;
 
 /// Pauses after the second conflict in a row; the first one is answered at once.
 const CONFLICT: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(5));
@@ -141,7 +146,7 @@ impl Driver {
                 ("conflict", Outcome::Conflict(current), pause)
             }
             Failure::Refused(status) => {
-                tracing::warn!(%object, code = status.code, reason = %status.message, "the API server refuses the write");
+                report_refusal(&object, &status, before);
                 ("refused", Outcome::Failed, pause(REFUSED, before))
             }
             Failure::Transient(error) => {
@@ -166,6 +171,15 @@ impl Driver {
     fn report(&self, report: Report) {
         // Nobody listens once the process is on its way out.
         let _ = self.reports.send(report);
+    }
+}
+
+fn report_refusal(object: &ObjectRef, status: &Status, before: u32) {
+    let (code, reason) = (status.code, status.message.as_str());
+    if before < WORTH_A_LINE {
+        tracing::debug!(%object, code, reason, "the API server refuses the write");
+    } else {
+        tracing::warn!(%object, code, reason, "the API server keeps refusing the write; it is tried again");
     }
 }
 

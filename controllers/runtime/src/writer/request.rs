@@ -16,8 +16,6 @@ pub enum Verb {
     Create,
     /// PATCH with RFC 6902 operations.
     JsonPatch,
-    /// PATCH with a document of RFC 7386.
-    MergePatch,
     /// PATCH with lists merged by their keys (core kinds only).
     StrategicPatch,
     /// DELETE; an object that is gone already counts as done.
@@ -28,7 +26,7 @@ impl Verb {
     fn method(self) -> http::Method {
         match self {
             Self::Create => http::Method::POST,
-            Self::JsonPatch | Self::MergePatch | Self::StrategicPatch => http::Method::PATCH,
+            Self::JsonPatch | Self::StrategicPatch => http::Method::PATCH,
             Self::Delete => http::Method::DELETE,
         }
     }
@@ -37,7 +35,6 @@ impl Verb {
         match self {
             Self::Create | Self::Delete => "application/json",
             Self::JsonPatch => "application/json-patch+json",
-            Self::MergePatch => "application/merge-patch+json",
             Self::StrategicPatch => "application/strategic-merge-patch+json",
         }
     }

@@ -203,7 +203,7 @@ async fn what_the_schema_refuses_is_not_a_conflict_and_waits_longer() {
     let before = Instant::now();
     setup.writer.submit(mk_job("a", mk_patch()));
     assert_eq!(setup.reports.recv().await.unwrap().outcome, Outcome::Failed);
-    assert!(before.elapsed() >= Duration::from_secs(1));
+    assert!(before.elapsed() >= Duration::from_millis(250));
     assert_eq!(setup.server.asked(), ["PATCH a"]);
 }
 
