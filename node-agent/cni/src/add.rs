@@ -88,13 +88,13 @@ fn connect(
         host_mac: ends.host.mac,
         route_mtu: planned.route_mtu,
     };
-    configure_pod(netns, &network)
-        .map_err(|error| Failure::link("the pod's device cannot be set up", &error))?;
+    let unusable = |error: Error| Failure::link("the pod's device cannot be set up", &error);
+    let configured = configure_pod(netns, &network).map_err(unusable)?;
     let change = describe(arguments, ends.host.index, &ends.host.name, ends.host.mac, ends.pod_mac);
     let _: EndpointChange = client
         .put(&format!("/v1/endpoint/{}", planned.endpoint_id), &change)
         .map_err(|error| Failure::agent("the agent does not connect the pod", &error))?;
-    Ok(())
+    configured.ready().map_err(unusable)
 }
 
 fn describe(arguments: &Arguments, index: u32, host: &str, host_mac: Mac, mac: Mac) -> EndpointChange {

@@ -170,7 +170,9 @@ fn pods_reach_each_other_and_the_host_with_all_programs() {
         for family in [0, 1] {
             let (client, server) = sockets(&one, &other, family);
             client.send(b"from pod to pod").unwrap();
-            let (length, from) = server.recv_from(&mut buffer).unwrap();
+            let (length, from) = server.recv_from(&mut buffer).unwrap_or_else(|error| {
+                panic!("{mode:?} {family} {error}: {:?}", node.maps().metrics.totals())
+            });
             assert_eq!((&buffer[..length], from), (&b"from pod to pod"[..], client.local_addr().unwrap()));
             server.send_to(b"back", from).unwrap();
             assert_eq!(client.recv(&mut buffer).unwrap(), 4, "{mode:?}");

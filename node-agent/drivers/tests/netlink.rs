@@ -4,6 +4,7 @@
 use std::{
     net::{IpAddr, UdpSocket},
     process::Command,
+    time::Duration,
 };
 
 use cilium_delta::{Table, Tracker};
@@ -55,7 +56,8 @@ fn mk_host_with_pod() -> (Netns, Netns, String) {
     let link = PodLink { host: &name, device: "eth0", netns: &pod, mtu: 1450, alias: "cilium:17" };
     let ends = netlink.create_pod_link(&link).unwrap();
     let network = PodNetwork { device: "eth0", addresses: &POD, host_mac: ends.host.mac, route_mtu: 1400 };
-    configure_pod(&pod, &network).unwrap();
+    configure_pod(&pod, &network).unwrap().ready().unwrap();
+    netlink.require_link(&name).unwrap();
 
     let mut routes = RouteTable::new(Netlink::open_in(&host).unwrap());
     let mut neighbours = NeighbourTable::new(Netlink::open_in(&host).unwrap());
@@ -73,6 +75,8 @@ fn a_pod_talks_to_its_host_in_both_families() {
     for address in POD {
         let server = host.run(|| UdpSocket::bind((address.gateway, 0)).unwrap()).unwrap();
         let client = pod.run(|| UdpSocket::bind((address.address, 0)).unwrap()).unwrap();
+        server.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         client.send_to(b"hello", server.local_addr().unwrap()).unwrap();
         let mut buffer = [0; 16];
         let (length, from) = server.recv_from(&mut buffer).unwrap();
@@ -113,6 +117,18 @@ fn a_pod_link_is_as_planned() {
 }
 
 #[test]
+fn a_pod_whose_device_goes_does_not_become_ready() {
+    let (host, pod) = (testing::namespace(), testing::namespace());
+    let mut netlink = Netlink::open_in(&host).unwrap();
+    let link = PodLink { host: "lxcone", device: "eth0", netns: &pod, mtu: 1500, alias: "cilium:1" };
+    let ends = netlink.create_pod_link(&link).unwrap();
+    let network = PodNetwork { device: "eth0", addresses: &POD, host_mac: ends.host.mac, route_mtu: 1500 };
+    let configured = configure_pod(&pod, &network).unwrap();
+    netlink.delete_link("lxcone").unwrap();
+    configured.ready().unwrap_err();
+}
+
+#[test]
 fn names_that_are_taken_are_refused_and_nothing_stays_behind() {
     let (host, pod, name) = mk_host_with_pod();
     let mut netlink = Netlink::open_in(&host).unwrap();
@@ -141,11 +157,11 @@ fn a_refused_step_is_named_with_the_kernels_reason() {
     // The second address has the first one's gateway route in its way.
     let twice = [POD[0], PodAddress { address: ip("10.1.0.6"), ..POD[0] }];
     let network = PodNetwork { device: "eth0", addresses: &twice, host_mac: ends.host.mac, route_mtu: 1500 };
-    let error = configure_pod(&pod, &network).unwrap_err();
+    let error = configure_pod(&pod, &network).err().unwrap();
     assert_eq!(error.to_string(), "cannot add neighbour 10.1.0.1 for eth0 in (new)");
 
     let missing = PodNetwork { device: "eth9", ..network };
-    assert!(matches!(configure_pod(&pod, &missing).unwrap_err(), Error::NoLink { name } if name == "eth9"));
+    assert!(matches!(configure_pod(&pod, &missing).err().unwrap(), Error::NoLink { name } if name == "eth9"));
     let error = Netns::open("/run/no/such/namespace").unwrap_err();
     assert_eq!(error.to_string(), "cannot open network namespace /run/no/such/namespace");
     let error = Netns::open("/proc/self/status").unwrap().run(|| ()).unwrap_err();

@@ -98,6 +98,9 @@ pub struct Link {
 impl Netlink {
     /// The device of this name, if there is one.
     ///
+    /// A veth that was set up before its peer drops what it should send until the kernel has noticed the peer; since Linux
+    /// 6.9 this call makes the kernel notice before it answers.
+    ///
     /// # Errors
     /// [`Error::ReadLinks`].
     pub fn link(&mut self, name: &str) -> Result<Option<Link>, Error> {

@@ -30,7 +30,9 @@ pub(crate) use self::socket::{CREATE, EXCLUSIVE, REPLACE, Request, Socket};
 pub use self::{
     link::{Kind, Link, Mac},
     neighbour::{Neighbour, NeighbourTable},
-    pod::{PodAddress, PodLink, PodLinkEnds, PodNetwork, configure_pod, lxc_name, remove_pod_device},
+    pod::{
+        Configured, PodAddress, PodLink, PodLinkEnds, PodNetwork, configure_pod, lxc_name, remove_pod_device,
+    },
     route::{Route, RouteTable},
     socket::Fault,
 };
@@ -79,6 +81,9 @@ pub enum Error {
     /// The pod's end could not be set up.
     #[error("cannot {step} for {device} in {netns}")]
     ConfigurePod { device: String, netns: String, step: String, source: Fault },
+    /// The kernel does not take packets for an address.
+    #[error("the kernel has not put {addresses:?} on {device} in {netns} to use in time")]
+    AddressNotReady { addresses: Vec<IpAddr>, device: String, netns: String, source: Fault },
     /// A device of ours could not be made.
     #[error("cannot create network device {name}")]
     CreateLink { name: String, source: Fault },

@@ -1,16 +1,17 @@
-use std::net::IpAddr;
+use std::{net::IpAddr, time::Duration};
 
 use ipnet::IpNet;
 use netlink_packet_route::{
     RouteNetlinkMessage,
+    address::{AddressAttribute, AddressHeaderFlags},
     link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkInfo, LinkMessage},
 };
 use rustix::fd::AsRawFd;
 use sha2::{Digest, Sha256};
 
 use super::{
-    CREATE, EXCLUSIVE, Error, Fault, Link, Mac, Neighbour, Netlink, POD_PREFIX, Request, Route, address,
-    link, neighbour, route,
+    CREATE, EXCLUSIVE, Error, Fault, Link, Mac, Neighbour, Netlink, POD_PREFIX, Request, Route, Socket,
+    address, link, neighbour, route,
 };
 use crate::{netns::Netns, sysctl};
 
@@ -122,26 +123,79 @@ fn end(name: &str, mac: Mac, mtu: u32) -> LinkMessage {
     message
 }
 
+/// How long the kernel may take to put an IPv6 address to use after it has acknowledged it. Usually it is done before the
+/// question is asked.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A pod's end that is set up, but possibly not yet in use by the kernel.
+#[must_use = "the pod receives IPv6 packets only after `ready`"]
+pub struct Configured {
+    netlink: Netlink,
+    /// Hears when the kernel puts an address to use.
+    listener: Option<Socket>,
+    awaited: Vec<IpAddr>,
+    device: String,
+    netns: String,
+}
+
+impl Configured {
+    /// Waits until the pod can receive on all its addresses. The kernel acknowledges an IPv6 address before it has a route
+    /// for it, even without duplicate address detection; that happens on a kernel thread of its own, so other work fits
+    /// in between.
+    ///
+    /// # Errors
+    /// [`Error::AddressNotReady`] after five seconds, [`Error::NoLink`] when the device has been removed meanwhile.
+    pub fn ready(mut self) -> Result<(), Error> {
+        if let Some(mut listener) = self.listener.take() {
+            let heard = listener.listen(|message| {
+                self.awaited.retain(|address| !is_in_use(&message, *address));
+                self.awaited.is_empty()
+            });
+            heard.map_err(|source| Error::AddressNotReady {
+                addresses: self.awaited.clone(),
+                device: self.device.clone(),
+                netns: self.netns.clone(),
+                source,
+            })?;
+        }
+        // The word goes out a moment before the route is there, under a lock that reading the device takes, too. Since Linux
+        // 6.9 reading also completes what is left of setting the device up.
+        self.netlink.require_link(&self.device).map(drop)
+    }
+}
+
+fn is_in_use(message: &RouteNetlinkMessage, address: IpAddr) -> bool {
+    let RouteNetlinkMessage::NewAddress(message) = message else { return false };
+    let is_tentative = message.header.flags.contains(AddressHeaderFlags::Tentative);
+    !is_tentative && message.attributes.contains(&AddressAttribute::Address(address))
+}
+
 /// Sets up a pod's end: loopback and device up, addresses, gateways as permanent neighbours, routes. Everything goes to
-/// the kernel in two datagrams.
+/// the kernel in two datagrams. Call [`Configured::ready`] before the pod is reported as connected.
 ///
 /// # Errors
 /// [`Error::ConfigurePod`] names the step that the kernel refused; [`Error::Netns`], [`Error::Sysctl`], [`Error::NoLink`].
-pub fn configure_pod(netns: &Netns, network: &PodNetwork<'_>) -> Result<(), Error> {
+pub fn configure_pod(netns: &Netns, network: &PodNetwork<'_>) -> Result<Configured, Error> {
     netns.run(|| {
-        if network.addresses.iter().any(|pod| pod.address.is_ipv6()) {
+        let awaited: Vec<_> =
+            network.addresses.iter().map(|pod| pod.address).filter(IpAddr::is_ipv6).collect();
+        let mut listener = None;
+        if !awaited.is_empty() {
             prepare_ipv6(network.device)?;
+            listener = Some(Socket::open_listener(PATIENCE).map_err(Error::Open)?);
         }
         let mut netlink = Netlink::open()?;
         let device = netlink.require_link(network.device)?;
         let steps = steps(network, &device);
         let (names, requests): (Vec<_>, Vec<_>) = steps.into_iter().unzip();
-        netlink.socket.execute(requests).map(drop).map_err(|source| Error::ConfigurePod {
+        netlink.socket.execute(requests).map_err(|source| Error::ConfigurePod {
             device: network.device.to_owned(),
             netns: netns.path().to_owned(),
             step: refused_step(&source, &names),
             source,
-        })
+        })?;
+        let (device, netns) = (network.device.to_owned(), netns.path().to_owned());
+        Ok(Configured { netlink, listener, awaited, device, netns })
     })?
 }
 

@@ -1,10 +1,14 @@
 //! The transport: requests out, answers in.
 
-use std::{io, os::fd::OwnedFd};
+use std::{io, os::fd::OwnedFd, time::Duration};
 
 use netlink_packet_core::{NetlinkHeader, NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::RouteNetlinkMessage;
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink::SocketAddrNetlink};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType,
+    netlink::SocketAddrNetlink,
+    sockopt::{Timeout, set_socket_timeout},
+};
 use thiserror::Error;
 
 use crate::sys;
@@ -23,6 +27,8 @@ const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 const NLMSGERR_ATTR_MSG: u16 = 1;
 const HEADER: usize = 16;
+/// `RTMGRP_IPV6_IFADDR` of `uapi/linux/rtnetlink.h`.
+const IPV6_ADDRESSES: u32 = 0x100;
 
 /// The kernel fills dumps in units of at most this size when the reader's buffer has room for it.
 const BUFFER: usize = 32 * 1024;
@@ -87,9 +93,20 @@ pub(crate) struct Socket {
 
 impl Socket {
     pub(crate) fn open() -> io::Result<Self> {
+        Self::open_with(0)
+    }
+
+    /// A socket that hears of changes to IPv6 addresses, and gives up listening after `patience`.
+    pub(crate) fn open_listener(patience: Duration) -> io::Result<Self> {
+        let socket = Self::open_with(IPV6_ADDRESSES)?;
+        set_socket_timeout(&socket.fd, Timeout::Recv, Some(patience))?;
+        Ok(socket)
+    }
+
+    fn open_with(groups: u32) -> io::Result<Self> {
         let kind = SocketType::RAW;
         let fd = rustix::net::socket_with(AddressFamily::NETLINK, kind, SocketFlags::CLOEXEC, None)?;
-        rustix::net::bind(&fd, &SocketAddrNetlink::new(0, 0))?;
+        rustix::net::bind(&fd, &SocketAddrNetlink::new(0, groups))?;
         for option in [libc::NETLINK_EXT_ACK, libc::NETLINK_CAP_ACK, libc::NETLINK_GET_STRICT_CHK] {
             sys::set_netlink_option(&fd, option)?;
         }
@@ -160,6 +177,21 @@ impl Socket {
                         };
                     }
                     _ => entries.extend(parse(frame.decode()?)),
+                }
+            }
+        }
+    }
+
+    /// Shows every message that the socket hears to `is_last`, until that says so.
+    pub(crate) fn listen(
+        &mut self,
+        mut is_last: impl FnMut(RouteNetlinkMessage) -> bool,
+    ) -> Result<(), Fault> {
+        loop {
+            let length = self.receive()?;
+            for frame in Frames(&self.buffer[..length]) {
+                if is_last(frame?.decode()?) {
+                    return Ok(());
                 }
             }
         }

@@ -104,7 +104,8 @@ impl Node {
         ];
         let network =
             PodNetwork { device: "eth0", addresses: &addresses, host_mac: ends.host.mac, route_mtu: 1500 };
-        configure_pod(&netns, &network).unwrap();
+        configure_pod(&netns, &network).unwrap().ready().unwrap();
+        Netlink::open_in(&self.netns).unwrap().require_link(&name).unwrap();
 
         let mut routes = RouteTable::new(Netlink::open_in(&self.netns).unwrap());
         let mut neighbours = NeighbourTable::new(Netlink::open_in(&self.netns).unwrap());
