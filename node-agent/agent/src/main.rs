@@ -5,7 +5,7 @@
 //! | [`config`] | settings from the mounted ConfigMap and the environment |
 //! | [`watch`], [`ack`] | the two watches on the API server, and the one write to it |
 //! | [`brain`] | the single owner of state and dataplane: everything is decided and applied there, by one loop |
-//! | [`host`], [`kernel`], [`links`] | devices and programs of the node, tables, and how pods are linked |
+//! | [`host`], [`kernel`], [`links`], [`flows`] | devices and programs of the node, tables, how pods are linked, connections |
 //! | [`serve`] | REST over the unix socket, health, metrics |
 //! | [`monitor`] | drops and verdicts for those who listen |
 //! | [`conflist`], [`install`] | CNI configuration and plugin on the node |
@@ -17,6 +17,7 @@ mod clock;
 mod config;
 mod conflist;
 mod describe;
+mod flows;
 mod host;
 mod install;
 mod kernel;

@@ -26,6 +26,8 @@ pub struct Dataplane {
     /// What failed in the last [`Dataplane::apply`], by table.
     failed: BTreeMap<&'static str, Vec<Failure>>,
     slotless: HashSet<PartKey>,
+    /// The ipcache was read, and not compared with what is desired.
+    adopted: bool,
 }
 
 /// Why an endpoint does not work yet.
@@ -57,6 +59,7 @@ impl Dataplane {
             routes: Tracker::new(),
             failed: BTreeMap::new(),
             slotless: HashSet::new(),
+            adopted: false,
         }
     }
 
@@ -76,6 +79,7 @@ impl Dataplane {
         let (services, backends) = (kernel.list()?, kernel.list()?);
         self.services.switched.adopt(services, backends, now);
         self.ipcache.tracker.refresh(kernel)?;
+        self.adopted = true;
         self.routes.refresh(kernel)?;
         self.endpoints.neighbours.refresh(kernel)?;
         Ok(())
@@ -152,6 +156,16 @@ impl Dataplane {
             let source = self.router(address.is_ipv4());
             self.routes.set(IpNet::from(address), Route { device, via: None, source, mtu: None });
         }
+    }
+
+    /// Addresses that stand for another identity, or for nobody, since the last call. Established connections are not judged
+    /// again for that: whoever owns the connection table has to forget those of these addresses. After
+    /// [`Dataplane::adopt`], the first call also names what changed while no agent ran; it must come after the update.
+    pub fn take_reassigned(&mut self) -> Vec<Addr> {
+        if std::mem::take(&mut self.adopted) {
+            self.ipcache.compare_adopted();
+        }
+        std::mem::take(&mut self.ipcache.reassigned).into_iter().collect()
     }
 
     /// Takes how an endpoint is linked, or that it is not any more.

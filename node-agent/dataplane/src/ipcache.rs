@@ -20,6 +20,8 @@ pub(crate) struct Ipcache {
     /// Keys that nodes have entries for.
     claims: HashMap<IpcacheKey, BTreeSet<String>>,
     unreadable: BTreeMap<String, Vec<String>>,
+    /// Addresses whose identity is another than it was, or that are nobody's now.
+    pub(crate) reassigned: BTreeSet<Addr>,
 }
 
 impl Ipcache {
@@ -29,7 +31,29 @@ impl Ipcache {
             nodes: BTreeMap::new(),
             claims: HashMap::new(),
             unreadable: BTreeMap::new(),
+            reassigned: BTreeSet::new(),
         }
+    }
+
+    /// Desires an entry, or that there is none.
+    fn put(&mut self, key: IpcacheKey, entry: Option<IpcacheEntry>) {
+        let before = self.tracker.get(&key).map(|before| before.identity);
+        if key.prefix_len == 128 && before.is_some() && before != entry.map(|entry| entry.identity) {
+            self.reassigned.insert(Addr(key.address));
+        }
+        match entry {
+            Some(entry) => self.tracker.set(key, entry),
+            None => self.tracker.remove(&key),
+        };
+    }
+
+    /// Compares what was in the kernel before the agent started with what is desired.
+    pub(crate) fn compare_adopted(&mut self) {
+        let desired = |key: &IpcacheKey| self.tracker.get(key).map(|entry| entry.identity);
+        let other = self.tracker.actual().filter(|(key, entry)| desired(key) != Some(entry.identity));
+        let hosts = other.filter(|(key, _)| key.prefix_len == 128).map(|(key, _)| Addr(key.address));
+        let hosts: Vec<Addr> = hosts.collect();
+        self.reassigned.extend(hosts);
     }
 
     /// What is known of a node.
@@ -43,10 +67,8 @@ impl Ipcache {
         if self.claims.contains_key(&key) {
             return;
         }
-        match part {
-            Some(part) => self.tracker.set(key, self.entry(config, part)),
-            None => self.tracker.remove(&key),
-        };
+        let entry = part.map(|part| self.entry(config, part));
+        self.put(key, entry);
     }
 
     fn entry(&self, config: &Config, part: &Address) -> IpcacheEntry {
@@ -97,16 +119,14 @@ impl Ipcache {
         if let Some(name) = self.claims.get(key).and_then(BTreeSet::first) {
             let entries = self.nodes.get(name).map(|facts| facts.entries(config, *name == config.node));
             if let Some(entry) = entries.and_then(|mut entries| entries.remove(key)) {
-                self.tracker.set(*key, entry);
+                self.put(*key, Some(entry));
             }
             return;
         }
         let address = Addr(key.address).ip().filter(|_| key.prefix_len == 128);
         match address.and_then(|address| Some((address, parts.get(&PartKey::address(address))?))) {
             Some((address, Part::Address(part))) => self.set_address(config, address, Some(part)),
-            _ => {
-                self.tracker.remove(key);
-            }
+            _ => self.put(*key, None),
         }
     }
 

@@ -10,6 +10,9 @@
 //!   generation go only after [`GRACE`], when no program can be in the middle of a look-up any more.
 //! - What does not fit or fails leaves the old content in force and is named by [`Dataplane::failures`].
 //! - A generation of policy is never used twice while the connection table lives: the next number is kept in the kernel too.
+//!   Every identity has its own, also when no policy selects it: a pod that gets another identity is judged anew.
+//! - Addresses that stand for somebody else now are named by [`Dataplane::take_reassigned`]: what the connection table
+//!   has of them was allowed to another.
 //! - A restarted agent that calls [`Dataplane::adopt`] first finds slots and generations again and writes nothing that is
 //!   there already.
 //! - A pod's addresses are in the endpoint map only while it is both planned and linked, under the same UID.
@@ -35,7 +38,6 @@ pub use dataplane::{Dataplane, Unready};
 pub use endpoints::Planned;
 pub use kernel::{Kernel, Lookup, Parts, SlotIndex};
 pub use nodes::router_address;
-pub use policies::UNENFORCED;
 
 /// How long entries of a generation stay after the switch away from it, in milliseconds. A program runs for microseconds; the
 /// margin is for one that was preempted in the middle of a look-up.

@@ -10,10 +10,6 @@ use crate::compile::{Compiled, InvalidRange, Rule, compile};
 use crate::kernel::SlotIndex;
 use crate::switched::{Scheme, Switched};
 
-/// Generation of every slot whose identity no policy selects. It differs from 0, by which the connection table says that a
-/// side is not on this node.
-pub const UNENFORCED: u32 = 1;
-
 /// Holds the next generation.
 const MARK: SlotIndex = SlotIndex(0);
 
@@ -26,16 +22,14 @@ impl Scheme for PolicyScheme {
     type Key = PolicyKey;
     type Value = PolicyEntry;
 
-    const FIRST: u32 = UNENFORCED + 1;
+    /// 0 is how the connection table says that a side is not on this node.
+    const FIRST: u32 = 1;
 
     fn items(generation: u32, content: &Compiled) -> Vec<(PolicyKey, PolicyEntry)> {
         content.rules.iter().map(|(rule, entry)| (rule.key(generation), *entry)).collect()
     }
     fn pointer(generation: u32, content: &Compiled) -> Slot {
         content.slot(generation)
-    }
-    fn shared_generation(content: &Compiled) -> Option<u32> {
-        (!content.is_enforced()).then_some(UNENFORCED)
     }
     fn mark(next: u32) -> Option<(SlotIndex, Slot)> {
         Some((MARK, Slot { generation: next, ..Slot::default() }))
@@ -50,7 +44,7 @@ impl Scheme for PolicyScheme {
         let mut rules: Vec<_> = items.into_iter().map(|(key, entry)| (Rule::of(&key), entry)).collect();
         rules.sort_unstable_by_key(|(rule, _)| *rule);
         let content = Compiled { ingress: pointer.ingress_enforced, egress: pointer.egress_enforced, rules };
-        (pointer.open && content.is_enforced() == (pointer.generation != UNENFORCED)).then_some(content)
+        (pointer.open && (content.is_enforced() || content.rules.is_empty())).then_some(content)
     }
 }
 

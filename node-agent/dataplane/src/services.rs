@@ -26,9 +26,6 @@ impl Scheme for ServiceScheme {
     fn pointer(generation: u32, content: &Vec<BackendEntry>) -> ServiceEntry {
         ServiceEntry { generation, count: u32::try_from(content.len()).unwrap_or(u32::MAX) }
     }
-    fn shared_generation(content: &Vec<BackendEntry>) -> Option<u32> {
-        content.is_empty().then_some(0)
-    }
     /// Nothing remembers a generation of backends beyond the run of a program.
     fn mark(_: u32) -> Option<(ServiceKey, ServiceEntry)> {
         None
@@ -46,8 +43,7 @@ impl Scheme for ServiceScheme {
         items.sort_unstable_by_key(|(key, _)| key.index);
         let gapless = (0..).zip(&items).all(|(index, (key, _))| key.index == index);
         let whole = usize::try_from(pointer.count) == Ok(items.len());
-        let shared = (pointer.generation == 0) == items.is_empty();
-        (gapless && whole && shared).then(|| items.into_iter().map(|(_, entry)| entry).collect())
+        (gapless && whole).then(|| items.into_iter().map(|(_, entry)| entry).collect())
     }
 }
 

@@ -22,15 +22,13 @@ pub(crate) trait Scheme {
     /// A piece of content.
     type Value: Copy + PartialEq;
 
-    /// The lowest generation that content of its own may have.
+    /// The lowest generation.
     const FIRST: u32;
 
     /// The pieces of content under a generation.
     fn items(generation: u32, content: &Self::Content) -> Vec<(Self::Key, Self::Value)>;
     /// The pointer that puts content in force.
     fn pointer(generation: u32, content: &Self::Content) -> Self::Pointer;
-    /// The generation that content without pieces of its own shares with its like.
-    fn shared_generation(content: &Self::Content) -> Option<u32>;
     /// The entry that remembers the next generation, when it must outlive the content.
     fn mark(next: u32) -> Option<(Self::Owner, Self::Pointer)>;
     /// The generation that a pointer names; `None` for a pointer that counts as absent.
@@ -221,10 +219,7 @@ impl<S: Scheme> Switched<S> {
         K: Table<S::Owner, S::Pointer, Error = E> + Lookup<S::Key, S::Value, Error = E>,
     {
         let Some(content) = self.desired.get(&owner).cloned() else { return Ok(()) };
-        let generation = match S::shared_generation(&content) {
-            Some(generation) => generation,
-            None => self.next_generation(kernel).map_err(Error::Mark)?,
-        };
+        let generation = self.next_generation(kernel).map_err(Error::Mark)?;
         let items = S::items(generation, &content);
         let pointer = S::pointer(generation, &content);
         let done = fill(kernel, &items)

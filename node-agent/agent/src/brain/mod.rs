@@ -6,11 +6,12 @@ mod report;
 mod start;
 mod views;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::Instant;
 
 use cilium_api::node_state::{AppliedState, Failure};
 use cilium_api::parts::{Part, PartKey};
+use cilium_bpf::layout::Addr;
 use cilium_dataplane::{Dataplane, GRACE, Parts};
 use cilium_rest::model;
 use cilium_state::{State, Store};
@@ -19,6 +20,7 @@ use tokio::sync::watch;
 use crate::clock::Clock;
 use crate::config::Settings;
 use crate::conflist::Conflist;
+use crate::flows;
 use crate::host::{Facts, Host};
 use crate::kernel::Tables;
 use crate::links::Links;
@@ -33,6 +35,10 @@ const CHECK_EVERY: u64 = 10_000;
 
 /// Milliseconds in which changes are collected before the operator is told of them.
 const ACK_AFTER: u64 = 20;
+
+/// Milliseconds in which addresses that stand for somebody else are collected before their connections are forgotten: one
+/// pass over the connection table serves them all.
+const FORGET_AFTER: u64 = 200;
 
 /// The API server takes so many failures by name; all are counted.
 const NAMED_FAILURES: usize = 10;
@@ -61,6 +67,9 @@ struct Due {
     check: u64,
     sweep: Option<u64>,
     ack: Option<u64>,
+    forget: Option<u64>,
+    /// A set-up that failed is not tried again before.
+    start: u64,
 }
 
 pub(crate) struct Brain {
@@ -76,6 +85,8 @@ pub(crate) struct Brain {
     /// Parts that changed since the dataplane was told.
     changed: BTreeSet<PartKey>,
     waiters: Vec<Waiter>,
+    /// Addresses whose connections were allowed to somebody else.
+    reassigned: HashSet<Addr>,
     due: Due,
     applied: watch::Sender<Option<AppliedState>>,
     connections: BTreeMap<&'static str, Result<(), String>>,
@@ -105,7 +116,8 @@ impl Brain {
             obstacle: "the node's state has not been read yet".to_owned(),
             changed: BTreeSet::new(),
             waiters: Vec::new(),
-            due: Due { check: CHECK_EVERY, sweep: None, ack: None },
+            reassigned: HashSet::new(),
+            due: Due { check: CHECK_EVERY, sweep: None, ack: None, forget: None, start: 0 },
             applied,
             connections: BTreeMap::new(),
             server_version: String::new(),
@@ -180,6 +192,7 @@ impl Brain {
             && !changed.is_empty()
         {
             running.dataplane.update(&changed, &Desired(&self.state));
+            self.reassigned.extend(running.dataplane.take_reassigned());
             running.dataplane.apply(&mut running.tables, self.clock.now());
             self.timing.add(begin.elapsed());
             tracing::debug!(parts = changed.len(), micros = begin.elapsed().as_micros(), "applied");
@@ -207,6 +220,9 @@ impl Brain {
         if waits && self.due.sweep.is_none() {
             self.due.sweep = Some(self.clock.now() + GRACE);
         }
+        if !self.reassigned.is_empty() && self.due.forget.is_none() {
+            self.due.forget = Some(self.clock.now() + FORGET_AFTER);
+        }
         self.ack_soon();
         self.answer_waiters();
     }
@@ -220,7 +236,7 @@ impl Brain {
     /// When [`Brain::tick`] has something to do.
     pub(crate) fn deadline(&self) -> Instant {
         let waiters = self.waiters.iter().map(|waiter| waiter.deadline);
-        let due = [Some(self.due.check), self.due.sweep, self.due.ack];
+        let due = [Some(self.due.check), self.due.sweep, self.due.ack, self.due.forget];
         let next = due.into_iter().flatten().chain(waiters).min().unwrap_or(self.due.check);
         self.clock.instant(next)
     }
@@ -230,6 +246,10 @@ impl Brain {
         let now = self.clock.now();
         if self.due.sweep.is_some_and(|due| due <= now) {
             self.sweep(now);
+        }
+        if self.due.forget.is_some_and(|due| due <= now) {
+            self.due.forget = None;
+            self.forget_flows();
         }
         if self.due.check <= now {
             self.due.check = now + CHECK_EVERY;
@@ -249,6 +269,21 @@ impl Brain {
         {
             self.due.sweep = Some(now + GRACE);
         }
+    }
+
+    /// Starts to forget connections that were allowed to somebody else.
+    fn forget_flows(&mut self) {
+        let addresses = std::mem::take(&mut self.reassigned);
+        let bpffs = self.settings.bpffs.clone();
+        tokio::task::spawn_blocking(move || match flows::forget(&bpffs, &addresses) {
+            Ok(forgotten) => tracing::debug!(forgotten, addresses = addresses.len(), "forgot connections"),
+            Err(error) => {
+                tracing::error!(
+                    error = format!("{error:#}"),
+                    "connections of reassigned addresses stay allowed"
+                );
+            }
+        });
     }
 
     /// Reads everything back and repairs it.

@@ -11,23 +11,32 @@ use crate::host::{Facts, Host, worlds};
 use crate::kernel::Tables;
 use crate::links::{self, to_link};
 
+/// Milliseconds before a set-up that failed is tried again: it is too much work for every event.
+const START_AGAIN: u64 = 5_000;
+
 impl Brain {
     /// Sets the node up when its state is complete. Otherwise, and when something fails, the kernel stays as it is and the
     /// next change or check tries again.
     pub(super) fn start(&mut self) {
+        if self.clock.now() < self.due.start {
+            return;
+        }
         let obstacle = match (self.state.is_complete(), self.own_facts()) {
             (false, _) => self.missing(),
             (true, None) => format!("the operator has not planned node {} yet", self.settings.node),
             (true, Some(facts)) => match self.set_up(facts) {
                 Ok(()) => String::new(),
-                Err(error) => format!("the node cannot be set up: {error:#}"),
+                Err(error) => {
+                    self.due.start = self.clock.now() + START_AGAIN;
+                    format!("the node cannot be set up: {error:#}")
+                }
             },
         };
         if obstacle.is_empty() {
             tracing::info!(revision = self.state.accepted().map(|a| a.revision), "the node works");
             self.conflist.ensure();
         } else if obstacle != self.obstacle {
-            tracing::warn!(obstacle, "the node does not work yet");
+            tracing::info!(obstacle, "the node does not work yet");
         }
         self.obstacle = obstacle;
     }
@@ -56,6 +65,7 @@ impl Brain {
         for (id, change) in self.links.iter() {
             dataplane.link(id, to_link(change));
         }
+        self.reassigned.extend(dataplane.take_reassigned());
         dataplane.apply(&mut tables, now);
         host.attach(&self.settings)?;
         for device in &devices {

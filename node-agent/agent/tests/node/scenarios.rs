@@ -6,7 +6,7 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use cilium_api::parts::Parts;
+use cilium_api::parts::{Part, PartKey, Parts};
 use cilium_delta::Table as _;
 use cilium_drivers::maps::Maps;
 use cilium_drivers::netlink::Netlink;
@@ -82,6 +82,34 @@ fn an_established_flow_follows_policy_and_the_host_reaches_its_pods() {
     let revision = stage.plan(&mk_parts(2));
     stage.await_revision(revision);
     assert!(asks());
+}
+
+#[test]
+fn connections_of_an_address_are_forgotten_when_somebody_else_has_it() {
+    let mut stage = Stage::create(2, &[]);
+    stage.await_ready();
+    let (one, two) = (stage.add_pod(1), stage.add_pod(2));
+    let _echo = Echo::start(&two.netns, address4(2), 7000);
+    let mut parts = mk_parts(2);
+    parts.extend([mk_policy(2, 1, 7000)]);
+    let revision = stage.plan(&parts);
+    stage.await_revision(revision);
+    let socket = crate::stream::bind(&one.netns, address4(1), 0);
+    socket.set_read_timeout(Some(Duration::from_millis(300))).expect("is a socket");
+    let asks = || {
+        socket.send_to(b"x", (address4(2), 7000)).expect("sends");
+        socket.recv_from(&mut [0; 8]).is_ok()
+    };
+    assert!(asks());
+    let maps = Maps::open(&stage.bpffs.join("cilium")).expect("maps are pinned");
+    assert_eq!(maps.ct.count().expect("counts"), 1);
+    let mut shared = mk_shared(1..=2);
+    if let Some(Part::Address(part)) = shared.get_mut(&PartKey::address(address4(1).into())) {
+        part.identity = 4711;
+    }
+    stage.plan_shared(&shared);
+    eventually("the connection is forgotten", || maps.ct.count().is_ok_and(|count| count == 0));
+    assert!(asks(), "policy allows it, so it is judged and goes on");
 }
 
 #[test]

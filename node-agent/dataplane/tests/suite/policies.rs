@@ -2,7 +2,7 @@
 
 use cilium_api::parts::{Direction, Part, PartKey, Parts, Policy};
 use cilium_bpf::layout::Slot;
-use cilium_dataplane::{Dataplane, GRACE, UNENFORCED, compile, cookie, origins_of};
+use cilium_dataplane::{Dataplane, GRACE, compile, cookie, origins_of};
 
 use crate::build::*;
 use crate::kernel::Fake;
@@ -23,8 +23,18 @@ fn slot(kernel: &Fake) -> Slot {
 #[test]
 fn without_policy_a_slot_is_open_and_enforces_nothing() {
     let (_, kernel, _) = mk_connected(5, 300);
-    assert_eq!(slot(&kernel), Slot { generation: UNENFORCED, open: true, ..Slot::default() });
+    assert_eq!(slot(&kernel), Slot { generation: 1, open: true, ..Slot::default() });
     assert!(kernel.policy.is_empty());
+}
+
+#[test]
+fn a_pod_that_gets_another_identity_is_judged_anew() {
+    let (mut dataplane, mut kernel, mut parts) = mk_connected(5, 300);
+    let before = slot(&kernel);
+    parts.extend([mk_endpoint(5, 301)]);
+    feed(&mut dataplane, &mut kernel, &parts);
+    assert_ne!(slot(&kernel).generation, before.generation, "no policy selects either of them");
+    assert_eq!(kernel.slots.values().filter(|slot| slot.open).count(), 1);
 }
 
 #[test]
@@ -33,7 +43,7 @@ fn every_change_is_a_new_generation_and_the_old_one_goes_later() {
     parts.extend([mk_policy(300, vec![mk_allow(301, 6, 80, 80)])]);
     feed(&mut dataplane, &mut kernel, &parts);
     let first = slot(&kernel);
-    assert!(first.ingress_enforced && !first.egress_enforced && first.generation > UNENFORCED);
+    assert!(first.ingress_enforced && !first.egress_enforced && first.generation > 1);
     parts.extend([mk_policy(300, vec![mk_allow(302, 6, 80, 80)])]);
     feed(&mut dataplane, &mut kernel, &parts);
     let second = slot(&kernel);
@@ -49,10 +59,11 @@ fn every_change_is_a_new_generation_and_the_old_one_goes_later() {
     dataplane.update([&PartKey::policy(300)], &parts);
     dataplane.apply(&mut kernel, GRACE);
     dataplane.sweep(&mut kernel, 2 * GRACE);
-    assert_eq!((slot(&kernel).generation, kernel.policy.len()), (UNENFORCED, 0));
+    let third = slot(&kernel);
+    assert!(third.generation > second.generation && kernel.policy.is_empty());
     parts.extend([mk_policy(300, vec![])]);
     feed(&mut dataplane, &mut kernel, &parts);
-    assert!(slot(&kernel).generation > second.generation, "numbers are not used twice");
+    assert!(slot(&kernel).generation > third.generation, "numbers are not used twice");
 }
 
 #[test]
@@ -107,7 +118,7 @@ fn entries_that_do_not_read_back_are_not_put_in_force() {
     kernel.forgetful = true;
     parts.extend([mk_policy(300, vec![mk_allow(301, 6, 80, 80)])]);
     feed(&mut dataplane, &mut kernel, &parts);
-    assert_eq!(slot(&kernel).generation, UNENFORCED);
+    assert_eq!(slot(&kernel).generation, 1);
     assert!(dataplane.failures()[0].message.starts_with("an entry reads back differently"));
 }
 

@@ -127,6 +127,32 @@ fn a_node_that_moves_takes_its_pods_along() {
 }
 
 #[test]
+fn addresses_that_stand_for_somebody_else_are_named() {
+    let (mut dataplane, mut kernel) = (Dataplane::new(mk_config(true)), Fake::default());
+    let old = Parts::from([
+        mk_address("10.244.2.7", 301, Some("n2")),
+        mk_address("10.244.2.8", 301, Some("n2")),
+        mk_address("10.244.2.9", 301, Some("n2")),
+    ]);
+    feed(&mut dataplane, &mut kernel, &old);
+    assert!(dataplane.take_reassigned().is_empty(), "they were nobody's before");
+    let new = Parts::from([
+        mk_address("10.244.2.7", 302, Some("n2")),
+        mk_address("10.244.2.8", 301, Some("n2")),
+        mk_node("n2", 2),
+    ]);
+    let expected = [Addr::from(ip("10.244.2.7")), Addr::from(ip("10.244.2.9"))];
+    dataplane.update(old.keys().chain(new.keys()), &new);
+    assert_eq!(dataplane.take_reassigned(), expected);
+    assert!(dataplane.take_reassigned().is_empty());
+
+    let mut restarted = Dataplane::new(mk_config(true));
+    restarted.adopt(&mut kernel, 0).expect("lists");
+    restarted.update(new.keys(), &new);
+    assert_eq!(restarted.take_reassigned(), expected, "what changed while no agent ran");
+}
+
+#[test]
 fn a_service_has_the_backends_of_its_family() {
     let (mut dataplane, mut kernel) = (Dataplane::new(mk_config(false)), Fake::default());
     let backends = [("10.244.1.5", 8080), ("10.244.2.7", 8080), ("fd00::7", 8080)];
