@@ -38,7 +38,8 @@ fn additions(node: &str) -> anyhow::Result<Vec<f64>> {
     let text = nodes::in_agent(node, &["cat", LOG])?.out;
     let mut times = Vec::new();
     for line in text.lines() {
-        let entry: Value = serde_json::from_str(line).with_context(|| format!("{LOG} on {node} has a line {line:?}"))?;
+        let entry: Value =
+            serde_json::from_str(line).with_context(|| format!("{LOG} on {node} has a line {line:?}"))?;
         if entry["command"] == "ADD" {
             times.push(entry["milliseconds"].as_f64().with_context(|| format!("no time in {line:?}"))?);
         }

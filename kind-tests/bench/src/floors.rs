@@ -38,7 +38,8 @@ impl Floor {
     pub(crate) fn two_nodes() -> anyhow::Result<Self> {
         let namespaces = names(&["pa", "na", "fab", "nb", "pb"]);
         let [pa, na, fab, nb, pb] = [0, 1, 2, 3, 4].map(|index: usize| namespaces[index].clone());
-        let mut steps = vec![format!("-n {fab} link add br0 type bridge"), format!("-n {fab} link set br0 up")];
+        let mut steps =
+            vec![format!("-n {fab} link add br0 type bridge"), format!("-n {fab} link set br0 up")];
         for (pod, node, n) in [(&pa, &na, 1), (&pb, &nb, 2)] {
             let other = 3 - n;
             steps.extend([

@@ -19,7 +19,12 @@ use crate::table::{Goal, Row, median};
 const CLOSED: &str = "{apiVersion: cilium.io/v2, kind: CiliumNetworkPolicy, metadata: {name: closed}, spec: {endpointSelector: {matchLabels: {app: server}}, ingress: [{}]}}";
 
 /// Client and server on different nodes; `rounds` times a policy that opens the path is created and deleted.
-pub(crate) async fn measure(label: &str, apply_goal: f64, delete_goal: f64, rounds: usize) -> anyhow::Result<Vec<Row>> {
+pub(crate) async fn measure(
+    label: &str,
+    apply_goal: f64,
+    delete_goal: f64,
+    rounds: usize,
+) -> anyhow::Result<Vec<Row>> {
     let ns = Namespace::new("latency")?;
     let nodes = nodes::names()?;
     ns.apply(&(mk_pod("client", Some(&nodes[0]), &[], false) + &mk_server("server", Some(&nodes[1]))))?;
@@ -111,10 +116,13 @@ impl Watch {
         loop {
             let line = match self.lines.recv_timeout(Duration::from_secs(30)) {
                 Ok(line) => line,
-                Err(RecvTimeoutError::Timeout) => bail!("the path did not become {} in 30 s", if up { "open" } else { "closed" }),
+                Err(RecvTimeoutError::Timeout) => {
+                    bail!("the path did not become {} in 30 s", if up { "open" } else { "closed" })
+                }
                 Err(RecvTimeoutError::Disconnected) => bail!("the probe ended"),
             };
-            let change: Value = serde_json::from_str(&line).with_context(|| format!("the probe said {line:?}"))?;
+            let change: Value =
+                serde_json::from_str(&line).with_context(|| format!("the probe said {line:?}"))?;
             if change["up"] == up {
                 return change["at"].as_u64().context("a change without time");
             }

@@ -33,7 +33,9 @@ pub(crate) async fn apply() -> anyhow::Result<Namespace> {
 async fn create(api: &Api<DynamicObject>, count: usize, mk: fn(usize) -> Value) -> anyhow::Result<()> {
     for index in 0..count {
         let object = serde_json::from_value(mk(index))?;
-        api.create(&PostParams::default(), &object).await.with_context(|| format!("cannot create object {index}"))?;
+        api.create(&PostParams::default(), &object)
+            .await
+            .with_context(|| format!("cannot create object {index}"))?;
     }
     Ok(())
 }

@@ -26,7 +26,9 @@ enum Part {
 
 /// Measure latency, throughput, memory and pod start against their floors and goals.
 #[derive(Parser)]
-#[command(after_help = "Examples:\n  just bench\n  just bench --only latency --rounds 10\n  just bench -o json")]
+#[command(
+    after_help = "Examples:\n  just bench\n  just bench --only latency --rounds 10\n  just bench -o json"
+)]
 struct Cli {
     /// Measure only these
     #[arg(long, value_enum)]

@@ -1,16 +1,22 @@
-//! Resident memory of agents and operators, and how many watches an agent holds.
+//! Resident memory of agents and operators.
 
 use std::fs;
 
 use anyhow::{Context as _, ensure};
-use cluster_tests::{kubectl, kubectl_json, nodes};
+use cluster_tests::{kubectl_json, nodes};
 
 use crate::table::{Goal, Row};
 
 /// Nothing but the product and CoreDNS on the cluster.
 pub(crate) fn idle() -> anyhow::Result<Vec<Row>> {
     let mut rows = resident("idle", 25.0, 40.0)?;
-    rows.push(Row { what: "watches of one agent".into(), unit: "", floor: None, value: watches()?, goal: Goal::AtMost(2.0) });
+    rows.push(Row {
+        what: "watches of one agent".into(),
+        unit: "",
+        floor: None,
+        value: cluster_tests::watches::per_agent()?,
+        goal: Goal::AtMost(2.0),
+    });
     Ok(rows)
 }
 
@@ -36,13 +42,20 @@ fn resident(label: &str, agent_goal: f64, operator_goal: f64) -> anyhow::Result<
 /// The largest resident set among the processes called `process` of the pods with a label, in MiB.
 fn largest(selector: &str, process: &str) -> anyhow::Result<f64> {
     let pods = kubectl_json(&["get", "pods", "-n", nodes::SYSTEM, "-l", selector])?;
-    let uids: Vec<String> =
-        pods["items"].as_array().into_iter().flatten().filter_map(|pod| pod["metadata"]["uid"].as_str().map(str::to_owned)).collect();
+    let uids: Vec<String> = pods["items"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|pod| pod["metadata"]["uid"].as_str().map(str::to_owned))
+        .collect();
     let mut sizes = Vec::new();
     for entry in fs::read_dir("/proc").context("cannot list processes")?.flatten() {
         let path = entry.path();
         let is_it = fs::read_to_string(path.join("comm")).is_ok_and(|name| name.trim() == process);
-        if is_it && fs::read_to_string(path.join("cgroup")).is_ok_and(|groups| uids.iter().any(|uid| groups.contains(uid))) {
+        if is_it
+            && fs::read_to_string(path.join("cgroup"))
+                .is_ok_and(|groups| uids.iter().any(|uid| groups.contains(uid)))
+        {
             sizes.push(rss(&fs::read_to_string(path.join("status"))?)?);
         }
     }
@@ -52,23 +65,7 @@ fn largest(selector: &str, process: &str) -> anyhow::Result<f64> {
 
 fn rss(status: &str) -> anyhow::Result<f64> {
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).context("a process without VmRSS")?;
-    let kib = line.split_whitespace().nth(1).and_then(|n| n.parse::<f64>().ok()).context("VmRSS is no number")?;
+    let kib =
+        line.split_whitespace().nth(1).and_then(|n| n.parse::<f64>().ok()).context("VmRSS is no number")?;
     Ok(kib / 1024.0)
-}
-
-/// Watches on all kinds of ours, as the API server counts them, less the operator's, over the number of agents.
-fn watches() -> anyhow::Result<f64> {
-    let metrics = kubectl(&["get", "--raw", "/metrics"])?;
-    let count = |resource: &str| -> f64 {
-        metrics
-            .lines()
-            .filter(|line| line.starts_with("apiserver_longrunning_requests{") && line.contains("verb=\"WATCH\""))
-            .filter(|line| line.contains(&format!("resource=\"{resource}\"")))
-            .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
-            .sum()
-    };
-    let agents = nodes::names()?.len() as f64;
-    // The operator's leader watches each of both kinds once.
-    let ours = count("ciliumnodestates") + count("ciliumnodestateslices") - 2.0;
-    Ok((ours / agents).ceil())
 }

@@ -27,9 +27,33 @@ pub(crate) fn measure(pairs: usize) -> anyhow::Result<Vec<Row>> {
     let pair = Floor::veth_pair()?;
     let routed = Floor::two_nodes()?;
     Ok(vec![
-        figure("TCP between pods on one node, with policy", &pair, &ns, &near, pairs, &TCP, Goal::RatioAtLeast(0.95))?,
-        figure("UDP round trip p50 on one node, with policy", &pair, &ns, &near, pairs, &UDP, Goal::RatioAtMost(1.05))?,
-        figure("TCP between nodes, native routing", &routed, &ns, &far, pairs, &TCP, Goal::RatioAtLeast(0.85))?,
+        figure(
+            "TCP between pods on one node, with policy",
+            &pair,
+            &ns,
+            &near,
+            pairs,
+            &TCP,
+            Goal::RatioAtLeast(0.95),
+        )?,
+        figure(
+            "UDP round trip p50 on one node, with policy",
+            &pair,
+            &ns,
+            &near,
+            pairs,
+            &UDP,
+            Goal::RatioAtMost(1.05),
+        )?,
+        figure(
+            "TCP between nodes, native routing",
+            &routed,
+            &ns,
+            &far,
+            pairs,
+            &TCP,
+            Goal::RatioAtLeast(0.85),
+        )?,
         figure("UDP round trip p50 between nodes", &routed, &ns, &far, pairs, &UDP, Goal::RatioAtMost(1.15))?,
     ])
 }
@@ -43,11 +67,21 @@ struct Kind {
     unit: &'static str,
 }
 
-const TCP: Kind = Kind { command: "tcp", more: &["--seconds", "2"], field: "gbit_s", scale: 1.0, unit: "Gbit/s" };
-const UDP: Kind = Kind { command: "rr", more: &["--count", "20000"], field: "p50_ns", scale: 1e-3, unit: "us" };
+const TCP: Kind =
+    Kind { command: "tcp", more: &["--seconds", "2"], field: "gbit_s", scale: 1.0, unit: "Gbit/s" };
+const UDP: Kind =
+    Kind { command: "rr", more: &["--count", "20000"], field: "p50_ns", scale: 1e-3, unit: "us" };
 
 /// Floor and product take turns, so that a slow minute of the machine hits both.
-fn figure(what: &str, floor: &Floor, ns: &Namespace, to: &str, pairs: usize, kind: &Kind, goal: Goal) -> anyhow::Result<Row> {
+fn figure(
+    what: &str,
+    floor: &Floor,
+    ns: &Namespace,
+    to: &str,
+    pairs: usize,
+    kind: &Kind,
+    goal: Goal,
+) -> anyhow::Result<Row> {
     let (mut floors, mut values) = (Vec::new(), Vec::new());
     for _ in 0..pairs {
         floors.push(read(&floor.run(kind.command, kind.more)?, kind)?);
@@ -62,5 +96,8 @@ fn figure(what: &str, floor: &Floor, ns: &Namespace, to: &str, pairs: usize, kin
 }
 
 fn read(answer: &Value, kind: &Kind) -> anyhow::Result<f64> {
-    answer[kind.field].as_f64().map(|n| n * kind.scale).with_context(|| format!("the probe answered {answer}"))
+    answer[kind.field]
+        .as_f64()
+        .map(|n| n * kind.scale)
+        .with_context(|| format!("the probe answered {answer}"))
 }

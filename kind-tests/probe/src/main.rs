@@ -4,6 +4,7 @@
 //! object a line; times are nanoseconds of CLOCK_MONOTONIC, which all namespaces of a machine share.
 
 mod serve;
+mod stamp;
 mod stream;
 mod throughput;
 mod watch;
@@ -16,7 +17,9 @@ use clap::{Parser, Subcommand};
 
 /// Measure loss, gaps, round trips and throughput between two places.
 #[derive(Parser)]
-#[command(after_help = "Examples:\n  probe serve 7000\n  probe stream 10.244.1.5:7000 --seconds 60\n  probe rr 10.244.1.5:7000 --count 50000")]
+#[command(
+    after_help = "Examples:\n  probe serve 7000\n  probe stream 10.244.1.5:7000 --seconds 60\n  probe rr 10.244.1.5:7000 --count 50000"
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

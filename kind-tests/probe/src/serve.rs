@@ -6,6 +6,9 @@ use std::thread;
 
 use anyhow::Context as _;
 
+use crate::stamp::{Stamped, realtime};
+use crate::stream;
+
 /// Serves both protocols on all addresses until the process is killed.
 pub(crate) fn run(port: u16) -> anyhow::Result<()> {
     let datagrams = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, port))
@@ -13,15 +16,20 @@ pub(crate) fn run(port: u16) -> anyhow::Result<()> {
     let streams = TcpListener::bind((Ipv6Addr::UNSPECIFIED, port))
         .with_context(|| format!("cannot listen on port {port}"))?;
     thread::spawn(move || accept(&streams));
-    echo(&datagrams)
+    echo(datagrams)
 }
 
-fn echo(socket: &UdpSocket) -> anyhow::Result<()> {
+fn echo(socket: UdpSocket) -> anyhow::Result<()> {
+    let socket = Stamped::new(socket)?;
     let mut buffer = [0u8; 2048];
     loop {
-        let (length, from) = socket.recv_from(&mut buffer).context("cannot receive")?;
-        // A client that went away is its own business (ICMP errors surface here as refused connections).
-        if let Err(error) = socket.send_to(&buffer[..length], from) {
+        // Refusals by clients that went away surface here as errors: their own business.
+        let Some((length, Some(from), received)) = socket.receive(&mut buffer) else { continue };
+        if length == stream::LENGTH {
+            buffer[16..24].copy_from_slice(&received.to_be_bytes());
+            buffer[24..32].copy_from_slice(&realtime().to_be_bytes());
+        }
+        if let Err(error) = socket.0.send_to(&buffer[..length], from) {
             eprintln!("no echo to {from}: {error}");
         }
     }

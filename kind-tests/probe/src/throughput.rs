@@ -27,7 +27,10 @@ pub(crate) fn round_trips(to: SocketAddr, count: usize) -> anyhow::Result<()> {
     let mut times = times.split_off(warm_up);
     times.sort_unstable();
     let at = |share: usize| times[(times.len() - 1) * share / 100];
-    println!("{}", serde_json::json!({"count": times.len(), "lost": lost, "p50_ns": at(50), "p99_ns": at(99)}));
+    println!(
+        "{}",
+        serde_json::json!({"count": times.len(), "lost": lost, "p50_ns": at(50), "p99_ns": at(99)})
+    );
     Ok(())
 }
 
@@ -45,8 +48,8 @@ fn round_trip(socket: &std::net::UdpSocket, sequence: u64) -> Option<u64> {
 
 /// Sends for `duration`; prints gigabits per second.
 pub(crate) fn tcp(to: SocketAddr, duration: Duration) -> anyhow::Result<()> {
-    let mut stream =
-        TcpStream::connect_timeout(&to, Duration::from_secs(5)).with_context(|| format!("cannot connect to {to}"))?;
+    let mut stream = TcpStream::connect_timeout(&to, Duration::from_secs(5))
+        .with_context(|| format!("cannot connect to {to}"))?;
     let buffer = vec![0x5au8; 256 * 1024];
     let start = now();
     let end = start + u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);

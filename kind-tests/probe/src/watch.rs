@@ -11,7 +11,12 @@ use crate::{connect, now};
 
 /// Sends every `interval`; prints `{"up":true,"at":…}` with the time of the first echo after a silence, and
 /// `{"up":false,"at":…}` with the time of the last echo before one.
-pub(crate) fn run(to: SocketAddr, interval: Duration, silence: Duration, limit: Duration) -> anyhow::Result<()> {
+pub(crate) fn run(
+    to: SocketAddr,
+    interval: Duration,
+    silence: Duration,
+    limit: Duration,
+) -> anyhow::Result<()> {
     let socket = connect(to)?;
     let reader = socket.try_clone().context("cannot share the socket")?;
     reader.set_read_timeout(Some(silence)).context("cannot set a timeout")?;

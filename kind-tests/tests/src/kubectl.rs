@@ -21,7 +21,8 @@ pub fn kubectl(args: &[&str]) -> anyhow::Result<String> {
 /// As [`kubectl`], or the answer is not JSON.
 pub fn kubectl_json(args: &[&str]) -> anyhow::Result<Value> {
     let text = kubectl(&[args, &["-o", "json"]].concat())?;
-    serde_json::from_str(&text).with_context(|| format!("kubectl {} did not answer with JSON", args.join(" ")))
+    serde_json::from_str(&text)
+        .with_context(|| format!("kubectl {} did not answer with JSON", args.join(" ")))
 }
 
 /// Applies manifests to a namespace.
@@ -99,9 +100,9 @@ impl Namespace {
         let names: Vec<String> = pods.iter().map(|pod| format!("pod/{pod}")).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let args = [&["wait", "--for=condition=Ready", "--timeout=120s"], names.as_slice()].concat();
-        self.kubectl(&args).map(drop).or_else(|error| {
-            bail!("{error}\n{}", self.kubectl(&["describe", "pods"])?)
-        })
+        self.kubectl(&args)
+            .map(drop)
+            .or_else(|error| bail!("{error}\n{}", self.kubectl(&["describe", "pods"])?))
     }
 }
 

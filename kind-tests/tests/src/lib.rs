@@ -6,6 +6,7 @@ pub mod kubectl;
 pub mod nodes;
 pub mod pods;
 pub mod wait;
+pub mod watches;
 
 pub use kubectl::{Namespace, apply, kubectl, kubectl_json};
 pub use pods::{Ran, exec};

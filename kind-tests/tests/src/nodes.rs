@@ -16,8 +16,12 @@ pub const SYSTEM: &str = "kube-system";
 /// As [`kubectl`]; or there are fewer than two.
 pub fn names() -> anyhow::Result<Vec<String>> {
     let list = kubectl_json(&["get", "nodes"])?;
-    let mut names: Vec<String> =
-        list["items"].as_array().into_iter().flatten().filter_map(|n| n["metadata"]["name"].as_str().map(str::to_owned)).collect();
+    let mut names: Vec<String> = list["items"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|n| n["metadata"]["name"].as_str().map(str::to_owned))
+        .collect();
     names.sort();
     ensure!(names.len() >= 2, "the tests need two nodes, the cluster has {names:?}");
     Ok(names)
@@ -29,8 +33,12 @@ pub fn names() -> anyhow::Result<Vec<String>> {
 /// There is none.
 pub fn agent(node: &str) -> anyhow::Result<String> {
     let selector = format!("spec.nodeName={node},status.phase=Running");
-    let list = kubectl_json(&["get", "pods", "-n", SYSTEM, "-l", "k8s-app=cilium", "--field-selector", &selector])?;
-    list["items"][0]["metadata"]["name"].as_str().map(str::to_owned).with_context(|| format!("no agent runs on {node}"))
+    let list =
+        kubectl_json(&["get", "pods", "-n", SYSTEM, "-l", "k8s-app=cilium", "--field-selector", &selector])?;
+    list["items"][0]["metadata"]["name"]
+        .as_str()
+        .map(str::to_owned)
+        .with_context(|| format!("no agent runs on {node}"))
 }
 
 /// `cilium-dbg` in the agent of a node.
@@ -77,7 +85,8 @@ fn killer(node: &str) -> anyhow::Result<String> {
 /// # Errors
 /// The hook failed, or this kind of cluster has none (`CLUSTER_CONTROL` is not set).
 pub fn control_plane(action: &[&str]) -> anyhow::Result<()> {
-    let hook = std::env::var("CLUSTER_CONTROL").context("CLUSTER_CONTROL is not set: run through `just test-e2e`")?;
+    let hook = std::env::var("CLUSTER_CONTROL")
+        .context("CLUSTER_CONTROL is not set: run through `just test-e2e`")?;
     let status = Command::new(&hook).args(action).status().with_context(|| format!("cannot run {hook}"))?;
     ensure!(status.success(), "{hook} {} failed", action.join(" "));
     Ok(())

@@ -33,7 +33,11 @@ pub fn eventually(what: &str, mut holds: impl FnMut() -> anyhow::Result<bool>) -
 ///
 /// # Errors
 /// It was false once, or failed.
-pub fn holds_for(what: &str, time: Duration, mut holds: impl FnMut() -> anyhow::Result<bool>) -> anyhow::Result<()> {
+pub fn holds_for(
+    what: &str,
+    time: Duration,
+    mut holds: impl FnMut() -> anyhow::Result<bool>,
+) -> anyhow::Result<()> {
     let end = Instant::now() + time;
     while Instant::now() < end {
         if !holds()? {

@@ -56,7 +56,8 @@ fn check_stream(stage: &Stage) -> anyhow::Result<()> {
             Ok(text.contains('}'))
         })?;
         println!("stream {family}: {}", text.trim());
-        let result: Value = serde_json::from_str(&text).with_context(|| format!("the stream said {text:?}"))?;
+        let result: Value =
+            serde_json::from_str(&text).with_context(|| format!("the stream said {text:?}"))?;
         ensure!(result["sent"].as_u64() > Some(1000), "{result}");
         ensure!(result["lost"] == 0, "datagrams were lost: {result}");
         let gap = result["max_gap_ms"].as_f64().context("no gap measured")?;
@@ -87,10 +88,23 @@ fn the_operator_is_killed() -> anyhow::Result<()> {
     let stage = set_up("kill-operator")?;
     start_stream(&stage, 20)?;
     sleep(Duration::from_secs(2));
-    let pods = kubectl_json(&["get", "pods", "-n", nodes::SYSTEM, "-l", "io.cilium/app=operator", "--field-selector", "status.phase=Running"])?;
+    let pods = kubectl_json(&[
+        "get",
+        "pods",
+        "-n",
+        nodes::SYSTEM,
+        "-l",
+        "io.cilium/app=operator",
+        "--field-selector",
+        "status.phase=Running",
+    ])?;
     for pod in pods["items"].as_array().into_iter().flatten() {
         let (name, node) = (&pod["metadata"]["name"], &pod["spec"]["nodeName"]);
-        nodes::kill_in_pod(node.as_str().unwrap_or_default(), name.as_str().unwrap_or_default(), "cilium-operator")?;
+        nodes::kill_in_pod(
+            node.as_str().unwrap_or_default(),
+            name.as_str().unwrap_or_default(),
+            "cilium-operator",
+        )?;
     }
     still_closed(&stage)?;
     check_stream(&stage)?;
@@ -153,7 +167,10 @@ fn a_state_with_a_wrong_digest_is_refused() -> anyhow::Result<()> {
     let state = kubectl_json(&["get", "cns", node])?;
     let revision = state["status"]["desired"]["revision"].as_i64().context("no revision")?;
     // Somebody with all rights writes rubbish; the agent must not fall for it, and the operator mends it.
-    let patch = format!(r#"{{"status":{{"desired":{{"revision":{},"digest":"00","inline":"{{}}","slices":null}}}}}}"#, revision + 1);
+    let patch = format!(
+        r#"{{"status":{{"desired":{{"revision":{},"digest":"00","inline":"{{}}","slices":null}}}}}}"#,
+        revision + 1
+    );
     kubectl(&["patch", "cns", node, "--subresource=status", "--type=merge", "-p", &patch])?;
     still_closed(&stage)?;
     converges(&stage)

@@ -75,13 +75,21 @@ fn the_chart_refuses_what_it_cannot_do() -> anyhow::Result<()> {
 #[test]
 fn values_reach_the_objects() -> anyhow::Result<()> {
     let settings = "k8sServiceHost=10.0.0.1,k8sServicePort=6443,image.repository=example.org/agent,image.tag=v1,operator.image.override=example.org/operator@sha256:00,routingMode=native,operator.replicas=1";
-    let chart = objects(&run("helm", &["template", "cilium", "chart", "-n", "kube-system", "--set", settings])?)?;
-    let agent = &chart["\"DaemonSet\" \"kube-system\" \"cilium\""]["spec"]["template"]["spec"]["containers"][0];
+    let chart =
+        objects(&run("helm", &["template", "cilium", "chart", "-n", "kube-system", "--set", settings])?)?;
+    let agent =
+        &chart["\"DaemonSet\" \"kube-system\" \"cilium\""]["spec"]["template"]["spec"]["containers"][0];
     ensure!(agent["image"] == "example.org/agent:v1", "{}", agent["image"]);
     ensure!(agent["env"].to_string().contains("10.0.0.1"), "{}", agent["env"]);
     let operator = &chart["\"Deployment\" \"kube-system\" \"cilium-operator\""]["spec"];
     ensure!(operator["replicas"] == 1, "{operator}");
-    ensure!(operator["template"]["spec"]["containers"][0]["image"] == "example.org/operator@sha256:00", "{operator}");
-    ensure!(chart["\"ConfigMap\" \"kube-system\" \"cilium-config\""]["data"]["routing-mode"] == "native", "routing-mode");
+    ensure!(
+        operator["template"]["spec"]["containers"][0]["image"] == "example.org/operator@sha256:00",
+        "{operator}"
+    );
+    ensure!(
+        chart["\"ConfigMap\" \"kube-system\" \"cilium-config\""]["data"]["routing-mode"] == "native",
+        "routing-mode"
+    );
     Ok(())
 }

@@ -74,7 +74,11 @@ fn pods_answer_pings_also_large_ones() -> anyhow::Result<()> {
         for address in addresses(&stage().ns, server)? {
             // 4000 bytes travel in fragments, there and back.
             for size in ["56", "4000"] {
-                let ran = exec(&stage().ns.name, "client-0", &["ping", "-c", "3", "-i", "0.2", "-W", "2", "-s", size, &address])?;
+                let ran = exec(
+                    &stage().ns.name,
+                    "client-0",
+                    &["ping", "-c", "3", "-i", "0.2", "-W", "2", "-s", size, &address],
+                )?;
                 ensure!(ran.ok(), "ping -s {size} {address}: {ran:?}");
             }
         }
@@ -121,7 +125,11 @@ fn a_service_without_backends_refuses_at_once() -> anyhow::Result<()> {
     ns.apply("{apiVersion: v1, kind: Service, metadata: {name: empty}, spec: {selector: {nobody: here}, ports: [{port: 7000}]}}")?;
     let cluster_ip = ns.kubectl(&["get", "service", "empty", "-o", "jsonpath={.spec.clusterIP}"])?;
     eventually("a connection to a service without backends is refused, not lost", || {
-        let ran = exec(&ns.name, "client-0", &["curl", "-s", "--max-time", "5", &format!("http://{cluster_ip}:7000/")])?;
+        let ran = exec(
+            &ns.name,
+            "client-0",
+            &["curl", "-s", "--max-time", "5", &format!("http://{cluster_ip}:7000/")],
+        )?;
         Ok(ran.code == 7)
     })
 }
@@ -129,7 +137,8 @@ fn a_service_without_backends_refuses_at_once() -> anyhow::Result<()> {
 #[test]
 fn traffic_that_leaves_the_cluster_has_the_address_of_the_node() -> anyhow::Result<()> {
     // An HTTP server outside that answers with the address it sees: `host:port` of its /clientip.
-    let outside = std::env::var("CLUSTER_OUTSIDE").context("CLUSTER_OUTSIDE is not set: run through `just test-e2e`")?;
+    let outside = std::env::var("CLUSTER_OUTSIDE")
+        .context("CLUSTER_OUTSIDE is not set: run through `just test-e2e`")?;
     let node_address = |index: usize| {
         let path = "jsonpath={.status.addresses[?(@.type=='InternalIP')].address}";
         cluster_tests::kubectl(&["get", "node", &stage().nodes[index], "-o", path])
@@ -142,7 +151,10 @@ fn traffic_that_leaves_the_cluster_has_the_address_of_the_node() -> anyhow::Resu
         )?;
         let seen = ran.out.rsplit_once(':').map(|(ip, _)| ip.to_owned()).unwrap_or_default();
         let expected = node_address(index)?;
-        ensure!(!seen.is_empty() && expected.split(' ').any(|ip| ip == seen), "the server saw {seen:?}, not one of {expected}: {ran:?}");
+        ensure!(
+            !seen.is_empty() && expected.split(' ').any(|ip| ip == seen),
+            "the server saw {seen:?}, not one of {expected}: {ran:?}"
+        );
     }
     Ok(())
 }
@@ -151,7 +163,11 @@ fn traffic_that_leaves_the_cluster_has_the_address_of_the_node() -> anyhow::Resu
 fn addresses_come_from_the_pod_cidrs_of_the_node() -> anyhow::Result<()> {
     let endpoints = nodes::dbg(&stage().nodes[0], &["endpoint", "list", "-o", "json"])?;
     for address in addresses(&stage().ns, "client-0")? {
-        ensure!(endpoints.contains(&format!("\"{address}\"")), "{address} is no endpoint of {}", stage().nodes[0]);
+        ensure!(
+            endpoints.contains(&format!("\"{address}\"")),
+            "{address} is no endpoint of {}",
+            stage().nodes[0]
+        );
     }
     Ok(())
 }

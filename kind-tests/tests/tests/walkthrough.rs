@@ -45,7 +45,10 @@ fn endpoints(ns: &Namespace) -> anyhow::Result<Vec<Vec<String>>> {
 fn nothing_is_enforced(ns: &Namespace) -> anyhow::Result<()> {
     eventually("four endpoints are ready, and none is enforced", || {
         let rows = endpoints(ns)?;
-        Ok(rows.len() == 4 && rows.iter().all(|row| row.get(2..5) == Some(&["disabled", "disabled", "ready"].map(str::to_owned))))
+        Ok(rows.len() == 4
+            && rows
+                .iter()
+                .all(|row| row.get(2..5) == Some(&["disabled", "disabled", "ready"].map(str::to_owned))))
     })?;
     let rows = endpoints(ns)?;
     ensure!(rows.iter().all(|row| row[1].parse::<u32>().is_ok_and(|id| id >= 256)), "identities: {rows:?}");
@@ -60,13 +63,16 @@ fn nothing_is_enforced(ns: &Namespace) -> anyhow::Result<()> {
 fn enforcement(ns: &Namespace) -> anyhow::Result<Vec<(String, bool)>> {
     let mut found = Vec::new();
     for node in nodes::names()? {
-        let list: serde_json::Value = serde_json::from_str(&nodes::dbg(&node, &["endpoint", "list", "-o", "json"])?)?;
+        let list: serde_json::Value =
+            serde_json::from_str(&nodes::dbg(&node, &["endpoint", "list", "-o", "json"])?)?;
         for endpoint in list.as_array().into_iter().flatten() {
             let labels = endpoint["status"]["identity"]["labels"].to_string();
             if !labels.contains(&format!("io.kubernetes.pod.namespace={}\"", ns.name)) {
                 continue;
             }
-            let class = ["deathstar", "tiefighter", "xwing"].into_iter().find(|c| labels.contains(&format!("class={c}\"")));
+            let class = ["deathstar", "tiefighter", "xwing"]
+                .into_iter()
+                .find(|c| labels.contains(&format!("class={c}\"")));
             let on = endpoint["status"]["policy"]["realized"]["policy-enabled"].as_str() == Some("ingress");
             found.push((class.unwrap_or("?").to_owned(), on));
         }
@@ -108,8 +114,10 @@ fn only_deathstars_are_enforced(ns: &Namespace) -> anyhow::Result<()> {
         Ok(rows.iter().all(|row| (row[2] == "enforcing") == row[0].starts_with("deathstar")))
     })?;
     // As the guide shows it: a table with the word Enabled in it.
-    let tables: Vec<String> =
-        nodes::names()?.iter().map(|node| nodes::dbg(node, &["endpoint", "list"])).collect::<Result<_, _>>()?;
+    let tables: Vec<String> = nodes::names()?
+        .iter()
+        .map(|node| nodes::dbg(node, &["endpoint", "list"]))
+        .collect::<Result<_, _>>()?;
     ensure!(tables.iter().any(|table| table.contains("Enabled")), "{tables:?}");
     Ok(())
 }
@@ -121,7 +129,13 @@ fn describes_itself(ns: &Namespace) -> anyhow::Result<()> {
     for needle in ["Valid", "Enforced", "Policy validation succeeded", "Selected Endpoints"] {
         ensure!(text.contains(needle), "{needle:?} is missing in:\n{text}");
     }
-    let nodes = ns.kubectl(&["get", "cnp", "rule1", "-o", "jsonpath={.status.nodes.needed} {.status.nodes.enforcing} {.status.selectedEndpoints}"])?;
+    let nodes = ns.kubectl(&[
+        "get",
+        "cnp",
+        "rule1",
+        "-o",
+        "jsonpath={.status.nodes.needed} {.status.nodes.enforcing} {.status.selectedEndpoints}",
+    ])?;
     let numbers: Vec<u32> = nodes.split(' ').filter_map(|n| n.parse().ok()).collect();
     ensure!(matches!(numbers[..], [needed, enforcing, 2] if needed == enforcing && needed >= 1), "{nodes}");
     Ok(())
