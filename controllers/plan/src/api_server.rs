@@ -40,6 +40,7 @@ impl ApiServer {
     }
 
     /// Addresses outside of the cluster, with their identities.
+    #[cfg(any(test, debug_assertions))]
     pub(crate) fn external(&self) -> &BTreeMap<IpAddr, u32> {
         &self.external
     }

@@ -87,7 +87,9 @@ const PODS: [(&str, &str); 8] = [
     ("blue", "d"),
 ];
 const NODES: [&str; 3] = ["n1", "n2", "n3"];
-const LABELS: [&[&str]; 4] = [&["org=empire", "class=deathstar"], &["org=empire"], &["org=alliance"], &[]];
+const LONG: &str = "long=xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx";
+const LABELS: [&[&str]; 4] =
+    [&["org=empire", "class=deathstar", LONG], &["org=empire", LONG], &["org=alliance"], &[]];
 const POLICIES: [(&str, &str); 5] = [("red", "p"), ("red", "q"), ("blue", "p"), ("", "r"), ("", "s")];
 const WRITTEN: [Kind; 5] = [Kind::NodeState, Kind::Slice, Kind::Identity, Kind::Endpoint, Kind::CiliumNode];
 const ALL_KINDS: [Kind; 12] = [
@@ -117,8 +119,18 @@ fn mk_spec(number: usize) -> Value {
         4 => {
             json!({"endpointSelector": subject, "ingress": [{"fromEndpoints": [{"matchLabels": {"org": "alliance"}}]}]})
         }
+        // Enough entries for slices of their own.
+        5 => {
+            let ports = |block: usize| {
+                (0..40)
+                    .map(|at| json!({"port": format!("{}", 1000 + 100 * block + 2 * at), "protocol": "TCP"}))
+                    .collect::<Vec<_>>()
+            };
+            let entries: Vec<_> = (0..6).map(|block| json!({"toPorts": [{"ports": ports(block)}]})).collect();
+            json!({"endpointSelector": {}, "egress": entries})
+        }
         // Invalid, and not supported.
-        5 => json!({"endpointSelector": {}, "ingress": [{"toPorts": [{"ports": [{"port": "99999"}]}]}]}),
+        6 => json!({"endpointSelector": {}, "ingress": [{"toPorts": [{"ports": [{"port": "99999"}]}]}]}),
         _ => json!({"endpointSelector": {}, "egress": [{"toCIDR": ["10.0.0.0/8"]}]}),
     }
 }
@@ -135,7 +147,7 @@ fn mk_step() -> impl Strategy<Value = Step> {
         2 => (0..3usize, prop::bool::weighted(0.7)).prop_map(|(name, present)| Step::Node { name, present }),
         2 => (0..3usize, prop::option::weighted(0.8, 0..4u8)).prop_map(|(name, backends)| Step::Service { name, backends }),
         1 => (0..4u8).prop_map(|place| Step::ApiServer { place }),
-        6 => (0..5usize, prop::option::weighted(0.8, 0..7usize)).prop_map(|(name, spec)| Step::Policy { name, spec }),
+        6 => (0..5usize, prop::option::weighted(0.8, 0..8usize)).prop_map(|(name, spec)| Step::Policy { name, spec }),
         1 => (0..5usize, any::<prop::sample::Index>()).prop_map(|(kind, which)| Step::Vandal { kind, which }),
         8 => any::<u16>().prop_map(|kinds| Step::Deliver { kinds }),
         8 => any::<u64>().prop_map(|fates| Step::Plan { fates }),

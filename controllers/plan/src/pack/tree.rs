@@ -103,6 +103,7 @@ impl Tree {
     }
 
     /// All keys, in no useful order.
+    #[cfg(any(test, debug_assertions))]
     pub(crate) fn keys(&self) -> Vec<&PartKey> {
         let mut keys = Vec::with_capacity(self.root.weight().parts);
         self.root.each_leaf(Path::ROOT, &mut |_, leaf| keys.extend(leaf.texts.keys()));
