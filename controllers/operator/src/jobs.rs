@@ -54,6 +54,9 @@ pub fn of_report(report: Report) -> Result<Vec<Job>> {
     for write in report.policies {
         jobs.push(policy_status(write)?);
     }
+    for write in report.slices {
+        jobs.push(object(write, Lane::Lazy)?);
+    }
     Ok(jobs)
 }
 

@@ -1,23 +1,23 @@
-//! The last valid version of a policy whose present one is refused.
+//! The versions of policies that are in force, on record.
 //!
-//! It stays in force, also when the operator starts again, so it has to be written down: in a slice with an owner of its
-//! own, which no agent reads, for as long as the policy is invalid.
+//! When a policy is edited and the new version is refused, the last valid one stays in force. A restarted operator finds
+//! only the refused one in the API, so what is in force has to be written down: in slices with an owner of their own, which no
+//! agent reads. They are packed like parts, with the name of the policy as key.
 
-use cilium_api::digest::digest;
+use std::collections::BTreeMap;
+
+use cilium_api::parts::PartKey;
 use cilium_api::{CiliumClusterwideNetworkPolicy, CiliumNetworkPolicy};
 use cilium_policy::{Invalid, PolicyKey, PolicyRules, reduce};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::{Deserialize, Serialize};
 
+use crate::pack::Text;
+
 /// Owner of these slices, in their names.
 pub(crate) const OWNER: &str = "policy";
 /// Their owner label. No node can have this name: node names are lower case.
 pub(crate) const OWNER_LABEL: &str = "OPERATOR";
-
-/// Name of the slice for a policy. Names of policies are too long to stand in it.
-pub(crate) fn slice_name(key: &PolicyKey) -> String {
-    format!("{OWNER}.{}", &digest(key.as_str().as_bytes())[..32])
-}
 
 /// A policy with what is needed to put it in force again.
 #[derive(Debug, Serialize, Deserialize)]
@@ -32,29 +32,31 @@ pub(crate) enum Kept {
 /// A kept version, ready to be put in force.
 #[derive(Debug)]
 pub(crate) struct Loaded {
-    pub(crate) key: PolicyKey,
-    pub(crate) uid: String,
     pub(crate) generation: i64,
     pub(crate) rules: PolicyRules,
+    pub(crate) text: Text,
+}
+
+/// Key under which a policy is kept.
+pub(crate) fn part_key(key: &PolicyKey) -> PartKey {
+    PartKey(key.as_str().to_owned())
 }
 
 /// The text that is kept of a policy.
-pub(crate) fn cnp_text(policy: &CiliumNetworkPolicy) -> Box<str> {
+pub(crate) fn cnp_text(policy: &CiliumNetworkPolicy) -> Text {
     let CiliumNetworkPolicy { spec, specs, .. } = policy.clone();
     let metadata = identifying(&policy.metadata);
-    encode(&Kept::Cnp(CiliumNetworkPolicy { metadata, spec, specs, ..CiliumNetworkPolicy::default() }))
+    let kept = CiliumNetworkPolicy { metadata, spec, specs, ..CiliumNetworkPolicy::default() };
+    encode(&reduce::cnp_key(policy), &Kept::Cnp(kept))
 }
 
 /// The text that is kept of a policy.
-pub(crate) fn ccnp_text(policy: &CiliumClusterwideNetworkPolicy) -> Box<str> {
+pub(crate) fn ccnp_text(policy: &CiliumClusterwideNetworkPolicy) -> Text {
     let CiliumClusterwideNetworkPolicy { spec, specs, .. } = policy.clone();
     let metadata = identifying(&policy.metadata);
-    encode(&Kept::Ccnp(CiliumClusterwideNetworkPolicy {
-        metadata,
-        spec,
-        specs,
-        ..CiliumClusterwideNetworkPolicy::default()
-    }))
+    let kept =
+        CiliumClusterwideNetworkPolicy { metadata, spec, specs, ..CiliumClusterwideNetworkPolicy::default() };
+    encode(&reduce::ccnp_key(policy), &Kept::Ccnp(kept))
 }
 
 fn identifying(meta: &ObjectMeta) -> ObjectMeta {
@@ -67,19 +69,53 @@ fn identifying(meta: &ObjectMeta) -> ObjectMeta {
     }
 }
 
-fn encode(kept: &Kept) -> Box<str> {
-    serde_json::to_string(kept).expect("a policy that was read from JSON has a JSON form").into()
+fn encode(key: &PolicyKey, kept: &Kept) -> Text {
+    let encoded = serde_json::to_string(key.as_str())
+        .and_then(|key| Ok(format!("{key}:{}", serde_json::to_string(kept)?)));
+    encoded.expect("a policy that was read from JSON has a JSON form").into()
 }
 
-/// Reads a kept version; `Err(None)` if the text is none of ours.
-pub(crate) fn load(text: &str, cluster: &str) -> Result<Loaded, Option<Invalid>> {
-    let kept: Kept = serde_json::from_str(text).map_err(|_| None)?;
-    let (key, meta, rules) = match &kept {
-        Kept::Cnp(policy) => (reduce::cnp_key(policy), &policy.metadata, reduce::cnp(policy, cluster)),
-        Kept::Ccnp(policy) => (reduce::ccnp_key(policy), &policy.metadata, reduce::ccnp(policy, cluster)),
-    };
-    let (uid, generation) = (meta.uid.clone().unwrap_or_default(), meta.generation.unwrap_or(0));
-    Ok(Loaded { key, uid, generation, rules: rules.map_err(Some)? })
+/// The policies in the content of a slice.
+///
+/// # Errors
+/// The content is none of ours.
+pub(crate) fn decode(data: &str) -> Result<BTreeMap<String, Kept>, serde_json::Error> {
+    serde_json::from_str(data)
+}
+
+impl Kept {
+    /// Name of the policy.
+    pub(crate) fn key(&self) -> PolicyKey {
+        match self {
+            Self::Cnp(policy) => reduce::cnp_key(policy),
+            Self::Ccnp(policy) => reduce::ccnp_key(policy),
+        }
+    }
+
+    /// UID of the policy.
+    pub(crate) fn uid(&self) -> &str {
+        let metadata = match self {
+            Self::Cnp(policy) => &policy.metadata,
+            Self::Ccnp(policy) => &policy.metadata,
+        };
+        metadata.uid.as_deref().unwrap_or_default()
+    }
+
+    /// Makes it ready to be put in force.
+    ///
+    /// # Errors
+    /// This version of the operator refuses what an earlier one took.
+    pub(crate) fn load(&self, cluster: &str) -> Result<Loaded, Invalid> {
+        let (generation, rules, text) = match self {
+            Self::Cnp(policy) => {
+                (policy.metadata.generation, reduce::cnp(policy, cluster)?, cnp_text(policy))
+            }
+            Self::Ccnp(policy) => {
+                (policy.metadata.generation, reduce::ccnp(policy, cluster)?, ccnp_text(policy))
+            }
+        };
+        Ok(Loaded { generation: generation.unwrap_or(0), rules, text })
+    }
 }
 
 #[cfg(test)]
@@ -98,19 +134,12 @@ mod tests {
         let policy: CiliumNetworkPolicy = serde_json::from_value(object).unwrap();
         let text = cnp_text(&policy);
         assert!(!text.contains("enforced") && !text.contains("labels\":{\"a"), "{text}");
-        let loaded = load(&text, "default").unwrap();
-        assert_eq!(
-            (loaded.key, loaded.generation, &*loaded.uid),
-            (PolicyKey::cnp("default", "rule1"), 3, "u")
-        );
+        let kept = decode(&format!("{{{text}}}")).unwrap();
+        let kept = &kept["cnp/default/rule1"];
+        assert_eq!((kept.key(), kept.uid()), (PolicyKey::cnp("default", "rule1"), "u"));
+        let loaded = kept.load("default").unwrap();
+        assert_eq!((loaded.generation, loaded.text), (3, text));
         assert_eq!(loaded.rules, reduce::cnp(&policy, "default").unwrap());
-        assert!(load("{}", "default").is_err());
-    }
-
-    #[test]
-    fn names_of_slices_differ_between_policies() {
-        let names = [PolicyKey::cnp("a", "b"), PolicyKey::ccnp("b")].map(|key| slice_name(&key));
-        assert_ne!(names[0], names[1]);
-        assert!(names.iter().all(|name| name.len() < 64 && name.starts_with("policy.")));
+        assert!(decode("[]").is_err());
     }
 }

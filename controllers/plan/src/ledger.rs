@@ -81,15 +81,25 @@ impl<F: Clone + PartialEq> Ledger<F> {
 
     /// Keys to look at now; those with a write out come when that is answered.
     pub(crate) fn take_due(&mut self) -> Vec<ObjectKey> {
+        self.take_due_of(|_| true)
+    }
+
+    /// The same of some keys.
+    pub(crate) fn take_due_of(&mut self, pick: impl Fn(&ObjectKey) -> bool) -> Vec<ObjectKey> {
         let entries = &self.entries;
         let is_out = |key: &ObjectKey| entries.get(key).is_some_and(|entry| entry.sent.is_some());
-        self.due.extract_if(.., |key| !is_out(key)).collect()
+        self.due.extract_if(.., |key| pick(key) && !is_out(key)).collect()
     }
 
     /// Whether [`Ledger::take_due`] would give any.
     pub(crate) fn is_due(&self) -> bool {
+        self.is_due_of(|_| true)
+    }
+
+    /// Whether [`Ledger::take_due_of`] would give any.
+    pub(crate) fn is_due_of(&self, pick: impl Fn(&ObjectKey) -> bool) -> bool {
         let is_out = |key: &ObjectKey| self.entries.get(key).is_some_and(|entry| entry.sent.is_some());
-        self.due.iter().any(|key| !is_out(key))
+        self.due.iter().any(|key| pick(key) && !is_out(key))
     }
 
     /// What to do so that the object becomes as desired; takes it as sent. `content` is only asked for when it is needed.

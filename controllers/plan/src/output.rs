@@ -39,6 +39,8 @@ pub struct Report {
     pub nodes: Vec<Write<CiliumNode>>,
     /// Status of policies of both kinds; always [`Action::Update`] of the status subresource.
     pub policies: Vec<Write<PolicyStatus>>,
+    /// Slices that no node reads: records for the next start.
+    pub slices: Vec<Write<CiliumNodeStateSlice>>,
 }
 
 /// One write of one object.

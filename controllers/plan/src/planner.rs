@@ -6,16 +6,17 @@ use crate::api_server::ApiServer;
 use crate::config::Config;
 use crate::endpoints::Endpoints;
 use crate::identities::Identities;
+use crate::last_valid;
 use crate::ledger::Ledger;
 use crate::names::PodName;
 use crate::nodes::Nodes;
 use crate::object::{Kind, Object, ObjectKey};
 use crate::output::{Event, Outcome, Output, Report};
+use crate::packed::Packed;
 use crate::pod::Pod;
 use crate::policies::Policies;
 use crate::reports::Reports;
 use crate::restore::Records;
-use crate::shared::Shared;
 use crate::slices;
 
 /// Objects in, writes out.
@@ -43,7 +44,10 @@ pub struct Planner {
     pub(crate) policies: Policies,
     pub(crate) services: cilium_services::Services,
     pub(crate) api_server: ApiServer,
-    pub(crate) shared: Shared,
+    /// Parts that all nodes share.
+    pub(crate) shared: Packed,
+    /// Versions of policies that are in force, for a later start.
+    pub(crate) kept: Packed,
     pub(crate) slices: Ledger<slices::Print>,
     pub(crate) reports: Reports,
     pub(crate) events: Vec<Event>,
@@ -66,7 +70,8 @@ impl Planner {
             policies: Policies::new(policies),
             services: cilium_services::Services::default(),
             api_server: ApiServer::default(),
-            shared: Shared::default(),
+            shared: Packed::new(slices::SHARED_OWNER),
+            kept: Packed::new(last_valid::OWNER),
             slices: Ledger::default(),
             reports: Reports::default(),
             events: Vec::new(),

@@ -9,6 +9,7 @@ use cilium_policy::{Invalid, PolicyIndex, PolicyKey, PolicyRules, reduce};
 use crate::last_valid;
 use crate::ledger::Ledger;
 use crate::object::{Kind, ObjectKey, UnreadablePolicy};
+use crate::pack::Text;
 use crate::planner::Planner;
 
 /// All policies of both kinds.
@@ -19,8 +20,6 @@ pub(crate) struct Policies {
     /// Policies of which another version is in force than at the last plan.
     pub(crate) changed: BTreeSet<PolicyKey>,
     pub(crate) statuses: Ledger<PolicyStatus>,
-    /// Slices that keep the last valid version of policies which are invalid now.
-    pub(crate) kept: BTreeMap<String, PolicyKey>,
 }
 
 /// A policy object.
@@ -31,16 +30,8 @@ pub(crate) struct Policy {
     pub(crate) generation: i64,
     /// Why this generation is not in force.
     pub(crate) refusal: Option<Refusal>,
-    /// What is in force: this generation, or the last valid one before it.
-    pub(crate) in_force: Option<Version>,
-}
-
-/// A valid version of a policy.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Version {
-    pub(crate) generation: i64,
-    /// The object, so that a later start can put this version in force though the object has another one by then.
-    pub(crate) text: Box<str>,
+    /// The generation that is in force: this one, or the last valid one before it.
+    pub(crate) in_force: Option<i64>,
 }
 
 /// Why a policy is not put in force.
@@ -64,7 +55,7 @@ struct Found {
     object: ObjectKey,
     uid: String,
     generation: i64,
-    content: Result<(PolicyRules, Box<str>), Refusal>,
+    content: Result<(PolicyRules, Text), Refusal>,
 }
 
 impl Policies {
@@ -74,8 +65,16 @@ impl Policies {
             all: BTreeMap::new(),
             changed: BTreeSet::new(),
             statuses: Ledger::default(),
-            kept: BTreeMap::new(),
         }
+    }
+
+    /// Whether the policy is refused, has no version in force, and may be the object with this UID.
+    pub(crate) fn lacks_version(&self, key: &PolicyKey, uid: &str) -> bool {
+        self.all.get(key).is_some_and(|policy| {
+            // An object that does not parse does not tell its UID.
+            let is_same = policy.uid.is_empty() || policy.uid == uid;
+            policy.refusal.is_some() && policy.in_force.is_none() && is_same
+        })
     }
 
     /// Whether a generation was looked at already: then only metadata or status changed.
@@ -164,18 +163,17 @@ impl Planner {
     fn put_policy(&mut self, found: Found) {
         let Found { key, object, uid, generation, content } = found;
         let before = self.policies.all.remove(&key).filter(|before| before.uid == uid || uid.is_empty());
-        let kept = before.and_then(|before| before.in_force);
-        let (rules, refusal, in_force) = match content {
-            Ok((rules, text)) => (Some(rules), None, Some(Version { generation, text })),
-            Err(refusal) => (None, Some(refusal), kept),
+        let (refusal, in_force) = match content {
+            Ok((rules, text)) => {
+                self.put_version(&key, Some((rules, text)));
+                (None, Some(generation))
+            }
+            Err(refusal) => (Some(refusal), before.and_then(|before| before.in_force)),
         };
-        if rules.is_some() || in_force.is_none() {
-            self.policies.index.set_policy(&key, rules);
-            self.policies.changed.insert(key.clone());
+        if in_force.is_none() {
+            self.put_version(&key, None);
         }
-        let is_kept = refusal.is_some() && in_force.is_some();
-        self.policies.all.insert(key.clone(), Policy { uid, generation, refusal, in_force });
-        self.keep_version(&key, is_kept);
+        self.policies.all.insert(key, Policy { uid, generation, refusal, in_force });
         self.policies.statuses.touch(object);
     }
 
@@ -183,22 +181,17 @@ impl Planner {
         let key = policy_key(object);
         self.policies.statuses.forget(object);
         self.policies.all.remove(&key);
-        self.policies.index.set_policy(&key, None);
-        self.policies.changed.insert(key.clone());
-        self.keep_version(&key, false);
+        self.put_version(&key, None);
         let token = crate::node::Token::Policy(key);
         self.nodes.iter_mut().for_each(|(_, entry)| entry.state.drop_token(&token));
     }
 
-    /// Writes or removes the slice that keeps the last valid version.
-    pub(crate) fn keep_version(&mut self, key: &PolicyKey, keep: bool) {
-        let name = last_valid::slice_name(key);
-        if keep {
-            self.policies.kept.insert(name.clone(), key.clone());
-        } else if self.policies.kept.remove(&name).is_none() {
-            return;
-        }
-        self.slices.touch(ObjectKey::cluster(Kind::Slice, &name));
+    /// Puts a version in force and on record, or takes the policy out of force.
+    pub(crate) fn put_version(&mut self, key: &PolicyKey, version: Option<(PolicyRules, Text)>) {
+        let (rules, text) = version.unzip();
+        self.policies.index.set_policy(key, rules);
+        self.kept.set_text(&last_valid::part_key(key), text);
+        self.policies.changed.insert(key.clone());
     }
 }
 

@@ -32,11 +32,13 @@ impl Planner {
             endpoints: endpoints.iter().filter_map(|key| self.report_endpoint(key)).collect(),
             nodes: nodes.iter().filter_map(|key| self.report_node(key)).collect(),
             policies: policies.iter().filter_map(|key| self.report_policy(key, &mut counts, now)).collect(),
+            slices: self.write_kept_slices(),
         }
     }
 
     pub(crate) fn is_report_due(&self) -> bool {
-        self.reports.endpoints.is_due() || self.reports.nodes.is_due() || self.policies.statuses.is_due()
+        let of_objects = self.reports.endpoints.is_due() || self.reports.nodes.is_due();
+        of_objects || self.policies.statuses.is_due() || self.is_kept_due()
     }
 
     pub(crate) fn touch_status(&mut self, key: &PolicyKey) {

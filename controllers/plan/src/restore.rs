@@ -14,11 +14,12 @@ use cilium_api::parts::{Part, PartKey};
 use cilium_ipam::Record;
 
 use crate::endpoints::{Endpoint, endpoint_key, reported};
-use crate::last_valid;
+use crate::last_valid::{self, Kept};
 use crate::names::PodName;
 use crate::object::{Kind, ObjectKey};
+use crate::pack::Path;
 use crate::planner::Planner;
-use crate::policies::Version;
+use crate::policies::object_key;
 
 /// What was on record at the start.
 #[derive(Debug, Default)]
@@ -30,8 +31,8 @@ pub(crate) struct Records {
     /// Endpoints in slices, by name of the slice, with the slice's digest.
     slices: BTreeMap<String, (String, Vec<(PodName, Held)>)>,
     endpoints: Vec<(PodName, Held)>,
-    /// Last valid versions of policies, by name of the slice.
-    policies: BTreeMap<String, String>,
+    /// Slices with versions of policies, by their place: of two copies the one in the more specific slice counts.
+    policies: BTreeMap<(u8, String), String>,
 }
 
 /// What a pod held.
@@ -65,7 +66,8 @@ impl Records {
         let name = slice.metadata.name.clone().unwrap_or_default();
         let owner = slice.metadata.labels.as_ref().and_then(|labels| labels.get(OWNER_LABEL));
         if owner.is_some_and(|owner| owner == last_valid::OWNER_LABEL) {
-            self.policies.insert(name, slice.spec.data.clone());
+            let bits = name.rsplit_once('.').and_then(|(_, bits)| Path::parse(bits)).map_or(0, Path::len);
+            self.policies.insert((bits, name), slice.spec.data.clone());
         } else if name.starts_with("node.") {
             let data = &slice.spec.data;
             self.slices.insert(name, (digest(data.as_bytes()), endpoints_in(data)));
@@ -127,9 +129,7 @@ impl Planner {
             self.restore_endpoint(name, held, Trust::InPrefix);
         }
         self.restore_reported();
-        for (name, text) in &records.policies {
-            self.restore_policy(name, text);
-        }
+        self.restore_policies(&records.policies);
     }
 
     fn restore_endpoint(&mut self, name: &PodName, held: &Held, trust: Trust) {
@@ -160,26 +160,38 @@ impl Planner {
         }
     }
 
-    fn restore_policy(&mut self, name: &str, text: &str) {
-        let loaded = match last_valid::load(text, &self.config.cluster) {
-            Ok(loaded) => loaded,
-            Err(error) => {
-                let why =
-                    error.map_or_else(|| "it is not a policy".to_owned(), |invalid| invalid.to_string());
-                let note = format!("the kept version of a policy cannot be put in force: {why}");
-                return self.warn(ObjectKey::cluster(Kind::Slice, name), None, "PolicyNotRestored", &note);
+    fn restore_policies(&mut self, slices: &BTreeMap<(u8, String), String>) {
+        let mut kept = BTreeMap::new();
+        for ((_, name), data) in slices {
+            match last_valid::decode(data) {
+                Ok(policies) => kept.extend(policies),
+                Err(error) => {
+                    let note = format!("versions of policies on record cannot be read: {error}");
+                    self.warn(ObjectKey::cluster(Kind::Slice, name), None, "PolicyNotRestored", &note);
+                }
             }
-        };
-        let Some(policy) = self.policies.all.get_mut(&loaded.key) else { return };
-        let is_same = policy.uid.is_empty() || policy.uid == loaded.uid;
-        if policy.refusal.is_none() || policy.in_force.is_some() || !is_same {
+        }
+        kept.values().for_each(|version| self.restore_policy(version));
+    }
+
+    /// Puts a version on record in force, if the policy has none that is valid.
+    fn restore_policy(&mut self, version: &Kept) {
+        let key = version.key();
+        if !self.policies.lacks_version(&key, version.uid()) {
             return;
         }
-        policy.uid = loaded.uid;
-        policy.in_force = Some(Version { generation: loaded.generation, text: text.into() });
-        self.policies.index.set_policy(&loaded.key, Some(loaded.rules));
-        self.policies.changed.insert(loaded.key.clone());
-        self.keep_version(&loaded.key, true);
+        let loaded = match version.load(&self.config.cluster) {
+            Ok(loaded) => loaded,
+            Err(error) => {
+                let note = format!("the version that was in force is refused now: {error}");
+                return self.warn(object_key(&key), Some(version.uid()), "PolicyNotRestored", &note);
+            }
+        };
+        self.put_version(&key, Some((loaded.rules, loaded.text)));
+        if let Some(policy) = self.policies.all.get_mut(&key) {
+            policy.uid = version.uid().to_owned();
+            policy.in_force = Some(loaded.generation);
+        }
     }
 
     pub(crate) fn observe_endpoint(&mut self, object: &CiliumEndpoint) {

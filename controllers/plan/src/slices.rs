@@ -12,7 +12,9 @@ use crate::object::{Kind, ObjectKey};
 use crate::output::{Action, Write};
 use crate::pack::{Slices, Tree};
 use crate::planner::Planner;
-use crate::shared;
+
+/// Owner of shared slices, in their names.
+pub(crate) const SHARED_OWNER: &str = "cluster";
 
 /// What of a slice is compared.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +33,11 @@ impl Print {
         let is_sound = spec.format == FORMAT_VERSION && digest(spec.data.as_bytes()) == spec.digest;
         Self { owner, digest: if is_sound { spec.digest.clone() } else { String::new() } }
     }
+}
+
+/// Whether a slice is a record for a later start.
+fn is_kept(key: &ObjectKey) -> bool {
+    split(&key.name).0 == last_valid::OWNER
 }
 
 /// Splits the name of a slice into its owner and the rest.
@@ -54,7 +61,25 @@ impl Planner {
         for name in self.shared.pack() {
             self.slices.touch(ObjectKey::cluster(Kind::Slice, &name));
         }
-        let due = self.slices.take_due();
+        let due = self.slices.take_due_of(|key| !is_kept(key));
+        self.write_due_slices(due)
+    }
+
+    /// The same for slices that no node waits for.
+    pub(crate) fn write_kept_slices(&mut self) -> Vec<Write<CiliumNodeStateSlice>> {
+        for name in self.kept.pack() {
+            self.slices.touch(ObjectKey::cluster(Kind::Slice, &name));
+        }
+        let due = self.slices.take_due_of(is_kept);
+        self.write_due_slices(due)
+    }
+
+    /// Whether [`Planner::write_kept_slices`] has something to look at.
+    pub(crate) fn is_kept_due(&self) -> bool {
+        self.kept.is_touched() || self.slices.is_due_of(is_kept)
+    }
+
+    fn write_due_slices(&mut self, due: Vec<ObjectKey>) -> Vec<Write<CiliumNodeStateSlice>> {
         let (wanted, unwanted): (Vec<_>, Vec<_>) =
             due.into_iter().partition(|key| self.desired_slice(&key.name).is_some());
         let mut writes: Vec<_> = wanted.into_iter().filter_map(|key| self.write_slice(key)).collect();
@@ -102,9 +127,9 @@ impl Planner {
         let (owner, _) = split(name);
         let (owner, digest) = match owner {
             last_valid::OWNER => {
-                (last_valid::OWNER_LABEL.to_owned(), digest(self.kept_text(name)?.as_bytes()))
+                (last_valid::OWNER_LABEL.to_owned(), self.kept.slices.find(name)?.1.to_owned())
             }
-            shared::OWNER => (SHARED.to_owned(), self.shared.slices.find(name)?.1.to_owned()),
+            SHARED_OWNER => (SHARED.to_owned(), self.shared.slices.find(name)?.1.to_owned()),
             _ => {
                 let (node, entry) = self.nodes.by_label(owner.strip_prefix("node.")?)?;
                 entry.object.as_ref()?;
@@ -114,16 +139,11 @@ impl Planner {
         Some(Print { owner, digest })
     }
 
-    fn kept_text(&self, name: &str) -> Option<&str> {
-        let policy = self.policies.all.get(self.policies.kept.get(name)?)?;
-        policy.in_force.as_ref().map(|version| &*version.text)
-    }
-
     fn slice(&self, name: &str, print: &Print) -> Option<CiliumNodeStateSlice> {
         let (owner, _) = split(name);
         let (node, (count, data)) = match owner {
-            last_valid::OWNER => (None, (1, self.kept_text(name)?.to_owned())),
-            shared::OWNER => (None, content(&self.shared.slices, self.shared.tree(), name)?),
+            last_valid::OWNER => (None, content(&self.kept.slices, self.kept.tree(), name)?),
+            SHARED_OWNER => (None, content(&self.shared.slices, self.shared.tree(), name)?),
             _ => {
                 let (node, entry) = self.nodes.by_label(owner.strip_prefix("node.")?)?;
                 let uid = entry.object.as_ref()?.uid.as_str();

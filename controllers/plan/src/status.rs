@@ -112,8 +112,8 @@ impl Planner {
                 "NotValid",
                 "nothing of this policy is in force, as no valid version is known".to_owned(),
             ),
-            (Some(_), Some(version)) => {
-                let message = format!("generation {}, the last valid one, is {progress}", version.generation);
+            (Some(_), Some(generation)) => {
+                let message = format!("generation {generation}, the last valid one, is {progress}");
                 ("False", "PreviousVersion", message)
             }
             (None, _) if self.config.mode == Mode::Never => (

@@ -124,6 +124,27 @@ fn an_invalid_generation_changes_nothing_that_was_enforced_also_after_a_restart(
     world.settle();
     assert_eq!(world.condition("default", "rule1", "Enforced"), "True InForce: in force on 2 of 2 nodes");
     assert!(policies(&world, "a")[0].1.egress.enforced);
+}
+
+#[test]
+fn an_edit_that_no_operator_saw_changes_nothing_either() {
+    let mut world = mk_world();
+    world.apply(mk_cnp("default", "rule1", 1, rule1()));
+    world.apply(mk_ccnp("all", 1, json!({"endpointSelector": {}, "egress": [{}]})));
+    world.settle();
+    let before = policies(&world, "a");
+    edit(&mut world, 2, invalid());
+    world.apply(mk_ccnp("all", 2, invalid()));
+    world.restart();
+    world.settle();
+    assert_eq!(policies(&world, "a"), before);
+    assert!(
+        world.condition("default", "rule1", "Enforced").starts_with("False PreviousVersion: generation 1")
+    );
+    world.delete(&key());
+    world.delete(&ObjectKey::cluster(Kind::ClusterwideNetworkPolicy, "all"));
+    world.settle();
+    assert!(policies(&world, "a").is_empty());
     assert!(world.store.keys(Kind::Slice).iter().all(|key| !key.name.starts_with("policy.")));
 }
 

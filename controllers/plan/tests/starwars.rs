@@ -43,6 +43,8 @@ fn shown(world: &World) -> Value {
                 let desired = state.status.as_ref().and_then(|status| status.desired.clone()).unwrap();
                 json!({"revision": desired.revision, "inline": decode(&desired.inline.unwrap()).unwrap()})
             }
+            // Records of policies, not parts.
+            Some(Object::Slice(slice)) if key.name.starts_with("policy.") => json!(slice.spec.count),
             Some(Object::Slice(slice)) => json!(decode(&slice.spec.data).unwrap()),
             Some(Object::Identity(identity)) => json!(identity.security_labels),
             Some(Object::Endpoint(endpoint)) => json!(endpoint.status),

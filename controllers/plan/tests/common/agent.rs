@@ -55,7 +55,7 @@ impl Agent<'_> {
         Some(parts)
     }
 
-    /// The union of all shared slices; of two copies the one from the longer name counts.
+    /// The union of all shared slices; of two copies the one from the more specific slice counts.
     pub fn shared_parts(&self) -> Parts {
         let mut slices: BTreeMap<(usize, &str), &CiliumNodeStateSlice> = BTreeMap::new();
         for object in self.0.objects() {
@@ -63,7 +63,7 @@ impl Agent<'_> {
             let name = slice.metadata.name.as_deref().unwrap_or_default();
             let labels = slice.metadata.labels.as_ref();
             if labels.and_then(|labels| labels.get(OWNER_LABEL)).is_some_and(|owner| owner == SHARED) {
-                slices.insert((name.len(), name), slice);
+                slices.insert((name.trim_end_matches('r').len(), name), slice);
             }
         }
         slices.into_values().flat_map(|slice| decode(&slice.spec.data).expect("slices decode")).collect()

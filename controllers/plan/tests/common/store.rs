@@ -143,6 +143,9 @@ impl Store {
         for Write { key, action } in &report.nodes {
             answers.push(self.suffer(key, fate, |store| store.write_object(key, action, merge_node)));
         }
+        for Write { key, action } in &report.slices {
+            answers.push(self.suffer(key, fate, |store| store.write_object(key, action, merge_slice)));
+        }
         for Write { key, action } in &report.policies {
             answers.push(self.suffer(key, fate, |store| store.write_status(key, action)));
         }
