@@ -76,6 +76,27 @@ static __always_inline bool ct_touch(struct ct_entry *entry, const struct flow *
 	return true;
 }
 
+static __always_inline void ct_remember_side(struct ct_side *side, const struct endpoint *endpoint)
+{
+	if (side->ifindex == endpoint->ifindex && side->identity == endpoint->identity &&
+	    side->slot == endpoint->slot)
+		return;
+	side->identity = endpoint->identity;
+	side->slot = endpoint->slot;
+	__builtin_memcpy(side->mac, endpoint->mac, sizeof(side->mac));
+	__builtin_memcpy(side->host_mac, endpoint->host_mac, sizeof(side->host_mac));
+	side->ifindex = endpoint->ifindex;
+}
+
+/* Notes the ends that are pods of this node. */
+static __always_inline void ct_remember_sides(struct ct_entry *entry, const struct sides *s, bool sender_high)
+{
+	if (s->from_here)
+		ct_remember_side(sender_high ? &entry->high_side : &entry->low_side, &s->from);
+	if (s->to_here)
+		ct_remember_side(sender_high ? &entry->low_side : &entry->high_side, &s->to);
+}
+
 /* Starts the entry of a connection, or of one that is judged again, in which case what is known of it stays. */
 static __always_inline struct ct_entry ct_begin(const struct flow *f, const struct ct_entry *known, bool sender_high,
 						__u16 route)

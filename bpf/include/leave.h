@@ -108,14 +108,19 @@ SUBPROGRAM int track_out(struct __sk_buff *skb, const struct flow *f, struct sid
 	reply = known && ct_is_reply(known, high);
 	follows = known && !opens_connection(f);
 	/* The way of an answered connection to the outside of this node is known. */
-	if (follows && known->flags & CT_ROUTE && (reply || (known->flags & CT_REPLIED && judged_under(known, s))))
+	if (follows && known->flags & CT_ROUTE && (reply || (known->flags & CT_REPLIED && judged_under(known, s)))) {
+		ct_remember_sides(known, s, high);
 		return follow(known, f, s, reply, now);
+	}
 	reason = locate(f, s);
 	if (reason)
 		return reason;
-	if (follows && (reply || judged_under(known, s)) && (known->flags & CT_ROUTE) == s->route)
+	if (follows && (reply || judged_under(known, s)) && (known->flags & CT_ROUTE) == s->route) {
+		ct_remember_sides(known, s, high);
 		return follow(known, f, s, reply, now);
+	}
 	fresh = ct_begin(f, reply ? NULL : known, high, s->route);
+	ct_remember_sides(&fresh, s, high);
 	reason = start(skb, f, s, &key, &fresh, now);
 	if (reason && known && !reply)
 		bpf_map_delete_elem(&cilium_ct, &key);

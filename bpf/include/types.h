@@ -98,12 +98,24 @@ struct ct_key {
 #define CT_DIRECT (1 << 7) /* by the node's routes */
 #define CT_ROUTE (CT_TUNNEL | CT_STACK | CT_DIRECT)
 
+/* A pod of this node at one end of a connection; valid for the second in which `expires` was written. */
+struct ct_side {
+	__u32 ifindex; /* host's end of its device pair; 0: not known */
+	__u32 identity;
+	__u16 slot;
+	__u8 mac[ETH_ADDR_LEN];
+	__u8 host_mac[ETH_ADDR_LEN];
+	__u8 pad[2];
+};
+
 struct ct_entry {
 	__u32 egress_generation;  /* of the starter's slot when it was judged; 0: starter not on this node */
 	__u32 ingress_generation; /* of the answerer's slot; 0: answerer not on this node */
 	__u32 expires;            /* seconds of CLOCK_MONOTONIC; later than this the entry does not count */
 	__u16 flags;              /* CT_* */
 	__be16 nat_port;          /* port (or ICMP id) on the node's address; 0: not masqueraded */
+	struct ct_side low_side;
+	struct ct_side high_side;
 };
 
 #define NAT_OUT 0 /* local = pod, entry.to = the node's address and port */

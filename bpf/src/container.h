@@ -4,6 +4,7 @@
 /* The two programs on the host's end of a pod's device. */
 
 #include "admit.h"
+#include "fast.h"
 #include "leave.h"
 
 /* The answers that the host's stack needs to find its pods, and nothing that it would forward. */
@@ -30,8 +31,14 @@ int from_container(struct __sk_buff *skb)
 {
 	struct flow f = {};
 	struct sides s = {};
-	int reason;
+	int reason, action;
 
+	action = take_fast_path(skb, &f, &s);
+	if (action == WAY_KNOWN)
+		return send_on(skb, &f, &s);
+	if (action != NOT_TAKEN)
+		return action;
+	f = (struct flow){};
 	if (skb->protocol == bpf_htons(ETH_P_ARP))
 		return TC_ACT_OK;
 	reason = skb->vlan_present ? DROP_VLAN_FILTERED : parse(skb, &f);

@@ -19,7 +19,7 @@ pub use config::{
 };
 pub use conntrack::{
     CT_CONFIRMED, CT_DIRECT, CT_FIN_ANSWERER, CT_FIN_STARTER, CT_REPLIED, CT_STACK, CT_STARTED_BY_HIGH,
-    CT_TUNNEL, CtEntry, CtKey, FragmentKey, FragmentPorts, NAT_IN, NAT_OUT, NatEntry, NatKey,
+    CT_TUNNEL, CtEntry, CtKey, CtSide, FragmentKey, FragmentPorts, NAT_IN, NAT_OUT, NatEntry, NatKey,
 };
 pub use event::{
     EVENT_DROP, EVENT_MASK_DROP, EVENT_MASK_VERDICT, EVENT_VERDICT, Event, EventBudget, METRIC_COLUMNS,
@@ -131,6 +131,15 @@ macro_rules! layout {
                 Self { $( $field: $crate::layout::Plain::get(
                     &bytes[core::mem::offset_of!($name, $field)..][..size_of::<$kind>()],
                 ), )+ }
+            }
+        }
+
+        impl $crate::layout::Plain for $name {
+            fn put(&self, out: &mut [u8]) {
+                $crate::layout::Layout::write(self, out);
+            }
+            fn get(bytes: &[u8]) -> Self {
+                $crate::layout::Layout::read(bytes)
             }
         }
 

@@ -82,6 +82,7 @@ pub struct Node {
     pub datapath: Datapath,
     /// Its pods.
     pub pods: Vec<Pod>,
+    mtu: u32,
     _mount: testing::Bpffs,
 }
 
@@ -169,7 +170,8 @@ impl Node {
         let options = LoadOptions { config, bpffs: bpffs.clone(), map_sizes: BTreeMap::new(), mode: None };
         let datapath = Datapath::load(&options).expect("the programs load");
         let maps = Maps::open(&bpffs).expect("the maps are there");
-        let mut node = Self { number, netns, maps, datapath, pods: Vec::new(), _mount: mount };
+        let mtu = if mode == Mode::Tunnel { TUNNEL_MTU } else { 1500 };
+        let mut node = Self { number, netns, maps, datapath, pods: Vec::new(), mtu, _mount: mount };
         node.attach(DeviceProgram::FromNetdev, uplink);
         node.attach(DeviceProgram::FromHost, &router);
         node.attach(DeviceProgram::FromOverlay, &tunnel);
@@ -250,7 +252,7 @@ impl Node {
     fn add_pod(&mut self, number: u8) {
         let netns = testing::namespace();
         let name = lxc_name(&format!("{}-{number}", self.number), "eth0");
-        let link = PodLink { host: &name, device: "eth0", netns: &netns, mtu: TUNNEL_MTU, alias: "test" };
+        let link = PodLink { host: &name, device: "eth0", netns: &netns, mtu: self.mtu, alias: "test" };
         let ends =
             Netlink::open_in(&self.netns).expect("netlink").create_pod_link(&link).expect("a pod's device");
         let addresses = Family::ALL.map(|family| PodAddress {
@@ -261,7 +263,7 @@ impl Node {
             device: "eth0",
             addresses: &addresses,
             host_mac: ends.host.mac,
-            route_mtu: TUNNEL_MTU,
+            route_mtu: self.mtu,
         };
         let configured = configure_pod(&netns, &network).expect("a pod's addresses");
         configured.ready().expect("addresses in use");

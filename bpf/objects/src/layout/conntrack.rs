@@ -56,6 +56,22 @@ impl CtKey {
 }
 
 layout! {
+    /// A pod of this node at one end of a connection; valid for the second in which [`CtEntry::expires`] was written.
+    pub struct CtSide as "ct_side" {
+        /// Host's end of its device pair; 0: not known.
+        pub ifindex: u32,
+        /// Its identity.
+        pub identity: u32,
+        /// Its slot.
+        pub slot: u16,
+        /// MAC address of the pod's end.
+        pub mac: [u8; 6],
+        /// MAC address of the host's end.
+        pub host_mac: [u8; 6],
+    }
+}
+
+layout! {
     /// Value of `cilium_ct`.
     pub struct CtEntry as "ct_entry" {
         /// Generation of the starter's slot when the connection was judged; 0 when the starter is not on this node.
@@ -68,6 +84,10 @@ layout! {
         pub flags: u16,
         /// Port (or ICMP id) on the node's address; 0 when the connection is not masqueraded.
         pub nat_port: NetPort,
+        /// The side with the lower address.
+        pub low_side: CtSide,
+        /// The side with the higher address.
+        pub high_side: CtSide,
     }
 }
 

@@ -27,6 +27,7 @@ fn layouts_are_those_of_the_object() {
     compare::<PolicyKey>(&structs);
     compare::<PolicyEntry>(&structs);
     compare::<CtKey>(&structs);
+    compare::<CtSide>(&structs);
     compare::<CtEntry>(&structs);
     compare::<NatKey>(&structs);
     compare::<NatEntry>(&structs);

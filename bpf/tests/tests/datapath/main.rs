@@ -10,6 +10,7 @@ mod local;
 mod masquerade;
 mod oracle;
 mod outbound;
+mod ways;
 
 use bpf_tests::stage::Action;
 use cilium_bpf::reason::DropReason;

@@ -62,6 +62,17 @@ fn out_and_back() {
 }
 
 #[test]
+fn udp_without_checksum_stays_without() {
+    let stage = Stage::new(Mode::Native);
+    let mut packet = packet::udp(ANY_MAC, PodA.at(Family::V4, 7010), World.at(Family::V4, 53), b"data");
+    let checksum = Seen::read(&packet).transport + 6;
+    packet[checksum..checksum + 2].fill(0);
+    let outcome = stage.leave(PodA, &packet);
+    assert_eq!(Seen::read(&outcome.packet).source, Host.ip(Family::V4));
+    assert_eq!(outcome.packet[checksum..checksum + 2], [0, 0]);
+}
+
+#[test]
 fn only_what_leaves_the_cluster() {
     for (mode, destination, expected) in [
         (Mode::Native, RemotePod, PodA),
