@@ -1,6 +1,8 @@
 //! Services at the socket: real connects and datagrams of this process, in a cgroup of its own. Needs root, and fails without
 //! it. One test, because a process is in one cgroup only.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 use std::fs;
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
