@@ -46,7 +46,7 @@ pub fn mk_pod(name: &str, node: Option<&str>, command: &[&str], host_network: bo
     let node = node.map(|node| format!("  nodeName: {node}\n")).unwrap_or_default();
     let command = if command.is_empty() { String::new() } else { format!("      command: {command:?}\n") };
     format!(
-        "apiVersion: v1\nkind: Pod\nmetadata:\n  name: {name}\n  labels: {{app: {name}}}\nspec:\n  terminationGracePeriodSeconds: 0\n  restartPolicy: Never\n  hostNetwork: {host_network}\n  tolerations: [{{operator: Exists}}]\n{node}  containers:\n    - name: main\n      image: localhost/client:dev\n      imagePullPolicy: IfNotPresent\n      resources: {{requests: {{cpu: 20m}}}}\n{command}---\n"
+        "apiVersion: v1\nkind: Pod\nmetadata:\n  name: {name}\n  labels: {{app: {name}}}\nspec:\n  terminationGracePeriodSeconds: 0\n  restartPolicy: Never\n  hostNetwork: {host_network}\n  tolerations: [{{operator: Exists}}]\n{node}  containers:\n    - name: main\n      image: localhost/client:dev\n      imagePullPolicy: IfNotPresent\n      resources: {{requests: {{cpu: 50m}}}}\n{command}---\n"
     )
 }
 

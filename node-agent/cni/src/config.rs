@@ -1,3 +1,5 @@
+use std::path::PathBuf;
+
 use serde::Deserialize;
 
 use crate::arguments::Command;
@@ -40,6 +42,8 @@ pub(crate) struct Config {
     pub(crate) previous: Option<Previous>,
     /// Attachments that still exist, for GC.
     pub(crate) attachments: Option<Vec<Attachment>>,
+    /// Where calls are logged, if anywhere.
+    pub(crate) log_file: Option<PathBuf>,
 }
 
 #[derive(Deserialize)]
@@ -52,6 +56,8 @@ struct Raw {
     previous: Option<serde_json::Value>,
     #[serde(rename = "cni.dev/valid-attachments")]
     attachments: Option<Vec<Attachment>>,
+    #[serde(rename = "log-file")]
+    log_file: Option<PathBuf>,
 }
 
 /// What CHECK needs of a result.
@@ -104,7 +110,8 @@ impl Config {
         }
         let previous = raw.previous.map(serde_json::from_value).transpose();
         let previous = previous.map_err(|error| refused(format!("prevResult: {error}")))?;
-        Ok(Self { version, previous, attachments: raw.attachments })
+        let log_file = raw.log_file.filter(|path| !path.as_os_str().is_empty());
+        Ok(Self { version, previous, attachments: raw.attachments, log_file })
     }
 
     /// Some commands came with later versions of the specification.

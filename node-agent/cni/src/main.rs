@@ -13,13 +13,14 @@ mod config;
 mod del;
 mod failure;
 mod gc;
+mod log;
 mod queue;
 mod result;
 mod status;
 
 use std::io::{Read as _, Write as _};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cilium_rest::Client;
 
@@ -52,15 +53,28 @@ fn run(input: &[u8], variable: impl Fn(&str) -> Option<String>) -> Result<String
     if command == Command::Version {
         return Ok(result::versions(config::version_of(input)));
     }
+    let start = Instant::now();
     let config = Config::parse(input)?;
+    let outcome = call(command, &config, &variable);
+    if let Some(path) = &config.log_file {
+        log::write(path, &variable, start, &outcome);
+    }
+    outcome
+}
+
+fn call(
+    command: Command,
+    config: &Config,
+    variable: &impl Fn(&str) -> Option<String>,
+) -> Result<String, Failure> {
     config.check_command(command)?;
-    let arguments = Arguments::read(command, &variable)?;
+    let arguments = Arguments::read(command, variable)?;
     let client = Client::new(&cilium_rest::socket_path(None), Some(PATIENCE));
     match command {
-        Command::Add => add::add(&config, &arguments, &client),
+        Command::Add => add::add(config, &arguments, &client),
         Command::Del => del::del(&arguments, &client).map(|()| String::new()),
-        Command::Check => check::check(&config, &arguments, &client).map(|()| String::new()),
-        Command::Gc => gc::gc(&config, &client).map(|()| String::new()),
+        Command::Check => check::check(config, &arguments, &client).map(|()| String::new()),
+        Command::Gc => gc::gc(config, &client).map(|()| String::new()),
         Command::Status => status::status(&client).map(|()| String::new()),
         Command::Version => Ok(result::versions(Some(Version::NEWEST))),
     }
