@@ -37,6 +37,8 @@ pub(crate) struct Settings {
     pub(crate) native: Vec<IpNet>,
     /// 0: that of the node's device.
     pub(crate) mtu: u32,
+    /// Attach programs by tcx links where the kernel has them.
+    pub(crate) tcx: bool,
     pub(crate) cni_conf: Option<PathBuf>,
     pub(crate) cni_exclusive: bool,
     pub(crate) cni_log: String,
@@ -74,6 +76,7 @@ impl Settings {
             masquerade6: keys.bool("enable-ipv6-masquerade", true)?,
             native: keys.prefixes()?,
             mtu: keys.value("mtu", "a number of bytes")?.unwrap_or(0),
+            tcx: keys.bool("enable-tcx", true)?,
             cni_conf: keys.path("write-cni-conf-when-ready"),
             cni_exclusive: keys.bool("cni-exclusive", false)?,
             cni_log: keys.text("cni-log-file", "/var/run/cilium/cilium-cni.log"),

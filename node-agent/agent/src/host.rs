@@ -1,6 +1,8 @@
 //! The node itself: its devices, kernel parameters and programs.
 
 use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use cilium_api::parts::Node;
@@ -8,7 +10,7 @@ use cilium_bpf::layout::{
     Addr, CONFIG_KEPT_PREFIXES, CONFIG_MASQUERADE4, CONFIG_MASQUERADE6, CONFIG_SET_RETVAL, Config, Prefix,
 };
 use cilium_dataplane::{Devices, router_address};
-use cilium_drivers::datapath::{Attached, Datapath, DeviceProgram, LoadOptions};
+use cilium_drivers::datapath::{AttachMode, Attached, Datapath, DeviceProgram, LoadOptions};
 use cilium_drivers::netlink::{HOST_DEVICE, Link, NET_DEVICE, Netlink, VXLAN_DEVICE};
 use cilium_drivers::{probe, sysctl};
 use ipnet::IpNet;
@@ -50,7 +52,8 @@ impl Facts {
 /// A node that is set up.
 pub(crate) struct Host {
     pub(crate) facts: Facts,
-    pub(crate) datapath: Datapath,
+    /// Shared with the task that settles programs.
+    pub(crate) datapath: Arc<Datapath>,
     pub(crate) native: Link,
     host: Link,
     tunnel: Option<Link>,
@@ -71,9 +74,10 @@ impl Host {
         let host = set_up_host_device(&mut netlink, settings, &facts, device_mtu)?;
         let tunnel = set_up_tunnel(&mut netlink, settings, device_mtu)?;
         let config = mk_config(settings, &facts, tunnel.as_ref());
+        let mode = (!settings.tcx).then_some(AttachMode::Filter);
         let options =
-            LoadOptions { config, bpffs: settings.bpffs.clone(), map_sizes: Default::default(), mode: None };
-        let datapath = Datapath::load(&options)?;
+            LoadOptions { config, bpffs: settings.bpffs.clone(), map_sizes: Default::default(), mode };
+        let datapath = Arc::new(Datapath::load(&options)?);
         for map in datapath.replaced_maps() {
             tracing::warn!(
                 map = map.name,
@@ -95,11 +99,15 @@ impl Host {
         Ok(changed + self.datapath.attach_cgroup(&settings.cgroup)?)
     }
 
-    /// Makes sure that a pod's device has its programs and parameters. Returns how many programs were not there.
+    /// Makes sure that a pod's device has its programs and parameters, without waiting for the kernel; [`settle`] follows.
+    /// Returns how many programs were not there.
     pub(crate) fn attach_pod(&self, device: &Link) -> anyhow::Result<usize> {
         sysctl::prepare_pod_device(&device.name)?;
-        let from = self.attach_one(DeviceProgram::FromContainer, device)?;
-        Ok(from + self.attach_one(DeviceProgram::ToContainer, device)?)
+        let mut changed = 0;
+        for program in POD_PROGRAMS {
+            changed += usize::from(self.datapath.attach_at_once(program, device)? != Attached::Unchanged);
+        }
+        Ok(changed)
     }
 
     fn attach_one(&self, program: DeviceProgram, device: &Link) -> anyhow::Result<usize> {
@@ -110,6 +118,37 @@ impl Host {
     pub(crate) fn devices(&self) -> Devices {
         Devices { host: self.host.index, native: self.native.index }
     }
+}
+
+/// Programs of a pod's device.
+const POD_PROGRAMS: [DeviceProgram; 2] = [DeviceProgram::FromContainer, DeviceProgram::ToContainer];
+
+/// Between two devices, so that nobody waits long for the lock of all network configuration.
+const SETTLE_PAUSE: Duration = Duration::from_millis(50);
+
+/// Puts links in the place of what stands in for them on pods' devices. It waits for the kernel, so it is not for the thread
+/// that puts policies in force. A device that went meanwhile is no failure.
+pub(crate) fn settle(datapath: &Datapath, devices: &[String]) -> anyhow::Result<usize> {
+    let mut netlink = Netlink::open()?;
+    let mut settled = 0;
+    for name in devices {
+        for program in POD_PROGRAMS {
+            let Some(device) = netlink.link(name)? else { break };
+            match datapath.settle(program, &device) {
+                Ok(true) => {
+                    settled += 1;
+                    std::thread::sleep(SETTLE_PAUSE);
+                }
+                Ok(false) => {}
+                Err(error) if netlink.link(name)?.is_some() => return Err(error.into()),
+                Err(_) => datapath.unpin(name)?,
+            }
+        }
+    }
+    for pin in datapath.sweep()? {
+        tracing::debug!(pin, "removed the pin of a link whose device is gone");
+    }
+    Ok(settled)
 }
 
 fn set_up_host_device(

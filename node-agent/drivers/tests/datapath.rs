@@ -45,6 +45,32 @@ fn a_program_is_attached_once_and_replaced_by_a_restart() {
 }
 
 #[test]
+fn a_filter_stands_in_for_a_link_until_it_is_settled() {
+    let node = Node::create();
+    let datapath = node.load_with(AttachMode::Tcx);
+    let device = &node.uplink;
+    let program = DeviceProgram::FromNetdev;
+    let at_once =
+        |datapath: &Datapath| node.netns.run(|| datapath.attach_at_once(program, device)).unwrap().unwrap();
+    let settle = |datapath: &Datapath| node.netns.run(|| datapath.settle(program, device)).unwrap().unwrap();
+    let attach = |datapath: &Datapath| node.netns.run(|| datapath.attach(program, device)).unwrap().unwrap();
+    let pin = node.bpffs.join("links/up0_ingress");
+    assert_eq!((at_once(&datapath), at_once(&datapath)), (Attached::Created, Attached::Unchanged));
+    assert!(!pin.exists());
+    let restarted = node.load_with(AttachMode::Tcx);
+    assert_eq!(at_once(&restarted), Attached::Replaced);
+    assert_eq!((settle(&restarted), settle(&restarted)), (true, false));
+    assert!(pin.exists());
+    assert_eq!((at_once(&restarted), attach(&restarted)), (Attached::Unchanged, Attached::Unchanged));
+    let show = || Command::new("tc").args(["filter", "show", "dev", "up0", "ingress"]).output().unwrap();
+    assert!(node.netns.run(show).unwrap().stdout.is_empty(), "the filter is gone");
+    restarted.unpin("up0").unwrap();
+    assert!(!pin.exists());
+    let without = node.load_with(AttachMode::Filter);
+    assert_eq!((at_once(&without), settle(&without)), (Attached::Created, false));
+}
+
+#[test]
 fn filters_stand_where_tc_shows_them() {
     let node = Node::create();
     let datapath = node.load_with(AttachMode::Filter);

@@ -1,16 +1,18 @@
 //! Accepted state on disk, so that a restart needs no API server.
 //!
 //! ```text
-//! <dir>/node.json            header of the revision in force
-//! <dir>/node/<digest>.json   its slices, named by content: a header always finds the slices that it lists
-//! <dir>/shared/<name>.json   shared slices
-//! <dir>/shared.listed        present once all shared slices have been written
+//! <dir>/header/node.<version>.json     header of the revision in force
+//! <dir>/node/<digest>.json             its slices, named by content: a header always finds the slices that it lists
+//! <dir>/shared/<name>.<version>.json   shared slices
+//! <dir>/shared.listed                  present once all shared slices have been written
 //! ```
-//! Every file is written beside its place and renamed, so that a process killed at any moment leaves the old or the
-//! new version. There is no fsync: what a crash of the machine tears fails its digest when it is loaded, is left
-//! out, and comes again from the API server.
+//! Every file is written beside its place and renamed to a name that is not taken, and only then the version before it is
+//! removed: a process killed at any moment leaves the old or the new version, or both, of which the higher counts. (To
+//! rename onto an existing file would do the same, but ext4 then waits for the disk: 5–10 ms in the path of every change.)
+//! There is no fsync: what a crash of the machine tears fails its digest when it is loaded, is left out, and comes again
+//! from the API server.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -27,6 +29,9 @@ use crate::{Event, Owner, Save, Slice};
 #[derive(Debug)]
 pub struct Store {
     dir: PathBuf,
+    /// Versions on disk, by path without version and extension.
+    versions: BTreeMap<PathBuf, u64>,
+    next: u64,
 }
 
 /// What was on disk.
@@ -97,23 +102,62 @@ impl Store {
     /// # Errors
     /// [`StoreError::Create`].
     pub fn open(dir: &Path) -> Result<Self> {
-        for path in [dir.join("node"), dir.join("shared")] {
+        let mut store = Self { dir: dir.to_owned(), versions: BTreeMap::new(), next: 1 };
+        for path in [store.headers(), dir.join("node"), store.shared()] {
             fs::create_dir_all(&path).map_err(|source| StoreError::Create { path, source })?;
         }
-        Ok(Self { dir: dir.to_owned() })
+        for directory in [store.headers(), store.shared()] {
+            store.find_versions(&directory)?;
+        }
+        Ok(store)
+    }
+
+    /// Of two versions of one file, the process was killed between writing the new and removing the old one.
+    fn find_versions(&mut self, directory: &Path) -> Result<()> {
+        for path in json_files(directory)? {
+            let Some((stem, version)) = split_version(&path) else { continue };
+            self.next = self.next.max(version + 1);
+            match self.versions.insert(stem.clone(), version) {
+                Some(other) if other > version => {
+                    self.versions.insert(stem, other);
+                    remove(&path)?;
+                }
+                Some(other) => remove(&versioned(&stem, other))?,
+                None => {}
+            }
+        }
+        Ok(())
     }
 
     /// Writes what [`crate::State::apply`] asked for, in order.
     ///
     /// # Errors
     /// The first operation that failed. What stands on disk is then older than what was accepted, but complete.
-    pub fn save(&self, saves: &[Save]) -> Result<()> {
+    pub fn save(&mut self, saves: &[Save]) -> Result<()> {
         saves.iter().try_for_each(|save| match save {
             Save::Revision { desired, slices } => self.save_revision(desired, slices),
-            Save::Shared { name, spec } => write(&self.shared(name)?, spec),
-            Save::SharedGone { name } => remove(&self.shared(name)?),
+            Save::Shared { name, spec } => self.replace(&self.slice(name)?, spec),
+            Save::SharedGone { name } => self.discard(&self.slice(name)?),
             Save::Listed => write(&self.listed(), &()),
         })
+    }
+
+    /// Writes the next version of a file, and removes the one before.
+    fn replace<T: Serialize>(&mut self, stem: &Path, value: &T) -> Result<()> {
+        let version = self.next;
+        self.next += 1;
+        write(&versioned(stem, version), value)?;
+        match self.versions.insert(stem.to_owned(), version) {
+            Some(before) => remove(&versioned(stem, before)),
+            None => Ok(()),
+        }
+    }
+
+    fn discard(&mut self, stem: &Path) -> Result<()> {
+        match self.versions.remove(stem) {
+            Some(version) => remove(&versioned(stem, version)),
+            None => Ok(()),
+        }
     }
 
     /// Reads everything.
@@ -121,8 +165,16 @@ impl Store {
         let mut loaded = Loaded::default();
         let listed = self.listed().exists();
         loaded.events.extend(listed.then_some(Event::RelistStarted));
-        self.load_shared(&mut loaded);
-        let header = loaded.read::<DesiredState>(&self.dir.join("node.json"));
+        for (stem, version) in &self.versions {
+            let name = stem.file_name().and_then(OsStr::to_str);
+            if let Some(name) = name.filter(|_| stem.parent() == Some(&self.shared()))
+                && let Some(spec) = loaded.read(&versioned(stem, *version))
+            {
+                loaded.slice(name.to_owned(), Owner::Shared, spec);
+            }
+        }
+        let header = self.versions.get(&self.header()).map(|version| versioned(&self.header(), *version));
+        let header = header.and_then(|path| loaded.read::<DesiredState>(&path));
         for slice in header.iter().flat_map(|desired| &desired.slices) {
             if let Some(spec) = loaded.read(&self.node(&slice.digest)) {
                 loaded.slice(slice.name.clone(), Owner::Node, spec);
@@ -133,30 +185,15 @@ impl Store {
         loaded
     }
 
-    fn load_shared(&self, loaded: &mut Loaded) {
-        let dir = self.dir.join("shared");
-        match json_files(&dir) {
-            Ok(paths) => {
-                for path in paths {
-                    let name = path.file_stem().and_then(OsStr::to_str).map(str::to_owned);
-                    if let (Some(name), Some(spec)) = (name, loaded.read(&path)) {
-                        loaded.slice(name, Owner::Shared, spec);
-                    }
-                }
-            }
-            Err(error) => loaded.unreadable.push(error),
-        }
-    }
-
     fn save_revision(
-        &self,
+        &mut self,
         desired: &DesiredState,
         slices: &[(String, CiliumNodeStateSliceSpec)],
     ) -> Result<()> {
         for (_, spec) in slices {
             write(&self.node(&spec.digest), spec)?;
         }
-        write(&self.dir.join("node.json"), desired)?;
+        self.replace(&self.header(), desired)?;
         let live: BTreeSet<PathBuf> = desired.slices.iter().map(|slice| self.node(&slice.digest)).collect();
         json_files(&self.dir.join("node"))?
             .iter()
@@ -168,11 +205,23 @@ impl Store {
         self.dir.join("node").join(format!("{digest}.json"))
     }
 
-    fn shared(&self, name: &str) -> Result<PathBuf> {
+    fn headers(&self) -> PathBuf {
+        self.dir.join("header")
+    }
+
+    fn header(&self) -> PathBuf {
+        self.headers().join("node")
+    }
+
+    fn shared(&self) -> PathBuf {
+        self.dir.join("shared")
+    }
+
+    fn slice(&self, name: &str) -> Result<PathBuf> {
         if name.is_empty() || name.starts_with('.') || name.contains('/') {
             return Err(StoreError::Name { name: name.to_owned() });
         }
-        Ok(self.dir.join("shared").join(format!("{name}.json")))
+        Ok(self.shared().join(name))
     }
 
     fn listed(&self) -> PathBuf {
@@ -194,6 +243,16 @@ impl Loaded {
             }
         }
     }
+}
+
+/// `<stem>.<version>.json`
+fn versioned(stem: &Path, version: u64) -> PathBuf {
+    stem.with_added_extension(format!("{version}.json"))
+}
+
+fn split_version(path: &Path) -> Option<(PathBuf, u64)> {
+    let (stem, version) = path.file_name()?.to_str()?.strip_suffix(".json")?.rsplit_once('.')?;
+    Some((path.with_file_name(stem), version.parse().ok()?))
 }
 
 fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {

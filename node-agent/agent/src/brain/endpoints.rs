@@ -138,6 +138,7 @@ impl Brain {
             anyhow::bail!("it is linked, but {why}: see the failures in cilium-dbg status");
         }
         self.after_change();
+        self.settle_soon();
         Ok(change)
     }
 
@@ -156,7 +157,8 @@ impl Brain {
             running.dataplane.link(id, None);
             running.dataplane.apply(&mut running.tables, self.clock.now());
             if let Some(change) = change {
-                running.host.datapath.detach(&change.interface_name)?;
+                // The device goes with the pod; to detach would wait for the kernel.
+                running.host.datapath.unpin(&change.interface_name)?;
             }
         }
         self.after_change();

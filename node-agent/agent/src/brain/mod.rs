@@ -16,11 +16,13 @@ use cilium_dataplane::{Dataplane, GRACE, Parts};
 use cilium_rest::model;
 use cilium_state::{State, Store};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 use crate::clock::Clock;
 use crate::config::Settings;
 use crate::conflist::Conflist;
 use crate::flows;
+use crate::host;
 use crate::host::{Facts, Host};
 use crate::kernel::Tables;
 use crate::links::Links;
@@ -39,6 +41,9 @@ const ACK_AFTER: u64 = 20;
 /// Milliseconds in which addresses that stand for somebody else are collected before their connections are forgotten: one
 /// pass over the connection table serves them all.
 const FORGET_AFTER: u64 = 200;
+
+/// Milliseconds without a new pod before programs of pods' devices are settled.
+const SETTLE_AFTER: u64 = 2_000;
 
 /// The API server takes so many failures by name; all are counted.
 const NAMED_FAILURES: usize = 10;
@@ -68,6 +73,7 @@ struct Due {
     sweep: Option<u64>,
     ack: Option<u64>,
     forget: Option<u64>,
+    settle: Option<u64>,
     /// A set-up that failed is not tried again before.
     start: u64,
 }
@@ -94,6 +100,7 @@ pub(crate) struct Brain {
     store_failure: Option<Failure>,
     repairs: i64,
     timing: Timing,
+    settling: Option<JoinHandle<()>>,
     features: Vec<model::Feature>,
 }
 
@@ -117,13 +124,14 @@ impl Brain {
             changed: BTreeSet::new(),
             waiters: Vec::new(),
             reassigned: HashSet::new(),
-            due: Due { check: CHECK_EVERY, sweep: None, ack: None, forget: None, start: 0 },
+            due: Due { check: CHECK_EVERY, sweep: None, ack: None, forget: None, settle: None, start: 0 },
             applied,
             connections: BTreeMap::new(),
             server_version: String::new(),
             store_failure: None,
             repairs: 0,
             timing: Timing::default(),
+            settling: None,
             features: report::features(&settings),
             settings,
         };
@@ -236,7 +244,8 @@ impl Brain {
     /// When [`Brain::tick`] has something to do.
     pub(crate) fn deadline(&self) -> Instant {
         let waiters = self.waiters.iter().map(|waiter| waiter.deadline);
-        let due = [Some(self.due.check), self.due.sweep, self.due.ack, self.due.forget];
+        let Due { check, sweep, ack, forget, settle, .. } = self.due;
+        let due = [Some(check), sweep, ack, forget, settle];
         let next = due.into_iter().flatten().chain(waiters).min().unwrap_or(self.due.check);
         self.clock.instant(next)
     }
@@ -250,6 +259,10 @@ impl Brain {
         if self.due.forget.is_some_and(|due| due <= now) {
             self.due.forget = None;
             self.forget_flows();
+        }
+        if self.due.settle.is_some_and(|due| due <= now) {
+            self.due.settle = None;
+            self.settle_programs();
         }
         if self.due.check <= now {
             self.due.check = now + CHECK_EVERY;
@@ -286,6 +299,28 @@ impl Brain {
         });
     }
 
+    /// Pods' programs stand in for links until no more pods come.
+    fn settle_soon(&mut self) {
+        self.due.settle = Some(self.clock.now() + SETTLE_AFTER);
+    }
+
+    /// Starts to settle programs, unless the task before is still at it.
+    fn settle_programs(&mut self) {
+        let Some(running) = &self.running else { return };
+        if self.settling.as_ref().is_some_and(|task| !task.is_finished()) {
+            return self.settle_soon();
+        }
+        let datapath = running.host.datapath.clone();
+        let devices: Vec<String> = self.links.iter().map(|(_, link)| link.interface_name.clone()).collect();
+        self.settling = Some(tokio::task::spawn_blocking(move || match host::settle(&datapath, &devices) {
+            Ok(settled) => tracing::debug!(settled, "programs are settled"),
+            Err(error) => tracing::warn!(
+                error = format!("{error:#}"),
+                "programs are not settled; they work all the same"
+            ),
+        }));
+    }
+
     /// Reads everything back and repairs it.
     fn check(&mut self) {
         self.drain_queue();
@@ -304,6 +339,9 @@ impl Brain {
         }
         let attached = self.attach_all();
         self.note_repairs(attached, "attached programs");
+        if attached > 0 {
+            self.settle_soon();
+        }
         self.conflist.ensure();
         self.after_change();
     }

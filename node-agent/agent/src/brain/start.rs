@@ -75,6 +75,7 @@ impl Brain {
             tracing::debug!(pin, "removed the pin of a link whose device is gone");
         }
         self.running = Some(Running { host, tables, dataplane });
+        self.settle_soon();
         Ok(())
     }
 

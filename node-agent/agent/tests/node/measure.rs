@@ -1,4 +1,5 @@
-//! Numbers instead of assertions: `cargo test --release -p cilium-agent --test node measure -- --ignored --nocapture`.
+//! Numbers instead of assertions: `cargo test --release -p cilium-agent --test node measure -- --ignored --nocapture`, with
+//! `ENABLE_TCX=false` for filters instead of tcx links.
 
 use std::time::{Duration, Instant};
 use std::{fs, thread};
@@ -10,8 +11,9 @@ use cilium_drivers::netns::Netns;
 use cilium_drivers::testing;
 
 use crate::api::lock;
-use crate::parts::{mk_endpoint, mk_policy, mk_shared, mk_spec};
+use crate::parts::{address4, mk_endpoint, mk_policy, mk_shared, mk_spec};
 use crate::stage::{Stage, eventually};
+use crate::stream::Echo;
 
 fn rss(stage: &Stage) -> String {
     let status = fs::read_to_string(format!("/proc/{}/status", stage.agent_id())).expect("it runs");
@@ -47,30 +49,23 @@ fn mk_services(count: u32) -> Vec<Parts> {
 #[test]
 #[ignore = "measures, and asserts nothing"]
 fn measure() {
-    let pods = 20;
-    let mut stage = Stage::create(pods, &[]);
+    let pods = 25;
+    let tcx = std::env::var("ENABLE_TCX").unwrap_or_else(|_| "true".into());
+    let mut stage = Stage::create(pods, &[("enable-tcx", &tcx)]);
     stage.await_ready();
     println!("idle: {}", rss(&stage));
 
     crate::stage::cni_plugin();
-    let (_pods, times): (Vec<Netns>, Vec<Duration>) = thread::scope(|scope| {
-        let adding: Vec<_> = (1..=pods)
-            .map(|id| {
-                let stage = &stage;
-                scope.spawn(move || {
-                    let netns = testing::namespace();
-                    let begin = Instant::now();
-                    let answer = stage.cni("ADD", id, &netns.proc_path(), &serde_json::Value::Null);
-                    let took = begin.elapsed();
-                    assert!(answer.success, "{}", answer.json);
-                    (netns, took)
-                })
-            })
-            .collect();
+    let one_by_one: Vec<(Netns, Duration)> = (21..=pods).map(|id| add(&stage, id)).collect();
+    println!("ADD, one after the other: {}", median(one_by_one.iter().map(|(_, took)| *took).collect()));
+    let (connected, times): (Vec<Netns>, Vec<Duration>) = thread::scope(|scope| {
+        let stage = &stage;
+        let adding: Vec<_> = (1..=20).map(|id| scope.spawn(move || add(stage, id))).collect();
         adding.into_iter().map(|thread| thread.join().expect("adds")).unzip()
     });
-    println!("{pods} ADDs at once: {}", median(times));
+    println!("20 ADDs at once: {}", median(times));
 
+    round_trips(&connected[0], &connected[1]);
     switch(&mut stage, pods, "a policy, watch event to switched slot");
     for (number, parts) in (0..).zip(mk_services(2000)) {
         lock(&stage.world).put_slice(&format!("cluster.1{number:07b}"), SHARED, &mk_spec(&parts));
@@ -83,6 +78,31 @@ fn measure() {
     switch(&mut stage, pods, "the same with 2,000 services");
     thread::sleep(Duration::from_secs(12));
     println!("after a check: {}", rss(&stage));
+}
+
+fn round_trips(one: &Netns, two: &Netns) {
+    let _echo = Echo::start(two, address4(2), 7000);
+    let socket = crate::stream::bind(one, address4(1), 0);
+    socket.connect((address4(2), 7000)).expect("connects");
+    let mut times: Vec<Duration> = (0..50_000)
+        .map(|_| {
+            let begin = Instant::now();
+            socket.send(b"x").expect("sends");
+            socket.recv(&mut [0; 8]).expect("is answered");
+            begin.elapsed()
+        })
+        .collect();
+    times.sort_unstable();
+    println!("round trip between pods: p10 {:?}, p50 {:?}", times[times.len() / 10], times[times.len() / 2]);
+}
+
+fn add(stage: &Stage, id: u16) -> (Netns, Duration) {
+    let netns = testing::namespace();
+    let begin = Instant::now();
+    let answer = stage.cni("ADD", id, &netns.proc_path(), &serde_json::Value::Null);
+    let took = begin.elapsed();
+    assert!(answer.success, "{}", answer.json);
+    (netns, took)
 }
 
 /// From the API server's write to the slot's switch, as the kernel's map shows it.

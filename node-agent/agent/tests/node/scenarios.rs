@@ -136,6 +136,14 @@ fn neither_agent_nor_api_server_is_needed_for_traffic_and_policy() {
         assert!(!answers(&three.netns, address4(3), (address4(2), 7000)));
         assert_eq!(stage.endpoints().iter().filter(|e| e.status.state == "ready").count(), 3);
     }
+    let links = stage.bpffs.join("cilium/links");
+    eventually("programs are settled", || {
+        std::fs::read_dir(&links).is_ok_and(|pins| {
+            let names = pins.filter_map(|pin| pin.ok()?.file_name().into_string().ok());
+            names.filter(|name| name.starts_with("lxc")).count() == 6
+        })
+    });
+    assert!(!answers(&three.netns, address4(3), (address4(2), 7000)), "policy by links");
     let (sent, lost) = stream.lost();
     assert!(sent > 1000, "the stream went on while all of this happened");
     assert_eq!(lost, Vec::<u32>::new(), "of {sent}");

@@ -254,8 +254,11 @@ users: [{name: test, user: {}}]
 contexts: [{name: test, context: {cluster: test, user: test}}]
 ";
 
-/// The plugin is another package's program, so nobody has built it for this test.
+/// The plugin is another package's program, so nobody has built it for this test, unless `CILIUM_CNI` names it.
 pub(crate) fn cni_plugin() -> PathBuf {
+    if let Some(built) = std::env::var_os("CILIUM_CNI") {
+        return built.into();
+    }
     static BUILD: Once = Once::new();
     let target = Path::new(env!("CARGO_BIN_EXE_cilium-agent")).parent().expect("is in a directory");
     BUILD.call_once(|| {

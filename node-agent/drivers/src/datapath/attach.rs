@@ -87,6 +87,63 @@ impl Datapath {
         }
     }
 
+    /// As [`Datapath::attach`], but quick on a device that has no program yet. To make a tcx link, the kernel waits for an RCU
+    /// grace period (5–20 ms) while it holds the lock of all network configuration; a filter on the clsact qdisc is there
+    /// at once. It stands in for the link until [`Datapath::settle`].
+    ///
+    /// # Errors
+    /// As [`Datapath::attach`].
+    pub fn attach_at_once(&self, program: DeviceProgram, device: &Link) -> Result<Attached, Error> {
+        if self.has_link(&self.device_place(program, device), program)? {
+            return self.attach(program, device);
+        }
+        self.attach_filter(program, device)
+    }
+
+    /// Puts a tcx link in the place of a filter that stands in for it. The link takes packets over before the filter goes, so
+    /// that none passes without a program. Returns whether there was something to do; without tcx there never is.
+    ///
+    /// # Errors
+    /// As [`Datapath::attach`]; the filter then still stands in.
+    pub fn settle(&self, program: DeviceProgram, device: &Link) -> Result<bool, Error> {
+        if self.mode == AttachMode::Filter {
+            return Ok(false);
+        }
+        let made = self.attach(program, device)? == Attached::Created;
+        let remove = || -> Result<bool, netlink::Error> {
+            let mut netlink = Netlink::open()?;
+            let stands_in = netlink.filter(device.index, program.direction())?.is_some();
+            if stands_in {
+                netlink.delete_filter(device.index, program.direction())?;
+            }
+            Ok(stands_in)
+        };
+        let removed = remove()
+            .map_err(|source| Error::Filter { device: device.name.clone(), source: Box::new(source) })?;
+        Ok(made || removed)
+    }
+
+    /// There is a tcx link on this very device.
+    fn has_link(&self, place: &Place, program: DeviceProgram) -> Result<bool, Error> {
+        if self.mode == AttachMode::Filter {
+            return Ok(false);
+        }
+        let failed = |source| Error::Attach { program: program.name(), target: place.name.clone(), source };
+        let Some(link) = bpf::open_pin(&place.pin).map_err(failed)? else { return Ok(false) };
+        Ok(bpf::link_info(&link).map_err(failed)?.target() == place.number)
+    }
+
+    /// Forgets the links of a device that is about to go, without waiting for anything: the kernel takes the programs off
+    /// with the device, or on its own a little later.
+    ///
+    /// # Errors
+    /// [`Error::RemovePin`].
+    pub fn unpin(&self, device: &str) -> Result<(), Error> {
+        [Direction::Ingress, Direction::Egress]
+            .into_iter()
+            .try_for_each(|direction| remove_pin(&self.links().join(pin_name(device, direction))))
+    }
+
     /// Makes sure that all socket programs are on a cgroup (version 2). Returns how many were not.
     ///
     /// # Errors
