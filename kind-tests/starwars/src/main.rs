@@ -26,7 +26,9 @@ const API: [&str; 6] = [
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
     let port = match std::env::args().nth(1) {
-        Some(port) => port.parse().with_context(|| format!("{port:?} is not a port; usage: starwars [PORT]"))?,
+        Some(port) => {
+            port.parse().with_context(|| format!("{port:?} is not a port; usage: starwars [PORT]"))?
+        }
         None => 80,
     };
     let listener = TcpListener::bind(SocketAddr::from(([0u16; 8], port)))
@@ -43,8 +45,10 @@ async fn main() -> anyhow::Result<()> {
 
 fn serve(stream: TcpStream) {
     tokio::spawn(async move {
-        let connection = hyper::server::conn::http1::Builder::new()
-            .serve_connection(TokioIo::new(stream), service_fn(|request| async move { Ok::<_, Infallible>(answer(&request)) }));
+        let connection = hyper::server::conn::http1::Builder::new().serve_connection(
+            TokioIo::new(stream),
+            service_fn(|request| async move { Ok::<_, Infallible>(answer(&request)) }),
+        );
         if let Err(error) = connection.await {
             eprintln!("connection ended: {error}");
         }
@@ -67,7 +71,9 @@ fn route(method: &Method, path: &str) -> (StatusCode, String) {
         ("PUT", "/v1/exhaust-port") => {
             (StatusCode::SERVICE_UNAVAILABLE, "Panic: deathstar exploded\n".to_owned())
         }
-        (_, path) => (StatusCode::NOT_FOUND, format!("no {method} {path} here; GET /v1 lists what there is\n")),
+        (_, path) => {
+            (StatusCode::NOT_FOUND, format!("no {method} {path} here; GET /v1 lists what there is\n"))
+        }
     }
 }
 

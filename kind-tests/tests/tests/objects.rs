@@ -147,8 +147,7 @@ fn a_node_can_write_only_its_own_state() -> anyhow::Result<()> {
     let patch = |node: &str, body: &str| patch_as(token.trim(), node, body);
     let own = patch(&names[0], r#"{"status":{"applied":{"agentVersion":"test"}}}"#)?;
     ensure!(own.contains("\"kind\": \"CiliumNodeState\""), "its own: {own}");
-    let other =
-        patch(&names[1], r#"{"status":{"applied":{"agentVersion":"test"}}}"#)?;
+    let other = patch(&names[1], r#"{"status":{"applied":{"agentVersion":"test"}}}"#)?;
     ensure!(other.contains("only the state of the node that its token is bound to"), "another's: {other}");
     let desired = patch(&names[0], r#"{"status":{"desired":{"revision":99999}}}"#)?;
     ensure!(desired.contains("only the operator writes status.desired"), "desired: {desired}");
