@@ -126,21 +126,18 @@ const POD_PROGRAMS: [DeviceProgram; 2] = [DeviceProgram::FromContainer, DevicePr
 /// Between two devices, so that nobody waits long for the lock of all network configuration.
 const SETTLE_PAUSE: Duration = Duration::from_millis(50);
 
-/// Puts links in the place of what stands in for them on pods' devices. It waits for the kernel, so it is not for the thread
-/// that puts policies in force. A device that went meanwhile is no failure.
+/// Makes sure that pods' devices have their programs, and puts links in the place of what stands in for them. It waits for
+/// the kernel, so it is not for the thread that puts policies in force. A device that went meanwhile is no failure. Returns
+/// how many programs were missing.
 pub(crate) fn settle(datapath: &Datapath, devices: &[String]) -> anyhow::Result<usize> {
     let mut netlink = Netlink::open()?;
-    let mut settled = 0;
+    let mut missing = 0;
     for name in devices {
         for program in POD_PROGRAMS {
             let Some(device) = netlink.link(name)? else { break };
-            match datapath.settle(program, &device) {
-                Ok(true) => {
-                    settled += 1;
-                    std::thread::sleep(SETTLE_PAUSE);
-                }
-                Ok(false) => {}
-                Err(error) if netlink.link(name)?.is_some() => return Err(error.into()),
+            match settle_one(datapath, program, &device) {
+                Ok(was_there) => missing += usize::from(!was_there),
+                Err(error) if netlink.link(name)?.is_some() => return Err(error),
                 Err(_) => datapath.unpin(name)?,
             }
         }
@@ -148,7 +145,16 @@ pub(crate) fn settle(datapath: &Datapath, devices: &[String]) -> anyhow::Result<
     for pin in datapath.sweep()? {
         tracing::debug!(pin, "removed the pin of a link whose device is gone");
     }
-    Ok(settled)
+    Ok(missing)
+}
+
+/// Returns whether the program, or what stands in for it, was there.
+fn settle_one(datapath: &Datapath, program: DeviceProgram, device: &Link) -> anyhow::Result<bool> {
+    let was_there = datapath.attach_at_once(program, device)? == Attached::Unchanged;
+    if datapath.settle(program, device)? {
+        std::thread::sleep(SETTLE_PAUSE);
+    }
+    Ok(was_there)
 }
 
 fn set_up_host_device(

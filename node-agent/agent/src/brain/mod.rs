@@ -7,6 +7,8 @@ mod start;
 mod views;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use cilium_api::node_state::{AppliedState, Failure};
@@ -101,6 +103,8 @@ pub(crate) struct Brain {
     repairs: i64,
     timing: Timing,
     settling: Option<JoinHandle<()>>,
+    /// Programs of pods that somebody else took away, found by that task.
+    missing_programs: Arc<AtomicUsize>,
     features: Vec<model::Feature>,
 }
 
@@ -132,6 +136,7 @@ impl Brain {
             repairs: 0,
             timing: Timing::default(),
             settling: None,
+            missing_programs: Arc::default(),
             features: report::features(&settings),
             settings,
         };
@@ -304,7 +309,7 @@ impl Brain {
         self.due.settle = Some(self.clock.now() + SETTLE_AFTER);
     }
 
-    /// Starts to settle programs, unless the task before is still at it.
+    /// Starts to look after the programs of pods' devices, unless the task before is still at it.
     fn settle_programs(&mut self) {
         let Some(running) = &self.running else { return };
         if self.settling.as_ref().is_some_and(|task| !task.is_finished()) {
@@ -312,12 +317,12 @@ impl Brain {
         }
         let datapath = running.host.datapath.clone();
         let devices: Vec<String> = self.links.iter().map(|(_, link)| link.interface_name.clone()).collect();
+        let missing = self.missing_programs.clone();
         self.settling = Some(tokio::task::spawn_blocking(move || match host::settle(&datapath, &devices) {
-            Ok(settled) => tracing::debug!(settled, "programs are settled"),
-            Err(error) => tracing::warn!(
-                error = format!("{error:#}"),
-                "programs are not settled; they work all the same"
-            ),
+            Ok(found) => drop(missing.fetch_add(found, Ordering::Relaxed)),
+            Err(error) => {
+                tracing::error!(error = format!("{error:#}"), "programs of pods' devices are not settled");
+            }
         }));
     }
 
@@ -337,10 +342,11 @@ impl Brain {
                 tracing::error!(error = crate::watch::chain(&error), "reading the kernel back failed");
             }
         }
-        let attached = self.attach_all();
+        let attached = self.attach_host() + self.missing_programs.swap(0, Ordering::Relaxed);
         self.note_repairs(attached, "attached programs");
-        if attached > 0 {
-            self.settle_soon();
+        // While pods are coming, their turn comes soon anyway.
+        if self.due.settle.is_none() {
+            self.settle_programs();
         }
         self.conflist.ensure();
         self.after_change();

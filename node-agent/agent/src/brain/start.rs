@@ -142,21 +142,11 @@ impl Brain {
         }
     }
 
-    /// Makes sure that all programs are in their places. Returns how many pods had to get theirs anew.
-    pub(super) fn attach_all(&self) -> usize {
+    /// Makes sure that the node's own programs are in their places. Returns how many were not.
+    pub(super) fn attach_host(&self) -> usize {
         let Some(running) = &self.running else { return 0 };
-        let attached = || -> anyhow::Result<usize> {
-            let mut netlink = Netlink::open()?;
-            let mut changed = running.host.attach(&self.settings)?;
-            for (_, change) in self.links.iter() {
-                if let Some(device) = netlink.link(&change.interface_name)? {
-                    changed += running.host.attach_pod(&device)?;
-                }
-            }
-            Ok(changed)
-        };
-        attached().unwrap_or_else(|error| {
-            tracing::error!(error = format!("{error:#}"), "programs could not be attached again");
+        running.host.attach(&self.settings).unwrap_or_else(|error| {
+            tracing::error!(error = format!("{error:#}"), "the node's programs could not be attached again");
             0
         })
     }

@@ -124,5 +124,8 @@ fn switch(stage: &mut Stage, pods: u16, what: &str) {
         thread::sleep(Duration::from_millis(30));
     }
     println!("{what}: {}", median(times));
+    for line in stage.http(9962, "/metrics").lines().filter(|line| line.starts_with("cilium_agent_apply")) {
+        println!("  {line}");
+    }
     lock(&stage.world).put_slice("cluster.r", SHARED, &mk_spec(&mk_shared(1..=pods)));
 }

@@ -1,7 +1,7 @@
 //! What happens on a node.
 
-use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io::Write as _;
+use std::net::{SocketAddr, TcpListener};
 use std::process::Command;
 use std::thread;
 use std::time::Duration;
@@ -290,19 +290,8 @@ fn health_metrics_and_lists_are_served() {
     parts.extend([mk_policy(2, 1, 7000)]);
     let revision = stage.plan(&parts);
     stage.await_revision(revision);
-    let http = |port: u16, path: &str| {
-        let request = format!("GET {path} HTTP/1.0\r\n\r\n");
-        let ask = || {
-            let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("connects");
-            stream.write_all(request.as_bytes()).expect("asks");
-            let mut answer = String::new();
-            stream.read_to_string(&mut answer).expect("is answered");
-            answer
-        };
-        stage.netns.run(ask).expect("enters")
-    };
-    assert!(http(9879, "/healthz").starts_with("HTTP/1.0 200"));
-    let metrics = http(9962, "/metrics");
+    assert!(stage.http(9879, "/healthz").starts_with("HTTP/1.0 200"));
+    let metrics = stage.http(9962, "/metrics");
     assert!(
         metrics.contains("cilium_agent_watches 2\n") && metrics.contains("endpoint_state=\"ready\"} 2\n"),
         "{metrics}"

@@ -1,7 +1,8 @@
 //! A node with an agent, an API server, and pods that the CNI plugin connects.
 
 use std::fs;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Once;
@@ -168,6 +169,19 @@ impl Stage {
         eventually(&format!("revision {revision} is in force"), || {
             self.status().is_some_and(|status| status.node_state.applied == revision)
         });
+    }
+
+    /// Asks a server on the node's loopback. Returns head and body.
+    pub(crate) fn http(&self, port: u16, path: &str) -> String {
+        let request = format!("GET {path} HTTP/1.0\r\n\r\n");
+        let ask = || {
+            let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("connects");
+            stream.write_all(request.as_bytes()).expect("asks");
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).expect("is answered");
+            answer
+        };
+        self.netns.run(ask).expect("enters")
     }
 
     /// The newest acknowledgement that the API server has.
