@@ -13,12 +13,21 @@ static __always_inline struct addr addr_from_v4(__be32 v4)
 	return (struct addr){ .hi = 0, .lo = bpf_cpu_to_be64(0xffff00000000ULL | bpf_ntohl(v4)) };
 }
 
+/* Loads of packets and map values, which may be unaligned for all that the compiler knows. It would load byte by byte; the
+ * machines that this runs on (x86-64, arm64) do not mind. */
+typedef __u64 __attribute__((may_alias)) loose_u64;
+typedef __u32 __attribute__((may_alias)) loose_u32;
+typedef __u16 __attribute__((may_alias)) loose_u16;
+
 static __always_inline struct addr addr_from_v6(const void *v6)
 {
-	struct addr a;
+	return (struct addr){ .hi = *(const loose_u64 *)v6, .lo = *(const loose_u64 *)(v6 + 8) };
+}
 
-	__builtin_memcpy(&a, v6, sizeof(a));
-	return a;
+static __always_inline void copy_mac(void *to, const void *from)
+{
+	*(loose_u32 *)to = *(const loose_u32 *)from;
+	*(loose_u16 *)(to + 4) = *(const loose_u16 *)(from + 4);
 }
 
 static __always_inline bool addr_is_v4(const struct addr *a)

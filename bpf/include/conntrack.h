@@ -78,13 +78,10 @@ static __always_inline bool ct_touch(struct ct_entry *entry, const struct flow *
 
 static __always_inline void ct_remember_side(struct ct_side *side, const struct endpoint *endpoint)
 {
-	if (side->ifindex == endpoint->ifindex && side->identity == endpoint->identity &&
-	    side->slot == endpoint->slot)
+	if (side->ifindex == endpoint->ifindex && side->slot == endpoint->slot)
 		return;
-	side->identity = endpoint->identity;
 	side->slot = endpoint->slot;
-	__builtin_memcpy(side->mac, endpoint->mac, sizeof(side->mac));
-	__builtin_memcpy(side->host_mac, endpoint->host_mac, sizeof(side->host_mac));
+	copy_mac(side->mac, endpoint->mac);
 	side->ifindex = endpoint->ifindex;
 }
 

@@ -50,6 +50,14 @@ static __always_inline int take_hop(struct __sk_buff *skb, const struct flow *f)
 	return f->v4 ? take_hop_ipv4(skb) : take_hop_ipv6(skb, f);
 }
 
+/* The sender's next hop becomes the receiver's last: the frame goes from what the sender, a pod or another machine, takes for
+ * this router, to the pod. */
+static __always_inline void address_frame(struct ethhdr *eth, const __u8 *mac)
+{
+	copy_mac(eth->h_source, eth->h_dest);
+	copy_mac(eth->h_dest, mac);
+}
+
 /* Into the network namespace of a pod of this node, past the host's stack. */
 SUBPROGRAM int deliver_to_pod(struct __sk_buff *skb, const struct flow *f, const struct sides *s, __u8 direction)
 {
@@ -64,8 +72,7 @@ SUBPROGRAM int deliver_to_pod(struct __sk_buff *skb, const struct flow *f, const
 	eth = packet_data(skb);
 	if ((void *)(eth + 1) > packet_end(skb))
 		return drop(skb, f, s, DROP_WRITE_ERROR, direction);
-	__builtin_memcpy(eth->h_dest, s->to.mac, ETH_ALEN);
-	__builtin_memcpy(eth->h_source, s->to.host_mac, ETH_ALEN);
+	address_frame(eth, s->to.mac);
 	count(FORWARDED, direction, skb->len);
 	return bpf_redirect_peer(s->to.ifindex, 0);
 }

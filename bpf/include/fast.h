@@ -7,8 +7,9 @@
 
 #include "deliver.h"
 
-#define NOT_TAKEN (-1) /* the packet must go the long way; it is unchanged */
-#define WAY_KNOWN (-2) /* the packet may go where `sides` says */
+/* What take_fast_path() answers: the verdict, or one of these. */
+#define NOT_TAKEN (1ULL << 32) /* the packet must go the long way; it is unchanged */
+#define WAY_KNOWN (2ULL << 32) /* the packet may go by the route in bits 0 to 15 with the port in bits 16 to 31 */
 #define IPV4_PLAIN_HEADER 0x45 /* version 4, no options */
 
 /* A packet that can go the short way; a TCP packet that changes the state of its connection cannot. */
@@ -38,8 +39,6 @@ static __always_inline bool fast_ipv4(struct __sk_buff *skb, struct flow *f)
 	    ip->frag_off & bpf_htons(IPV4_MORE_FRAGMENTS | IPV4_FRAGMENT_OFFSET))
 		return false;
 	f->v4 = 1;
-	f->l4 = ETH_HLEN + sizeof(*ip);
-	f->dont_fragment = !!(ip->frag_off & bpf_htons(IPV4_DONT_FRAGMENT));
 	f->source = addr_from_v4(ip->saddr);
 	f->destination = addr_from_v4(ip->daddr);
 	f->protocol = ip->protocol;
@@ -53,7 +52,7 @@ static __always_inline bool fast_ipv6(struct __sk_buff *skb, struct flow *f)
 
 	if ((void *)(ip + 1) > packet_end(skb) || ip->version != 6)
 		return false;
-	f->l4 = ETH_HLEN + sizeof(*ip);
+	f->v4 = 0;
 	f->source = addr_from_v6(&ip->saddr);
 	f->destination = addr_from_v6(&ip->daddr);
 	f->protocol = ip->nexthdr;
@@ -94,7 +93,7 @@ static __always_inline bool fast_is_judged(const struct ct_entry *entry, const s
 
 /* Addresses the frame to the receiver and takes a hop. Packets of pods have no sum that a device computed, so nothing must be
  * told of IPv6's hop limit. */
-static __always_inline int fast_deliver(struct __sk_buff *skb, const struct flow *f, const struct ct_side *receiver)
+static __always_inline __u64 fast_deliver(struct __sk_buff *skb, const struct flow *f, const struct ct_side *receiver)
 {
 	struct ethhdr *eth = packet_data(skb);
 	struct ipv6hdr *ip = (void *)(eth + 1);
@@ -109,8 +108,7 @@ static __always_inline int fast_deliver(struct __sk_buff *skb, const struct flow
 			return NOT_TAKEN;
 		ip->hop_limit--;
 	}
-	__builtin_memcpy(eth->h_dest, receiver->mac, ETH_ALEN);
-	__builtin_memcpy(eth->h_source, receiver->host_mac, ETH_ALEN);
+	address_frame(eth, receiver->mac);
 	count(FORWARDED, DIRECTION_EGRESS, skb->len);
 	return bpf_redirect_peer(receiver->ifindex, 0);
 }
@@ -124,32 +122,36 @@ static __always_inline bool fast_parse(struct __sk_buff *skb, struct flow *f)
 	return skb->protocol == bpf_htons(ETH_P_IPV6) && fast_ipv6(skb, f);
 }
 
-/* The verdict, WAY_KNOWN, or NOT_TAKEN. A subprogram so that its stack is not in use on the long way. */
-SUBPROGRAM int take_fast_path(struct __sk_buff *skb, struct flow *f, struct sides *s)
+/* The entry, when the long way has seen a packet of the connection in this second. */
+static __always_inline const struct ct_entry *fast_find(const struct ct_key *key, __u8 protocol)
+{
+	const struct ct_entry *entry = bpf_map_lookup_elem(&cilium_ct, key);
+	__u32 lifetime = protocol == IPPROTO_TCP ? LIFETIME_TCP : LIFETIME_OTHER;
+
+	return entry && entry->expires == now_seconds() + lifetime ? entry : NULL;
+}
+
+/* A subprogram so that its stack is not in use on the long way, and without arguments that would have to be filled for it. */
+SUBPROGRAM __u64 take_fast_path(struct __sk_buff *skb)
 {
 	const struct ct_side *sender, *receiver;
 	const struct ct_entry *entry;
 	struct ct_key key;
-	__u32 lifetime;
 	bool high, reply;
+	struct flow f;
 
-	if (!f || !s || !fast_parse(skb, f))
+	if (!fast_parse(skb, &f))
 		return NOT_TAKEN;
-	high = ct_key_of(f, &key);
-	entry = bpf_map_lookup_elem(&cilium_ct, &key);
-	lifetime = f->protocol == IPPROTO_TCP ? LIFETIME_TCP : LIFETIME_OTHER;
-	if (!entry || entry->expires != now_seconds() + lifetime)
+	high = ct_key_of(&f, &key);
+	entry = fast_find(&key, f.protocol);
+	if (!entry)
 		return NOT_TAKEN;
 	reply = ct_is_reply(entry, high);
 	sender = high ? &entry->high_side : &entry->low_side;
 	receiver = high ? &entry->low_side : &entry->high_side;
 	if (sender->ifindex != skb->ifindex || !fast_is_judged(entry, sender, receiver, reply))
 		return NOT_TAKEN;
-	if (!(entry->flags & CT_ROUTE))
-		return fast_deliver(skb, f, receiver);
-	s->from_here = 1;
-	s->from.identity = sender->identity;
-	s->route = entry->flags & CT_ROUTE;
-	s->nat_port = reply ? 0 : entry->nat_port;
-	return WAY_KNOWN;
+	if (entry->flags & CT_ROUTE)
+		return WAY_KNOWN | (entry->flags & CT_ROUTE) | (reply ? 0 : (__u32)entry->nat_port << 16);
+	return fast_deliver(skb, &f, receiver);
 }

@@ -25,7 +25,7 @@ struct endpoint {
 	__u16 slot;     /* index into cilium_slots */
 	__u16 id;       /* number of the endpoint on this node */
 	__u8 mac[ETH_ADDR_LEN];      /* of the pod's end */
-	__u8 host_mac[ETH_ADDR_LEN]; /* of the host's end */
+	__u8 host_mac[ETH_ADDR_LEN]; /* of the host's end; for user space */
 };
 
 struct ipcache_key {
@@ -101,13 +101,11 @@ struct ct_key {
 /* A pod of this node at one end of a connection; valid for the second in which `expires` was written. */
 struct ct_side {
 	__u32 ifindex; /* host's end of its device pair; 0: not known */
-	__u32 identity;
+	__u8 mac[ETH_ADDR_LEN]; /* of the pod's end */
 	__u16 slot;
-	__u8 mac[ETH_ADDR_LEN];
-	__u8 host_mac[ETH_ADDR_LEN];
-	__u8 pad[2];
 };
 
+/* With the kernel's 48 bytes and the key, an entry fills two cache lines exactly. */
 struct ct_entry {
 	__u32 egress_generation;  /* of the starter's slot when it was judged; 0: starter not on this node */
 	__u32 ingress_generation; /* of the answerer's slot; 0: answerer not on this node */

@@ -26,19 +26,24 @@ static __always_inline bool find_receiver(struct __sk_buff *skb, const struct fl
 	return s->to_here;
 }
 
-SEC("classifier")
-int from_container(struct __sk_buff *skb)
+/* A packet of a known connection to the outside of this node. Its sender is verified; only the tunnel asks who that is. */
+SUBPROGRAM int go_known_way(struct __sk_buff *skb, __u64 way)
+{
+	struct flow f = {};
+	struct sides s = { .route = (__u16)way, .nat_port = (__u16)(way >> 16) };
+
+	if (parse(skb, &f) || (s.route & CT_TUNNEL && !find_sender(skb, &f, &s)))
+		return drop(skb, &f, &s, DROP_INVALID_PACKET, DIRECTION_EGRESS);
+	return send_on(skb, &f, &s);
+}
+
+/* Everything else. */
+SUBPROGRAM int go_long_way(struct __sk_buff *skb)
 {
 	struct flow f = {};
 	struct sides s = {};
-	int reason, action;
+	int reason;
 
-	action = take_fast_path(skb, &f, &s);
-	if (action == WAY_KNOWN)
-		return send_on(skb, &f, &s);
-	if (action != NOT_TAKEN)
-		return action;
-	f = (struct flow){};
 	if (skb->protocol == bpf_htons(ETH_P_ARP))
 		return TC_ACT_OK;
 	reason = skb->vlan_present ? DROP_VLAN_FILTERED : parse(skb, &f);
@@ -53,6 +58,16 @@ int from_container(struct __sk_buff *skb)
 	if (reason)
 		return drop(skb, &f, &s, reason, s.refused ? s.refused : DIRECTION_EGRESS);
 	return send_on(skb, &f, &s);
+}
+
+SEC("classifier")
+int from_container(struct __sk_buff *skb)
+{
+	__u64 way = take_fast_path(skb);
+
+	if (way & NOT_TAKEN)
+		return go_long_way(skb);
+	return way & WAY_KNOWN ? go_known_way(skb, way) : (int)way;
 }
 
 /* What reaches a pod through the host's stack: mostly from the node's own processes. */

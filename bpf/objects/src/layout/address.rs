@@ -90,7 +90,7 @@ layout! {
         pub id: u16,
         /// MAC address of the pod's end.
         pub mac: [u8; 6],
-        /// MAC address of the host's end.
+        /// MAC address of the host's end; only user space reads it.
         pub host_mac: [u8; 6],
     }
 }

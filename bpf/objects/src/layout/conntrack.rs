@@ -60,14 +60,10 @@ layout! {
     pub struct CtSide as "ct_side" {
         /// Host's end of its device pair; 0: not known.
         pub ifindex: u32,
-        /// Its identity.
-        pub identity: u32,
-        /// Its slot.
-        pub slot: u16,
         /// MAC address of the pod's end.
         pub mac: [u8; 6],
-        /// MAC address of the host's end.
-        pub host_mac: [u8; 6],
+        /// Its slot.
+        pub slot: u16,
     }
 }
 

@@ -22,7 +22,7 @@ fn a_packet_from_the_network_is_delivered_past_the_stack() {
         assert_eq!(outcome.action, Action::Redirect);
         let expected = Seen {
             mac_destination: pod_mac(PodA),
-            mac_source: stage.link(PodA).mac.0,
+            mac_source: stage.uplink.mac.0,
             hops: HOPS - 1,
             ..Seen::read(&packet)
         };

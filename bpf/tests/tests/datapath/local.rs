@@ -27,7 +27,7 @@ fn a_packet_is_addressed_to_the_pod_and_loses_a_hop() {
             let (before, after) = (Seen::read(&packet), Seen::read(&outcome.packet));
             let expected = Seen {
                 mac_destination: pod_mac(PodB),
-                mac_source: stage.link(PodB).mac.0,
+                mac_source: before.mac_destination,
                 hops: HOPS - 1,
                 ..before
             };
