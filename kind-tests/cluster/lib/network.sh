@@ -31,7 +31,8 @@ netns_make() { # MEMBER
 fabric_up() {
     netns_make fab
     ip -n "$NAME-fab" link show br0 >/dev/null 2>&1 ||
-        ip -n "$NAME-fab" link add br0 type bridge forward_delay 0 mcast_snooping 0
+        # Ports do not flood: an address that was learned must not be forgotten while its owner is silent.
+        ip -n "$NAME-fab" link add br0 type bridge forward_delay 0 mcast_snooping 0 ageing_time 100000000
     ip -n "$NAME-fab" link set br0 up
 }
 
