@@ -182,6 +182,8 @@ mod tests {
         assert!(plan(&mut bootstrap).is_empty());
         bootstrap.observe_state(&mk_state(None));
         assert!(plan(&mut bootstrap).is_empty());
+        bootstrap.observe_state(&mk_state(Some(0)));
+        assert!(plan(&mut bootstrap).is_empty(), "an agent that cannot set its node up says revision 0");
         bootstrap.observe_state(&mk_state(Some(1)));
         let patches = plan(&mut bootstrap);
         let condition = &patches[0]["status"]["conditions"][0];

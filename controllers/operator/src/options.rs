@@ -43,7 +43,7 @@ pub struct Options {
     #[arg(long, default_value = "", value_name = "PATTERNS")]
     pub labels: String,
 
-    /// How long an identity that no pod has stays; 0 keeps it for ever.
+    /// How often identities are looked through for those that no pod has had for half an hour; 0 keeps them for ever.
     #[arg(long, default_value = "15m", value_parser = parse_duration, value_name = "DURATION")]
     pub identity_gc_interval: Duration,
 

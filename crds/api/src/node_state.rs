@@ -79,7 +79,7 @@ pub struct SliceRef {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AppliedState {
-    /// Last revision in force.
+    /// Last revision in force; 0 when there is none because the node cannot be set up.
     pub revision: i64,
     /// Its digest, given only after every kernel entry was read back and found as desired.
     pub digest: String,

@@ -24,7 +24,6 @@ impl Conflist {
     pub(crate) fn new(settings: &Settings) -> Self {
         let plugin = serde_json::json!({
             "type": "cilium-cni",
-            "enable-debug": false,
             "log-file": settings.cni_log,
         });
         // The oldest version that runtimes still ask for: what is newer than a runtime, it does not load.

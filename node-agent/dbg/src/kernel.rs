@@ -92,7 +92,7 @@ impl Row for CtEntry {
             &self.source,
             &self.destination,
             &self.state,
-            &self.expires.to_string(),
+            &format!("{}s", self.expires_in),
             &format!("{sender}/{receiver}"),
         ])]
     }

@@ -15,6 +15,7 @@ use cilium_api::node_state::{AppliedState, Failure};
 use cilium_api::parts::{Part, PartKey};
 use cilium_bpf::layout::Addr;
 use cilium_dataplane::{Dataplane, GRACE, Parts};
+use cilium_drivers::probe;
 use cilium_rest::model;
 use cilium_state::{State, Store};
 use tokio::sync::watch;
@@ -90,6 +91,8 @@ pub(crate) struct Brain {
     running: Option<Running>,
     /// Why the node does not work yet.
     obstacle: String,
+    /// The last set-up failed.
+    set_up_failure: Option<Failure>,
     /// Parts that changed since the dataplane was told.
     changed: BTreeSet<PartKey>,
     waiters: Vec<Waiter>,
@@ -125,6 +128,7 @@ impl Brain {
             conflist,
             running: None,
             obstacle: "the node's state has not been read yet".to_owned(),
+            set_up_failure: None,
             changed: BTreeSet::new(),
             waiters: Vec::new(),
             reassigned: HashSet::new(),
@@ -137,7 +141,7 @@ impl Brain {
             timing: Timing::default(),
             settling: None,
             missing_programs: Arc::default(),
-            features: report::features(&settings),
+            features: report::features(&probe::probe(&settings.cgroup)),
             settings,
         };
         brain.load();
@@ -361,14 +365,14 @@ impl Brain {
 
     /// Tells the operator what is in force, if that is news.
     fn ack(&mut self) {
-        let Some(running) = &mut self.running else { return };
-        let checked = running.dataplane.check_pods(&mut running.tables, self.clock.now());
-        match checked {
-            Ok(drift) => self.note_repairs(drift, "kernel entries"),
-            Err(error) => {
-                tracing::error!(error = crate::watch::chain(&error), "reading the kernel back failed");
-                self.due.ack = Some(self.clock.now() + CHECK_EVERY);
-                return;
+        if let Some(running) = &mut self.running {
+            match running.dataplane.check_pods(&mut running.tables, self.clock.now()) {
+                Ok(drift) => self.note_repairs(drift, "kernel entries"),
+                Err(error) => {
+                    tracing::error!(error = crate::watch::chain(&error), "reading the kernel back failed");
+                    self.due.ack = Some(self.clock.now() + CHECK_EVERY);
+                    return;
+                }
             }
         }
         let Some(applied) = self.applied_state() else { return };
@@ -379,15 +383,22 @@ impl Brain {
         });
     }
 
+    /// Of a node whose set-up failed, only that is said: revision 0 is none.
     fn applied_state(&self) -> Option<AppliedState> {
-        let running = self.running.as_ref()?;
-        let accepted = self.state.accepted()?;
+        let (revision, digest, connected) = match (&self.running, &self.set_up_failure) {
+            (Some(running), _) => {
+                let accepted = self.state.accepted()?;
+                (accepted.revision, accepted.digest, running.dataplane.connected())
+            }
+            (None, Some(_)) => (0, "", 0),
+            (None, None) => return None,
+        };
         let failures = self.failures();
         Some(AppliedState {
-            revision: accepted.revision,
-            digest: accepted.digest.to_owned(),
+            revision,
+            digest: digest.to_owned(),
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
-            endpoints: i64::try_from(running.dataplane.connected()).unwrap_or(i64::MAX),
+            endpoints: i64::try_from(connected).unwrap_or(i64::MAX),
             failure_count: i64::try_from(failures.len()).unwrap_or(i64::MAX),
             failures: failures.into_iter().take(NAMED_FAILURES).collect(),
             repairs: self.repairs,
@@ -397,7 +408,7 @@ impl Brain {
     /// Everything that is not in force.
     fn failures(&self) -> Vec<Failure> {
         let mut failures = self.state.failures();
-        failures.extend(self.store_failure.clone());
+        failures.extend(self.store_failure.iter().chain(&self.set_up_failure).cloned());
         if let Some(running) = &self.running {
             failures.extend(running.dataplane.failures());
         }

@@ -10,7 +10,6 @@ use cilium_rest::model;
 use cilium_rest::model::Health;
 
 use super::Brain;
-use crate::config::Settings;
 
 /// How long it took to put changes in force.
 #[derive(Clone, Copy, Debug, Default)]
@@ -42,14 +41,14 @@ pub(crate) struct Numbers {
     pub(crate) running: bool,
 }
 
-/// Looks once what the kernel can do.
-pub(super) fn features(settings: &Settings) -> Vec<model::Feature> {
-    let feature = |found: probe::Feature| model::Feature {
+/// What the kernel can do, for people.
+pub(super) fn features(probed: &[probe::Feature]) -> Vec<model::Feature> {
+    let feature = |found: &probe::Feature| model::Feature {
         name: found.name.to_owned(),
         available: found.available,
-        detail: found.detail,
+        detail: found.detail.clone(),
     };
-    probe::probe(&settings.cgroup).into_iter().map(feature).collect()
+    probed.iter().map(feature).collect()
 }
 
 impl Brain {

@@ -1,11 +1,14 @@
 //! From nothing, or from what an earlier process left, to a node that works.
 
 use anyhow::Context as _;
+use cilium_api::node_state::Failure;
+use cilium_api::parts::PartKey;
 use cilium_dataplane::{Config, Dataplane};
 use cilium_drivers::netlink::{HOST_DEVICE, Link, Netlink, POD_ALIAS, POD_PREFIX, VXLAN_DEVICE};
+use cilium_drivers::probe;
 use cilium_rest::model::EndpointChange;
 
-use super::{Brain, Desired, Running};
+use super::{Brain, Desired, Running, report};
 use crate::config::Settings;
 use crate::host::{Facts, Host, worlds};
 use crate::kernel::Tables;
@@ -21,6 +24,7 @@ impl Brain {
         if self.clock.now() < self.due.start {
             return;
         }
+        self.set_up_failure = None;
         let obstacle = match (self.state.is_complete(), self.own_facts()) {
             (false, _) => self.missing(),
             (true, None) => format!("the operator has not planned node {} yet", self.settings.node),
@@ -28,7 +32,12 @@ impl Brain {
                 Ok(()) => String::new(),
                 Err(error) => {
                     self.due.start = self.clock.now() + START_AGAIN;
-                    format!("the node cannot be set up: {error:#}")
+                    let message = format!("the node cannot be set up: {error:#}");
+                    self.set_up_failure = Some(Failure {
+                        object: PartKey::node(&self.settings.node).0,
+                        message: message.clone(),
+                    });
+                    message
                 }
             },
         };
@@ -36,7 +45,10 @@ impl Brain {
             tracing::info!(revision = self.state.accepted().map(|a| a.revision), "the node works");
             self.conflist.ensure();
         } else if obstacle != self.obstacle {
-            tracing::info!(obstacle, "the node does not work yet");
+            match &self.set_up_failure {
+                Some(_) => tracing::error!(obstacle, "the node does not work"),
+                None => tracing::info!(obstacle, "the node does not work yet"),
+            }
         }
         self.obstacle = obstacle;
     }
@@ -56,6 +68,11 @@ impl Brain {
     /// New maps are filled before programs that use them are attached, so nobody sees them empty.
     fn set_up(&mut self, facts: Facts) -> anyhow::Result<()> {
         let now = self.clock.now();
+        let probed = probe::probe(&self.settings.cgroup);
+        self.features = report::features(&probed);
+        if let Some(missing) = probed.iter().find(|feature| feature.required && !feature.available) {
+            anyhow::bail!("{} is needed and missing: {}", missing.name, missing.detail);
+        }
         let host = Host::set_up(&self.settings, facts)?;
         let mut tables = Tables::open(&self.settings.bpffs)?;
         let mut dataplane = Dataplane::new(mk_config(&self.settings, &host));

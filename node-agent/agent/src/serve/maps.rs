@@ -10,6 +10,7 @@ use cilium_bpf::layout::{
 };
 use cilium_drivers::maps::Maps;
 use cilium_rest::model;
+use rustix::time::ClockId;
 use serde::Serialize;
 
 use crate::brain::Generations;
@@ -110,7 +111,7 @@ fn ct(key: &CtKey, entry: &CtEntry) -> model::CtEntry {
         source,
         destination,
         state: state.to_owned(),
-        expires: entry.expires.into(),
+        expires_in: i64::from(entry.expires) - rustix::time::clock_gettime(ClockId::Monotonic).tv_sec,
         generations: (entry.egress_generation, entry.ingress_generation),
     }
 }

@@ -14,7 +14,7 @@ use cilium_rest::model;
 use serde_json::{Value, json};
 
 use crate::api::lock;
-use crate::parts::{address4, mk_endpoint, mk_policy, mk_shared, mk_state};
+use crate::parts::{NODE, address4, mk_endpoint, mk_policy, mk_shared, mk_state};
 use crate::stage::{Stage, eventually};
 use crate::stream::{Echo, Stream, answers};
 
@@ -57,6 +57,18 @@ fn pods_talk_until_a_policy_says_no() {
     assert_eq!(stage.last_ack()["endpoints"], 3);
     assert_eq!(stage.last_ack()["failureCount"], 0);
     assert_eq!(lock(&stage.world).watches(), 2);
+}
+
+#[test]
+fn a_node_that_cannot_be_set_up_says_why() {
+    let stage = Stage::create(1, &[("cgroup-root", "/proc")]);
+    eventually("the operator is told", || stage.last_ack()["failureCount"] == 1);
+    let failure = stage.last_ack()["failures"][0].clone();
+    assert_eq!(failure["object"], format!("node/{NODE}"));
+    let message = failure["message"].as_str().expect("has words");
+    assert!(message.contains("/proc is not a cgroup2 file system"), "{message}");
+    assert_eq!(stage.status().expect("the agent answers").cilium.msg, message);
+    assert!(!stage.conflist().exists(), "the runtime must not call the plugin");
 }
 
 #[test]
@@ -201,7 +213,7 @@ fn a_state_with_a_wrong_digest_is_refused_and_the_old_one_stays() {
     stage.await_revision(revision);
     let mut bad = mk_state(99, &Parts::from([mk_policy(2, 9, 1)]));
     bad.digest = mk_state(99, &Parts::new()).digest;
-    lock(&stage.world).put_state(crate::parts::NODE, &bad);
+    lock(&stage.world).put_state(NODE, &bad);
     eventually("the refusal is told", || stage.last_ack()["failureCount"] == 1);
     let ack = stage.last_ack();
     assert_eq!(
@@ -223,7 +235,7 @@ fn add_waits_for_the_plan_and_del_works_without_an_agent() {
         assert!(!waiting.is_finished());
         lock(&stage.world).put_slice("cluster.r", "CLUSTER", &crate::parts::mk_spec(&mk_shared(1..=2)));
         parts.extend([mk_endpoint(2)]);
-        lock(&stage.world).put_state(crate::parts::NODE, &mk_state(50, &parts));
+        lock(&stage.world).put_state(NODE, &mk_state(50, &parts));
         waiting.join().expect("is connected")
     });
     let check = json!({"prevResult": pod.result});

@@ -318,7 +318,7 @@ fn connections() -> Vec<CtEntry> {
         source: source.into(),
         destination: destination.into(),
         state: state.into(),
-        expires: 86400,
+        expires_in: 7995,
         generations: (7, 9),
     };
     vec![

@@ -71,8 +71,8 @@ pub struct CtEntry {
     /// Coarse state of a TCP connection, empty for others.
     #[serde(default)]
     pub state: String,
-    /// Seconds on the kernel's monotonic clock at which it ends.
-    pub expires: u64,
+    /// Seconds until it ends, unless a packet comes; not above 0 when it has ended: such an entry is as good as none.
+    pub expires_in: i64,
     /// Generations under which it was allowed: of the sender's and of the receiver's policy.
     pub generations: (u32, u32),
 }
