@@ -4,7 +4,8 @@ set shell := ["bash", "-euo", "pipefail", "-c"]
 set positional-arguments
 
 export CILIUM_CACHE := env("CILIUM_CACHE", env("HOME") / ".cache/cilium-rs")
-export CARGO_TARGET_DIR := env("CARGO_TARGET_DIR", CILIUM_CACHE / "target")
+# One for each checkout: cargo takes what was built from another one for fresh when its files are newer.
+export CARGO_TARGET_DIR := env("CARGO_TARGET_DIR", CILIUM_CACHE / "target" / replace_regex(sha256(justfile_directory()), '^(.{8}).*', '$1'))
 
 import 'kind-tests/cluster/cluster.just'
 import 'kind-tests/demo/demo.just'
