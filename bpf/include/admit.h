@@ -59,7 +59,7 @@ SUBPROGRAM int track_in(struct __sk_buff *skb, const struct flow *f, struct side
 	high = ct_key_of(f, &key);
 	known = ct_find(&key, now);
 	reply = known && ct_is_reply(known, high);
-	if (known && !opens_connection(f) &&
+	if (ct_goes_on(known, f) &&
 	    (reply || (!only_reply && known->ingress_generation == slot_generation(s->to_slot)))) {
 		ct_touch(known, f, reply, now);
 		return 0;
@@ -68,8 +68,8 @@ SUBPROGRAM int track_in(struct __sk_buff *skb, const struct flow *f, struct side
 		return DROP_CT_UNKNOWN_STATE;
 	reason = judge_sender(skb, f, s, tunnel_identity);
 	if (reason && known && !reply)
-		bpf_map_delete_elem(&cilium_ct, &key);
-	if (reason)
+		ct_refuse(known, f->protocol, now);
+	if (reason || ct_is_late_answer(known, f, reply))
 		return reason;
 	fresh = ct_begin(f, reply ? NULL : known, high, s->route);
 	return ct_record(&key, &fresh, f, s, now);

@@ -94,6 +94,28 @@ static __always_inline void ct_remember_sides(struct ct_entry *entry, const stru
 		ct_remember_side(sender_high ? &entry->low_side : &entry->high_side, &s->to);
 }
 
+/* The packet belongs to a connection that goes on. */
+static __always_inline bool ct_goes_on(const struct ct_entry *known, const struct flow *f)
+{
+	return known && !(known->flags & CT_REFUSED) && !opens_connection(f);
+}
+
+/* An answer on a connection that policy has put an end to. It starts nothing: what it answers would otherwise pass as its
+ * answer. */
+static __always_inline bool ct_is_late_answer(const struct ct_entry *known, const struct flow *f, bool reply)
+{
+	return known && reply && known->flags & CT_REFUSED && !opens_connection(f);
+}
+
+/* Policy puts an end to a connection. The entry stays for as long as answers may still be on their way. */
+static __always_inline void ct_refuse(struct ct_entry *entry, __u8 protocol, __u32 now)
+{
+	if (entry->flags & CT_REFUSED)
+		return;
+	entry->flags |= CT_REFUSED;
+	entry->expires = now + (protocol == IPPROTO_TCP ? LIFETIME_TCP : LIFETIME_OTHER);
+}
+
 /* Starts the entry of a connection, or of one that is judged again, in which case what is known of it stays. */
 static __always_inline struct ct_entry ct_begin(const struct flow *f, const struct ct_entry *known, bool sender_high,
 						__u16 route)
@@ -101,7 +123,7 @@ static __always_inline struct ct_entry ct_begin(const struct flow *f, const stru
 	struct ct_entry fresh = { .flags = route | (sender_high ? CT_STARTED_BY_HIGH : 0) };
 
 	if (known && !opens_connection(f)) {
-		fresh.flags |= known->flags & ~(CT_ROUTE | CT_STARTED_BY_HIGH);
+		fresh.flags |= known->flags & ~(CT_ROUTE | CT_STARTED_BY_HIGH | CT_REFUSED);
 		fresh.nat_port = known->nat_port;
 	}
 	return fresh;

@@ -88,7 +88,7 @@ SUBPROGRAM bool find_relation(struct __sk_buff *skb, const struct flow *f, struc
 		return false;
 	ct_key_of(&quoted.flow, &key);
 	entry = ct_find(&key, now_seconds());
-	if (!entry)
+	if (!entry || entry->flags & CT_REFUSED)
 		return false;
 	relation->receiver = quoted.flow.destination;
 	relation->nat_port = entry->nat_port;

@@ -106,7 +106,7 @@ SUBPROGRAM int track_out(struct __sk_buff *skb, const struct flow *f, struct sid
 	high = ct_key_of(f, &key);
 	known = ct_find(&key, now);
 	reply = known && ct_is_reply(known, high);
-	follows = known && !opens_connection(f);
+	follows = ct_goes_on(known, f);
 	/* The way of an answered connection to the outside of this node is known. */
 	if (follows && known->flags & CT_ROUTE && (reply || (known->flags & CT_REPLIED && judged_under(known, s)))) {
 		ct_remember_sides(known, s, high);
@@ -119,11 +119,13 @@ SUBPROGRAM int track_out(struct __sk_buff *skb, const struct flow *f, struct sid
 		ct_remember_sides(known, s, high);
 		return follow(known, f, s, reply, now);
 	}
+	if (ct_is_late_answer(known, f, reply))
+		return s->leaves ? DROP_POLICY_DENIED : judge(skb, f, s);
 	fresh = ct_begin(f, reply ? NULL : known, high, s->route);
 	ct_remember_sides(&fresh, s, high);
 	reason = start(skb, f, s, &key, &fresh, now);
 	if (reason && known && !reply)
-		bpf_map_delete_elem(&cilium_ct, &key);
+		ct_refuse(known, f->protocol, now);
 	return reason;
 }
 

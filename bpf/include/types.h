@@ -96,6 +96,7 @@ struct ct_key {
 #define CT_TUNNEL (1 << 5) /* through the tunnel */
 #define CT_STACK (1 << 6)  /* it is this node's network stack, or behind it */
 #define CT_DIRECT (1 << 7) /* by the node's routes */
+#define CT_REFUSED (1 << 8) /* policy has ended it */
 #define CT_ROUTE (CT_TUNNEL | CT_STACK | CT_DIRECT)
 
 /* A pod of this node at one end of a connection; valid for the second in which `expires` was written. */

@@ -18,6 +18,8 @@ pub const CT_TUNNEL: u16 = 1 << 5;
 pub const CT_STACK: u16 = 1 << 6;
 /// The side that is not a pod of this node is reached by the node's routes.
 pub const CT_DIRECT: u16 = 1 << 7;
+/// Policy has put an end to it: the entry only tells late answers from new connections.
+pub const CT_REFUSED: u16 = 1 << 8;
 
 /// [`NatKey::direction`]: `local` is the pod, the value is the node's address and port.
 pub const NAT_OUT: u8 = 0;

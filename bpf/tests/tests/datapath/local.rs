@@ -4,7 +4,9 @@ use bpf_tests::packet::{self, HOPS, Tcp};
 use bpf_tests::seen::{Seen, check_checksums};
 use bpf_tests::stage::{Action, Place::*, Rule, Stage, pod_mac};
 use bpf_tests::{Family, Mode, Place};
-use cilium_bpf::layout::{CT_CONFIRMED, CT_FIN_ANSWERER, CT_FIN_STARTER, CT_REPLIED, CT_STARTED_BY_HIGH};
+use cilium_bpf::layout::{
+    CT_CONFIRMED, CT_FIN_ANSWERER, CT_FIN_STARTER, CT_REFUSED, CT_REPLIED, CT_STARTED_BY_HIGH,
+};
 use cilium_bpf::reason::DropReason;
 
 use crate::{ANY_MAC, DENIED, TCP, UDP};
@@ -158,8 +160,51 @@ fn a_new_generation_judges_established_connections_again() {
 
         stage.enforce(PodB, generation + 1, Some(&[]), Some(&[]));
         assert_eq!(stage.leave(PodA, &forth).action, DENIED);
-        assert_eq!(entry(&stage), None);
+        assert_eq!(entry(&stage).unwrap().flags, CT_REPLIED | CT_REFUSED);
         assert_eq!(stage.leave(PodB, &back).action, DENIED, "no replies to what is not allowed any more");
+    }
+}
+
+/// An answer that was on its way when policy ended the connection starts no connection of its own: the first one would go on
+/// as its answers.
+#[test]
+fn a_late_answer_does_not_turn_a_refused_connection_round() {
+    let mut stage = Stage::new(Mode::Native);
+    let mut generation = 500;
+    for family in Family::ALL {
+        for protocol in [UDP, TCP] {
+            let packet = |from, to, ports, step| match protocol {
+                UDP => udp(from, to, ports, family),
+                _ => tcp(from, to, ports, family, step),
+            };
+            let forth = packet(PodA, PodB, (4006, 53), Tcp::Ack);
+            let back = packet(PodB, PodA, (53, 4006), Tcp::Ack);
+            stage.open(PodB);
+            for round in [&packet(PodA, PodB, (4006, 53), Tcp::Syn), &forth] {
+                assert_eq!(stage.leave(PodA, round).action, Action::Redirect);
+                assert_eq!(stage.leave(PodB, &back).action, Action::Redirect);
+            }
+            generation += 2;
+            stage.enforce(PodB, generation, Some(&[]), None);
+            for _ in 0..3 {
+                assert_eq!(stage.leave(PodA, &forth).action, DENIED, "{family:?} {protocol}");
+                assert_eq!(stage.leave(PodB, &back).action, Action::Redirect, "B may send what it likes");
+            }
+            // Allowed again, it goes on; a connection that B opens is one.
+            stage.enforce(PodB, generation + 1, Some(&[Rule(1005, protocol, Some(53))]), None);
+            assert_eq!(stage.leave(PodA, &forth).action, Action::Redirect);
+            let entry = stage.connection(protocol, PodA.at(family, 4006), PodB.at(family, 53)).unwrap();
+            assert_eq!(entry.flags & (CT_REFUSED | CT_STARTED_BY_HIGH), 0);
+        }
+        generation += 2;
+        stage.enforce(PodB, generation, Some(&[]), None);
+        let ack = tcp(PodA, PodB, (4006, 53), family, Tcp::Ack);
+        assert_eq!(stage.leave(PodA, &ack).action, DENIED);
+        assert_eq!(
+            stage.leave(PodB, &tcp(PodB, PodA, (53, 4006), family, Tcp::Syn)).action,
+            Action::Redirect
+        );
+        assert_eq!(stage.leave(PodA, &ack).action, Action::Redirect, "an answer to what B has opened");
     }
 }
 

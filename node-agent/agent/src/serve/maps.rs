@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use cilium_bpf::layout::{
-    Addr, CT_CONFIRMED, CT_FIN_ANSWERER, CT_FIN_STARTER, CT_STARTED_BY_HIGH, CtEntry, CtKey,
+    Addr, CT_CONFIRMED, CT_FIN_ANSWERER, CT_FIN_STARTER, CT_REFUSED, CT_STARTED_BY_HIGH, CtEntry, CtKey,
     DIRECTION_INGRESS, IpcacheKey, NAT_OUT, NatEntry, NatKey, POLICY_ALLOW, PolicyEntry, PolicyKey,
 };
 use cilium_drivers::maps::Maps;
@@ -101,6 +101,7 @@ fn ct(key: &CtKey, entry: &CtEntry) -> model::CtEntry {
     let (source, destination) = if by_high { (high, low) } else { (low, high) };
     let has = |flag: u16| entry.flags & flag != 0;
     let state = match () {
+        () if has(CT_REFUSED) => "refused",
         () if key.protocol != 6 => "",
         () if has(CT_FIN_STARTER) || has(CT_FIN_ANSWERER) => "closing",
         () if has(CT_CONFIRMED) => "established",

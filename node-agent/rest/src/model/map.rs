@@ -68,7 +68,7 @@ pub struct CtEntry {
     pub source: String,
     /// With whom.
     pub destination: String,
-    /// Coarse state of a TCP connection, empty for others.
+    /// Coarse state of a TCP connection; `refused` when policy has ended it (any protocol); empty for others.
     #[serde(default)]
     pub state: String,
     /// Seconds until it ends, unless a packet comes; not above 0 when it has ended: such an entry is as good as none.
