@@ -8,6 +8,9 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use serde_json::Value;
 
+/// Where servers run, of floors and of the product.
+pub(crate) const SERVER_CPU: &str = "0";
+
 /// A server in a bare namespace, a client in another; both go when the value is dropped.
 pub(crate) struct Floor {
     namespaces: Vec<String>,
@@ -65,7 +68,7 @@ impl Floor {
         let child = Command::new("ip")
             .args(["netns", "exec", server])
             .arg(probe()?)
-            .args(["serve", "7000"])
+            .args(["serve", "7000", "--cpu", SERVER_CPU])
             .stdout(Stdio::null())
             .spawn()
             .context("cannot start the server of a floor")?;

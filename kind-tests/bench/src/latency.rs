@@ -13,12 +13,14 @@ use kube::api::{Api, DeleteParams, DynamicObject, PostParams};
 use kube::core::{ApiResource, GroupVersionKind};
 use serde_json::{Value, json};
 
+use crate::hops::Hops;
 use crate::table::{Goal, Row, median};
 
 /// The server is closed but for what `probe` opens; it can be told from the silence of the path.
 const CLOSED: &str = "{apiVersion: cilium.io/v2, kind: CiliumNetworkPolicy, metadata: {name: closed}, spec: {endpointSelector: {matchLabels: {app: server}}, ingress: [{}]}}";
 
-/// Client and server on different nodes; `rounds` times a policy that opens the path is created and deleted.
+/// Client and server on different nodes; `rounds` times a policy that opens the path is created and deleted. The floor is what
+/// the API server alone needs for two such changes ([`Hops`]).
 pub(crate) async fn measure(
     label: &str,
     apply_goal: f64,
@@ -35,7 +37,9 @@ pub(crate) async fn measure(
     let mut watch = Watch::start(&ns, &socket(&v4, 7000))?;
     watch.expect(false)?;
     let policies = policies(&ns).await?;
+    let mut hops = Hops::start(&ns).await?;
     let (mut opened, mut closed) = (Vec::new(), Vec::new());
+    let (mut create_floor, mut delete_floor) = (Vec::new(), Vec::new());
     for _ in 0..rounds {
         let start = monotonic();
         policies.create(&PostParams::default(), &policy(&ns)?).await.context("cannot create the policy")?;
@@ -43,18 +47,20 @@ pub(crate) async fn measure(
         let start = monotonic();
         policies.delete("open", &DeleteParams::default()).await.context("cannot delete the policy")?;
         closed.push(watch.expect(false)?.saturating_sub(start) as f64 / 1e6);
+        create_floor.push(hops.create().await?);
+        delete_floor.push(hops.delete().await?);
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    let row = |what: &str, values: &mut [f64], goal| Row {
+    let row = |what: &str, floors: &mut [f64], values: &mut [f64], goal| Row {
         what: format!("{what}, {label}"),
         unit: "ms",
-        floor: None,
+        floor: Some(median(floors)),
         value: median(values),
         goal: Goal::AtMost(goal),
     };
     Ok(vec![
-        row("CNP apply: API request to first packet", &mut opened, apply_goal),
-        row("CNP delete: API request to last packet", &mut closed, delete_goal),
+        row("CNP apply: API request to first packet", &mut create_floor, &mut opened, apply_goal),
+        row("CNP delete: API request to last packet", &mut delete_floor, &mut closed, delete_goal),
     ])
 }
 

@@ -2,6 +2,7 @@
 
 mod cni;
 mod floors;
+mod hops;
 mod latency;
 mod load;
 mod memory;

@@ -1,23 +1,26 @@
 //! Throughput and round trips between pods, in pairs with the bare floors.
 
 use anyhow::{Context as _, ensure};
-use cluster_tests::pods::{addresses, mk_pod, mk_server, socket};
+use cluster_tests::pods::{addresses, mk_pod, socket};
 use cluster_tests::{Namespace, exec, nodes};
 use serde_json::Value;
 
-use crate::floors::Floor;
+use crate::floors::{Floor, SERVER_CPU};
 use crate::table::{Goal, Row, median};
 
 /// Everything passes, but only because a policy says so.
 const POLICY: &str = "{apiVersion: cilium.io/v2, kind: CiliumNetworkPolicy, metadata: {name: measured}, spec: {endpointSelector: {}, ingress: [{fromEndpoints: [{matchLabels: {app: client}}], toPorts: [{ports: [{port: '7000', protocol: ANY}]}]}]}}";
+
+/// Both ends of a figure stay where they are, or each run would measure another placement.
+const SERVER: [&str; 5] = ["probe", "serve", "7000", "--cpu", SERVER_CPU];
 
 /// One client, a server beside it and a server on another node.
 pub(crate) fn measure(pairs: usize) -> anyhow::Result<Vec<Row>> {
     let ns = Namespace::new("paths")?;
     let nodes = nodes::names()?;
     let manifests = mk_pod("client", Some(&nodes[0]), &[], false)
-        + &mk_server("near", Some(&nodes[0]))
-        + &mk_server("far", Some(&nodes[1]));
+        + &mk_pod("near", Some(&nodes[0]), &SERVER, false)
+        + &mk_pod("far", Some(&nodes[1]), &SERVER, false);
     ns.apply(&manifests)?;
     ns.apply(POLICY)?;
     ns.ready(&["client", "near", "far"])?;
@@ -67,10 +70,20 @@ struct Kind {
     unit: &'static str,
 }
 
-const TCP: Kind =
-    Kind { command: "tcp", more: &["--seconds", "2"], field: "gbit_s", scale: 1.0, unit: "Gbit/s" };
-const UDP: Kind =
-    Kind { command: "rr", more: &["--count", "20000"], field: "p50_ns", scale: 1e-3, unit: "us" };
+const TCP: Kind = Kind {
+    command: "tcp",
+    more: &["--seconds", "2", "--cpu", "1"],
+    field: "gbit_s",
+    scale: 1.0,
+    unit: "Gbit/s",
+};
+const UDP: Kind = Kind {
+    command: "rr",
+    more: &["--count", "20000", "--cpu", SERVER_CPU],
+    field: "p50_ns",
+    scale: 1e-3,
+    unit: "us",
+};
 
 /// Floor and product take turns, so that a slow minute of the machine hits both.
 fn figure(

@@ -23,6 +23,9 @@ use clap::{Parser, Subcommand};
 struct Cli {
     #[command(subcommand)]
     command: Command,
+    /// Stay on this processor: what a wake-up costs depends on where the two ends run
+    #[arg(long, global = true)]
+    cpu: Option<usize>,
 }
 
 #[derive(Subcommand)]
@@ -79,7 +82,11 @@ enum Command {
 }
 
 fn main() -> anyhow::Result<()> {
-    match Cli::parse().command {
+    let cli = Cli::parse();
+    if let Some(cpu) = cli.cpu {
+        stay_on(cpu)?;
+    }
+    match cli.command {
         Command::Serve { port } => serve::run(port),
         Command::Stream { to, seconds, interval_us, wait_for_path } => {
             stream::run(to, Duration::from_secs(seconds), Duration::from_micros(interval_us), wait_for_path)
@@ -93,6 +100,13 @@ fn main() -> anyhow::Result<()> {
             Duration::from_secs(seconds),
         ),
     }
+}
+
+/// Keeps this thread, and those that it starts, on one processor.
+fn stay_on(cpu: usize) -> anyhow::Result<()> {
+    let mut set = rustix::thread::CpuSet::new();
+    set.set(cpu);
+    rustix::thread::sched_setaffinity(None, &set).with_context(|| format!("cannot stay on processor {cpu}"))
 }
 
 /// CLOCK_MONOTONIC in nanoseconds.

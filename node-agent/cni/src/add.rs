@@ -9,10 +9,16 @@ use cilium_rest::model::{EndpointChange, IpamAnswer};
 use crate::arguments::Arguments;
 use crate::config::Config;
 use crate::failure::Failure;
+use crate::log::Steps;
 use crate::result::Attached;
 
 /// Connects a pod. What was made is taken away again when a later step fails.
-pub(crate) fn add(config: &Config, arguments: &Arguments, client: &Client) -> Result<String, Failure> {
+pub(crate) fn add(
+    config: &Config,
+    arguments: &Arguments,
+    client: &Client,
+    steps: &mut Steps,
+) -> Result<String, Failure> {
     if config.previous.is_some() {
         let details =
             "there is a prevResult, but this plugin makes the pod's device itself and must come first";
@@ -22,11 +28,13 @@ pub(crate) fn add(config: &Config, arguments: &Arguments, client: &Client) -> Re
     let planned: IpamAnswer = client
         .post(&format!("/v1/ipam?owner={namespace}/{pod}&uid={uid}"))
         .map_err(|error| Failure::agent(&format!("no addresses for pod {namespace}/{pod}"), &error))?;
+    steps.done("plan");
     let host_device = lxc_name(&arguments.container, &arguments.device);
     let netns = Netns::open(&arguments.netns).map_err(|error| Failure::link("no pod to connect", &error))?;
     let ends = make_link(arguments, &planned, &host_device, &netns)
         .map_err(|error| Failure::link("the pod's device cannot be made", &error))?;
-    let connected = connect(arguments, client, &planned, &ends, &netns);
+    steps.done("link");
+    let connected = connect(arguments, client, &planned, &ends, &netns, steps);
     if let Err(failure) = connected {
         return Err(undo(arguments, client, &host_device, failure));
     }
@@ -81,6 +89,7 @@ fn connect(
     planned: &IpamAnswer,
     ends: &PodLinkEnds,
     netns: &Netns,
+    steps: &mut Steps,
 ) -> Result<(), Failure> {
     let network = PodNetwork {
         device: &arguments.device,
@@ -90,11 +99,15 @@ fn connect(
     };
     let unusable = |error: Error| Failure::link("the pod's device cannot be set up", &error);
     let configured = configure_pod(netns, &network).map_err(unusable)?;
+    steps.done("configure");
     let change = describe(arguments, ends.host.index, &ends.host.name, ends.host.mac, ends.pod_mac);
     let _: EndpointChange = client
         .put(&format!("/v1/endpoint/{}", planned.endpoint_id), &change)
         .map_err(|error| Failure::agent("the agent does not connect the pod", &error))?;
-    configured.ready().map_err(unusable)
+    steps.done("connect");
+    configured.ready().map_err(unusable)?;
+    steps.done("ready");
+    Ok(())
 }
 
 fn describe(arguments: &Arguments, index: u32, host: &str, host_mac: Mac, mac: Mac) -> EndpointChange {

@@ -20,13 +20,14 @@ mod status;
 
 use std::io::{Read as _, Write as _};
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use cilium_rest::Client;
 
 use crate::arguments::{Arguments, Command};
 use crate::config::{Config, Version};
 use crate::failure::Failure;
+use crate::log::Steps;
 
 /// How long the agent may be silent. It answers requests for addresses after 30 s at the latest.
 const PATIENCE: Duration = Duration::from_secs(45);
@@ -53,11 +54,11 @@ fn run(input: &[u8], variable: impl Fn(&str) -> Option<String>) -> Result<String
     if command == Command::Version {
         return Ok(result::versions(config::version_of(input)));
     }
-    let start = Instant::now();
+    let mut steps = Steps::start();
     let config = Config::parse(input)?;
-    let outcome = call(command, &config, &variable);
+    let outcome = call(command, &config, &variable, &mut steps);
     if let Some(path) = &config.log_file {
-        log::write(path, &variable, start, &outcome);
+        log::write(path, &variable, &steps, &outcome);
     }
     outcome
 }
@@ -66,12 +67,13 @@ fn call(
     command: Command,
     config: &Config,
     variable: &impl Fn(&str) -> Option<String>,
+    steps: &mut Steps,
 ) -> Result<String, Failure> {
     config.check_command(command)?;
     let arguments = Arguments::read(command, variable)?;
     let client = Client::new(&cilium_rest::socket_path(None), Some(PATIENCE));
     match command {
-        Command::Add => add::add(config, &arguments, &client),
+        Command::Add => add::add(config, &arguments, &client, steps),
         Command::Del => del::del(&arguments, &client).map(|()| String::new()),
         Command::Check => check::check(config, &arguments, &client).map(|()| String::new()),
         Command::Gc => gc::gc(config, &client).map(|()| String::new()),
