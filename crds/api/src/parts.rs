@@ -12,7 +12,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 /// Version of the format of parts and slices. An agent refuses a version it does not know and keeps the old state.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 
 /// Name of a part: `<kind>/<rest>`, for example `endpoint/default/xwing` or `policy/20011`.
 ///
@@ -130,7 +130,7 @@ pub struct Policy {
     pub origins: Vec<String>,
 }
 
-/// One direction of a policy.
+/// One direction of a policy. What `deny` covers is dropped, whatever `allow` says.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Direction {
@@ -139,35 +139,50 @@ pub struct Direction {
     pub enforced: bool,
     /// Allowed traffic; sorted and without duplicates. Empty unless `enforced`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub allow: Vec<Allow>,
+    pub allow: Vec<Entry>,
+    /// Denied traffic; sorted and without duplicates. Without `enforced`, everything else passes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub deny: Vec<Entry>,
 }
 
-/// Allowed traffic: peer, protocol and destination ports. Serialised as `[peer, protocol, first, last, [origins]]`.
+impl Direction {
+    /// Whether anything can be dropped: a default deny, or entries that deny.
+    pub fn is_restricted(&self) -> bool {
+        self.enforced || !self.deny.is_empty()
+    }
+    /// Entries of both kinds.
+    pub fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.allow.iter().chain(&self.deny)
+    }
+}
+
+/// Allowed or denied traffic: peer, protocol and destination ports. Serialised as `[peer, protocol, first, last, [origins]]`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(from = "AllowTuple", into = "AllowTuple")]
-pub struct Allow {
+#[serde(from = "EntryTuple", into = "EntryTuple")]
+pub struct Entry {
     /// Identity of the peer; 0 is any peer.
     pub peer: u32,
     /// IP protocol number; 0 is any protocol (then the ports are 0 as well).
     pub protocol: u8,
-    /// First destination port; 0 with `last` 0 is any port. For ICMP the type plus nothing: not used yet.
+    /// First destination port; 0 with `last` 0 is any port.
     pub first: u16,
     /// Last destination port, inclusive; equals `first` for a single port.
     pub last: u16,
-    /// Indexes into [`Policy::origins`], sorted: every policy that grants this.
+    /// Indexes into [`Policy::origins`], sorted: every policy that says this. None: it goes without saying, as that a node
+    /// reaches its own pods.
     pub origins: Vec<u16>,
 }
 
-type AllowTuple = (u32, u8, u16, u16, Vec<u16>);
+type EntryTuple = (u32, u8, u16, u16, Vec<u16>);
 
-impl From<AllowTuple> for Allow {
-    fn from((peer, protocol, first, last, origins): AllowTuple) -> Self {
+impl From<EntryTuple> for Entry {
+    fn from((peer, protocol, first, last, origins): EntryTuple) -> Self {
         Self { peer, protocol, first, last, origins }
     }
 }
 
-impl From<Allow> for AllowTuple {
-    fn from(a: Allow) -> Self {
+impl From<Entry> for EntryTuple {
+    fn from(a: Entry) -> Self {
         (a.peer, a.protocol, a.first, a.last, a.origins)
     }
 }

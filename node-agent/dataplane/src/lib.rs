@@ -20,6 +20,7 @@
 //! # Assumptions
 //! Nobody else writes the maps while a method runs; what others changed before is found by [`Dataplane::check`].
 
+mod block;
 mod compile;
 mod config;
 mod dataplane;
@@ -32,7 +33,8 @@ mod ports;
 mod services;
 mod switched;
 
-pub use compile::{Compiled, InvalidRange, Rule, compile, cookie, origins_of};
+pub use block::InvalidRange;
+pub use compile::{Compiled, Rule, compile, cookie, origins_of};
 pub use config::{Config, Devices, Link, Mac, Neighbour, Route};
 pub use dataplane::{Dataplane, Unready};
 pub use endpoints::Planned;

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use cilium_api::parts::{PartKey, Policy};
 use cilium_bpf::layout::{PolicyEntry, PolicyKey, SLOT_COUNT, Slot};
 
-use crate::compile::{Compiled, InvalidRange, Rule, compile};
+use crate::block::InvalidRange;
+use crate::compile::{Compiled, Rule, compile};
 use crate::kernel::SlotIndex;
 use crate::switched::{Scheme, Switched};
 

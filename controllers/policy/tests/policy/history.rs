@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cilium_api::egress::{EgressPeers, EgressRule};
-use cilium_api::ingress::{IngressPeers, IngressRule};
-use cilium_api::parts::Policy;
+use cilium_api::egress::{EgressDenyRule, EgressPeers, EgressRule};
+use cilium_api::ingress::{IngressDenyRule, IngressPeers, IngressRule};
+use cilium_api::parts::{Entry, Policy};
 use cilium_api::peer::Entity;
-use cilium_api::port::{PortProtocol, PortRule};
+use cilium_api::port::{PortDenyRule, PortProtocol, PortRule};
 use cilium_api::rule::{DefaultDeny, Rule};
 use cilium_api::selector::{EndpointSelector, MatchExpression};
 use cilium_core::{Families, Labels, reserved};
@@ -131,45 +131,85 @@ fn lists() -> impl Strategy<Value = Lists> {
     })
 }
 
+impl Lists {
+    fn ingress(self) -> IngressPeers {
+        IngressPeers {
+            from_endpoints: self.endpoints,
+            from_entities: self.entities,
+            from_cidr: self.cidr,
+            from_groups: self.groups.then(Vec::new),
+            ..IngressPeers::default()
+        }
+    }
+
+    fn egress(self) -> EgressPeers {
+        EgressPeers {
+            to_endpoints: self.endpoints,
+            to_entities: self.entities,
+            to_cidr: self.cidr,
+            to_services: self.groups.then(Vec::new),
+            ..EgressPeers::default()
+        }
+    }
+}
+
+fn denied(to_ports: Option<Vec<PortRule>>) -> Option<Vec<PortDenyRule>> {
+    Some(to_ports?.into_iter().map(|item| PortDenyRule { ports: item.ports }).collect())
+}
+
 fn ingress() -> impl Strategy<Value = IngressRule> {
     (lists(), to_ports()).prop_map(|(lists, to_ports)| IngressRule {
-        peers: IngressPeers {
-            from_endpoints: lists.endpoints,
-            from_entities: lists.entities,
-            from_cidr: lists.cidr,
-            from_groups: lists.groups.then(Vec::new),
-            ..IngressPeers::default()
-        },
+        peers: lists.ingress(),
         to_ports,
         ..IngressRule::default()
     })
 }
 
+fn ingress_deny() -> impl Strategy<Value = IngressDenyRule> {
+    (lists(), to_ports()).prop_map(|(lists, to_ports)| IngressDenyRule {
+        peers: lists.ingress(),
+        to_ports: denied(to_ports),
+        ..IngressDenyRule::default()
+    })
+}
+
 fn egress() -> impl Strategy<Value = EgressRule> {
     (lists(), to_ports()).prop_map(|(lists, to_ports)| EgressRule {
-        peers: EgressPeers {
-            to_endpoints: lists.endpoints,
-            to_entities: lists.entities,
-            to_cidr: lists.cidr,
-            to_services: lists.groups.then(Vec::new),
-            ..EgressPeers::default()
-        },
-        to_ports,
         to_fqdns: lists.groups.then(Vec::new),
+        peers: lists.egress(),
+        to_ports,
         ..EgressRule::default()
     })
+}
+
+fn egress_deny() -> impl Strategy<Value = EgressDenyRule> {
+    (lists(), to_ports()).prop_map(|(lists, to_ports)| EgressDenyRule {
+        peers: lists.egress(),
+        to_ports: denied(to_ports),
+        ..EgressDenyRule::default()
+    })
+}
+
+/// A section that is absent, empty, or has entries.
+fn section<T: std::fmt::Debug>(
+    presence: f64,
+    entry: impl Strategy<Value = T>,
+) -> impl Strategy<Value = Option<Vec<T>>> {
+    option::weighted(presence, proptest::collection::vec(entry, 0..3))
 }
 
 fn rule() -> impl Strategy<Value = Rule> {
     let default_deny = (option::of(any::<bool>()), option::of(any::<bool>()));
     let default_deny = default_deny.prop_map(|(ingress, egress)| DefaultDeny { ingress, egress });
-    let ingress = option::of(proptest::collection::vec(ingress(), 0..3));
-    let egress = option::of(proptest::collection::vec(egress(), 0..3));
+    let ingress = (section(0.5, ingress()), section(0.3, ingress_deny()));
+    let egress = (section(0.5, egress()), section(0.3, egress_deny()));
     (selector(), ingress, egress, option::weighted(0.3, default_deny)).prop_map(
-        |(selector, ingress, egress, enable_default_deny)| Rule {
+        |(selector, (ingress, ingress_deny), (egress, egress_deny), enable_default_deny)| Rule {
             endpoint_selector: Some(selector),
             ingress,
+            ingress_deny,
             egress,
+            egress_deny,
             enable_default_deny,
             ..Rule::default()
         },
@@ -315,11 +355,14 @@ fn selections(index: &PolicyIndex) -> Vec<BTreeSet<u32>> {
 fn check_invariants(policy: &Policy) {
     for direction in [&policy.ingress, &policy.egress] {
         assert!(direction.enforced || direction.allow.is_empty());
-        assert!(direction.allow.windows(2).all(|pair| pair[0] < pair[1]), "sorted");
-        let names: Vec<_> = direction.allow.iter().map(|a| (a.peer, a.protocol, a.first, a.last)).collect();
-        assert!(names.windows(2).all(|pair| pair[0] < pair[1]), "one entry for each peer and ports");
-        assert!(direction.allow.iter().all(|a| !a.origins.is_empty() && a.origins.is_sorted()));
-        assert!(direction.allow.iter().all(|a| a.first <= a.last && (a.protocol != 0 || a.last == 0)));
+        for list in [&direction.allow, &direction.deny] {
+            assert!(list.windows(2).all(|pair| pair[0] < pair[1]), "sorted");
+            let names: Vec<_> = list.iter().map(|a| (a.peer, a.protocol, a.first, a.last)).collect();
+            assert!(names.windows(2).all(|pair| pair[0] < pair[1]), "one entry for each peer and ports");
+            let implied = |a: &Entry| a.peer == reserved::HOST && a.origins.is_empty();
+            assert!(list.iter().all(|a| (!a.origins.is_empty() || implied(a)) && a.origins.is_sorted()));
+            assert!(list.iter().all(|a| a.first <= a.last && (a.protocol != 0 || a.last == 0)));
+        }
     }
     assert!(policy.origins.is_sorted());
 }
@@ -396,15 +439,17 @@ fn flow() -> impl Strategy<Value = Flow> {
 }
 
 fn check_side(world: &World, side: Side, flow: &Flow, found: &Judgement<'_>) {
-    let Answer { restricted, granted_by } = world.answer(side, flow);
-    let expected = if !restricted {
+    let Answer { restricted, spoken_of, granted_by, denied_by } = world.answer(side, flow);
+    let expected = if !denied_by.is_empty() {
+        Judgement::Denied(denied_by.iter().map(String::as_str).collect())
+    } else if !restricted {
         Judgement::NotEnforced
-    } else if side == Side::Ingress && flow.source == reserved::HOST {
-        Judgement::LocalHost
-    } else if granted_by.is_empty() {
-        Judgement::DefaultDeny
-    } else {
+    } else if !granted_by.is_empty() {
         Judgement::Granted(granted_by.iter().map(String::as_str).collect())
+    } else if side == Side::Ingress && flow.source == reserved::HOST && spoken_of {
+        Judgement::LocalHost
+    } else {
+        Judgement::DefaultDeny
     };
     assert_eq!(*found, expected, "{side:?} of {flow:?}");
 }

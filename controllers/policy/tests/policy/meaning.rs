@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use cilium_core::Labels;
-use cilium_policy::{Host, Mode, PolicyIndex, PolicyRules};
+use cilium_policy::{Host, Judgement, Mode, PolicyIndex, PolicyRules, Side};
 use serde_json::{Value, json};
 
 use crate::support::{
@@ -302,6 +302,74 @@ fn default_deny() {
     assert_eq!(ingress_of(&index, SUBJECT).unwrap(), [(1, 0, 0, 0), (4, 0, 0, 0)], "once closed, both allow");
 }
 
+/// Rules with one entry that denies, and perhaps one that allows, for ingress.
+fn denying(deny: Value, allow: Option<Value>, default_deny: Value) -> PolicyRules {
+    let rule = json!({
+        "endpointSelector": {"matchLabels": {"app": "web"}},
+        "ingress": allow.map(|entry| vec![entry]),
+        "ingressDeny": [deny],
+        "enableDefaultDeny": default_deny,
+    });
+    reduce_spec(rule).unwrap()
+}
+
+#[test]
+fn what_is_denied_is_dropped_whatever_allows_it() {
+    let clients = json!({"fromEndpoints": [{"matchLabels": {"app": "client"}}]});
+    let on_80 = json!({"toPorts": [{"ports": [{"port": "80", "protocol": "TCP"}]}]});
+    let all = json!({"fromEntities": ["all"]});
+    let near_80 = json!({"fromEndpoints": [{"matchLabels": {"app": "client"}}], "toPorts": on_80["toPorts"]});
+    for (deny, allow, default_deny, on_80_passes, on_81_passes) in [
+        // A narrow denial in a wide allowance, and the other way round.
+        (&near_80, Some(&all), json!({}), false, true),
+        (&all, Some(&near_80), json!({}), false, false),
+        (&on_80, Some(&clients), json!({}), false, true),
+        (&clients, Some(&on_80), json!({}), false, false),
+        // It closes the direction, unless told otherwise.
+        (&on_80, None, json!({}), false, false),
+        (&on_80, None, json!({"ingress": false}), false, true),
+        (&json!({}), None, json!({}), false, false),
+        (&json!({}), None, json!({"ingress": false}), true, true),
+    ] {
+        let index = index_with(denying(deny.clone(), allow.cloned(), default_deny.clone()));
+        let found = [80, 81].map(|port| passes(&index, NEAR, SUBJECT, TCP, port));
+        assert_eq!(found, [on_80_passes, on_81_passes], "{deny} {allow:?} {default_deny}");
+    }
+}
+
+#[test]
+fn a_denial_goes_before_what_a_node_may_do_to_its_pods() {
+    let index = |deny: Value| index_with(denying(json!({"fromEntities": [deny]}), None, json!({})));
+    assert!(!passes(&index(json!("host")), 1, SUBJECT, TCP, 80));
+    assert!(!passes(&index(json!("all")), 1, SUBJECT, TCP, 80));
+    assert!(
+        passes(&index(json!("world")), 1, SUBJECT, TCP, 80),
+        "a denial of others is a rule about ingress"
+    );
+    let mut always = pods();
+    always.set_mode(Mode::Always);
+    assert!(!passes(&always, 1, SUBJECT, TCP, 80), "no rule says anything about ingress");
+    let mut never = index(json!("host"));
+    never.set_mode(Mode::Never);
+    assert!(passes(&never, 1, SUBJECT, TCP, 80));
+}
+
+#[test]
+fn every_policy_that_denies_is_named() {
+    let deny =
+        || denying(json!({"fromEntities": ["all"]}), Some(json!({"fromEntities": ["all"]})), json!({}));
+    let mut index = index_with(deny());
+    index.set_policy(&mk_key("a"), Some(deny()));
+    let policy = index.compile(SUBJECT, Host::Plain).unwrap();
+    assert_eq!(serde_json::to_string(&policy.ingress.deny).unwrap(), "[[0,0,0,0,[0,1]]]");
+    assert_eq!(cilium_policy::entries_of(&policy, &mk_key("a")), 2);
+    let policies = crate::support::compile_all(&index, &[SUBJECT]);
+    let flow = cilium_policy::Flow { source: NEAR, destination: SUBJECT, protocol: TCP, destination_port: 1 };
+    let verdict = cilium_policy::verdict(&policies, &flow);
+    assert_eq!(verdict.ingress, Judgement::Denied(vec!["cnp/default/a", "cnp/default/p"]));
+    assert_eq!(verdict.denied_by(), Some(Side::Ingress));
+}
+
 #[test]
 fn policies_that_allow_the_same_share_an_entry() {
     let rules = || reduce_spec(spec(json!({"fromEntities": ["health"]}))).unwrap();
@@ -310,7 +378,7 @@ fn policies_that_allow_the_same_share_an_entry() {
     let policy = index.compile(SUBJECT, Host::Plain).unwrap();
     assert_eq!(
         serde_json::to_string(&policy.ingress.allow).unwrap(),
-        "[[4,0,0,0,[0,1]]]",
+        "[[1,0,0,0,[]],[4,0,0,0,[0,1]]]",
         "{:?}",
         policy.origins
     );

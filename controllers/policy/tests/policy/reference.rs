@@ -3,8 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use cilium_api::egress::EgressPeers;
+use cilium_api::ingress::IngressPeers;
 use cilium_api::peer::Entity;
-use cilium_api::port::{PortProtocol, PortRule, Protocol};
+use cilium_api::port::{PortDenyRule, PortProtocol, PortRule, Protocol};
 use cilium_api::rule::Rule;
 use cilium_api::selector::{EndpointSelector, MatchOperator};
 use cilium_policy::{Flow, Mode, Side};
@@ -32,11 +34,15 @@ pub(crate) struct World {
     pub(crate) policies: BTreeMap<String, Written>,
 }
 
-/// One side's answer: whether it is restricted, and the policies that allow the flow.
-#[derive(Debug, PartialEq, Eq)]
+/// One side's answer.
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Answer {
+    /// What nobody allows is dropped.
     pub(crate) restricted: bool,
+    /// Some rule says something about the direction.
+    pub(crate) spoken_of: bool,
     pub(crate) granted_by: BTreeSet<String>,
+    pub(crate) denied_by: BTreeSet<String>,
 }
 
 impl World {
@@ -46,7 +52,7 @@ impl World {
             Side::Ingress => (flow.destination, flow.source),
         };
         let can_be_endpoint = matches!(subject, 4 | 5 | 8) || (100..1 << 24).contains(&subject);
-        let mut answer = Answer { restricted: false, granted_by: BTreeSet::new() };
+        let mut answer = Answer::default();
         let Some(labels) =
             self.identities.get(&subject).filter(|_| can_be_endpoint && self.mode != Mode::Never)
         else {
@@ -57,13 +63,20 @@ impl World {
             for rule in policy.rules.iter().filter(|rule| self.selects(policy, rule, labels)) {
                 let about = About { world: self, policy, rule };
                 let deny = rule.enable_default_deny.clone().unwrap_or_default();
-                let (entries, deny) = match side {
-                    Side::Ingress => (about.ingress(peer, flow), deny.ingress),
-                    Side::Egress => (about.egress(peer, flow), deny.egress),
+                let (allowed, denied, deny) = match side {
+                    Side::Ingress => {
+                        (about.ingress(peer, flow), about.ingress_deny(peer, flow), deny.ingress)
+                    }
+                    Side::Egress => (about.egress(peer, flow), about.egress_deny(peer, flow), deny.egress),
                 };
-                answer.restricted |= !entries.is_empty() && deny != Some(false);
-                if entries.contains(&true) {
+                let speaks = !(allowed.is_empty() && denied.is_empty());
+                answer.spoken_of |= speaks;
+                answer.restricted |= speaks && deny != Some(false);
+                if allowed.contains(&true) {
                     answer.granted_by.insert(key.clone());
+                }
+                if denied.contains(&true) {
+                    answer.denied_by.insert(key.clone());
                 }
             }
         }
@@ -93,25 +106,33 @@ struct PeerLists {
 impl About<'_> {
     fn ingress(&self, peer: u32, flow: &Flow) -> Vec<bool> {
         let entries = self.rule.ingress.iter().flatten();
-        let verdicts = entries.map(|entry| {
-            let peers = &entry.peers;
-            let none_of =
-                peers.from_cidr.is_some() || peers.from_cidr_set.is_some() || peers.from_nodes.is_some();
-            let lists = self.lists(&peers.from_endpoints, &peers.from_entities, none_of, peer);
-            allows(&lists, &entry.to_ports, flow)
-        });
-        verdicts.collect()
+        entries.map(|e| hits(&self.from(&e.peers, peer), &ports_of(&e.to_ports), flow)).collect()
+    }
+
+    fn ingress_deny(&self, peer: u32, flow: &Flow) -> Vec<bool> {
+        let entries = self.rule.ingress_deny.iter().flatten();
+        entries.map(|e| hits(&self.from(&e.peers, peer), &denied_ports_of(&e.to_ports), flow)).collect()
     }
 
     fn egress(&self, peer: u32, flow: &Flow) -> Vec<bool> {
         let entries = self.rule.egress.iter().flatten();
-        let verdicts = entries.map(|entry| {
-            let peers = &entry.peers;
-            let none_of = peers.to_cidr.is_some() || peers.to_cidr_set.is_some() || peers.to_nodes.is_some();
-            let lists = self.lists(&peers.to_endpoints, &peers.to_entities, none_of, peer);
-            allows(&lists, &entry.to_ports, flow)
-        });
-        verdicts.collect()
+        entries.map(|e| hits(&self.to(&e.peers, peer), &ports_of(&e.to_ports), flow)).collect()
+    }
+
+    fn egress_deny(&self, peer: u32, flow: &Flow) -> Vec<bool> {
+        let entries = self.rule.egress_deny.iter().flatten();
+        entries.map(|e| hits(&self.to(&e.peers, peer), &denied_ports_of(&e.to_ports), flow)).collect()
+    }
+
+    fn from(&self, peers: &IngressPeers, peer: u32) -> PeerLists {
+        let none_of =
+            peers.from_cidr.is_some() || peers.from_cidr_set.is_some() || peers.from_nodes.is_some();
+        self.lists(&peers.from_endpoints, &peers.from_entities, none_of, peer)
+    }
+
+    fn to(&self, peers: &EgressPeers, peer: u32) -> PeerLists {
+        let none_of = peers.to_cidr.is_some() || peers.to_cidr_set.is_some() || peers.to_nodes.is_some();
+        self.lists(&peers.to_endpoints, &peers.to_entities, none_of, peer)
     }
 
     fn lists(
@@ -215,13 +236,23 @@ fn values_of<'a>(labels: &'a PlainLabels, name: &str) -> Vec<&'a str> {
     found.map(|(_, value)| value.as_str()).collect()
 }
 
-fn allows(peers: &PeerLists, to_ports: &Option<Vec<PortRule>>, flow: &Flow) -> bool {
-    match to_ports.as_deref().unwrap_or_default() {
-        [] => peers.matched,
-        items => {
-            let ports = items.iter().flat_map(|item| item.ports.iter().flatten());
-            (peers.matched || !peers.present) && ports.into_iter().any(|port| port_matches(port, flow))
-        }
+/// Ports of the items of `toPorts`, if there are items.
+type Ports<'a> = Option<Vec<&'a PortProtocol>>;
+
+fn ports_of(to_ports: &Option<Vec<PortRule>>) -> Ports<'_> {
+    let items = to_ports.as_ref().filter(|items| !items.is_empty())?;
+    Some(items.iter().flat_map(|item| item.ports.iter().flatten()).collect())
+}
+
+fn denied_ports_of(to_ports: &Option<Vec<PortDenyRule>>) -> Ports<'_> {
+    let items = to_ports.as_ref().filter(|items| !items.is_empty())?;
+    Some(items.iter().flat_map(|item| item.ports.iter().flatten()).collect())
+}
+
+fn hits(peers: &PeerLists, ports: &Ports<'_>, flow: &Flow) -> bool {
+    match ports {
+        None => peers.matched,
+        Some(ports) => (peers.matched || !peers.present) && ports.iter().any(|port| port_matches(port, flow)),
     }
 }
 

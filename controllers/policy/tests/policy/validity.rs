@@ -16,6 +16,11 @@ fn egress(entry: Value) -> Value {
     json!({"endpointSelector": {}, "egress": [entry]})
 }
 
+/// A spec with one egress entry that denies.
+fn deny(entry: Value) -> Value {
+    json!({"endpointSelector": {}, "ingress": [{}], "egressDeny": [entry]})
+}
+
 /// A spec with one port.
 fn port(port: Value) -> Value {
     ingress(json!({"toPorts": [{"ports": [port]}]}))
@@ -102,6 +107,16 @@ fn shape_of_an_entry() {
             "\"-\" is not a label value",
         ),
         (
+            deny(json!({"toEndpoints": [{}], "toEntities": ["all"]})),
+            "spec.egressDeny[0]",
+            "combining toEndpoints and toEntities is not supported yet",
+        ),
+        (
+            deny(json!({"toPorts": [{"ports": [{"port": "+1"}]}]})),
+            "spec.egressDeny[0].toPorts[0].ports[0].port",
+            "neither a port number",
+        ),
+        (
             ingress(json!({"authentication": {"mode": "maybe"}})),
             "spec.ingress[0].authentication.mode",
             "\"maybe\" is not a mode",
@@ -144,8 +159,10 @@ fn what_this_version_cannot_enforce_is_refused_by_path() {
     let tls = json!({"secret": {"name": "x"}});
     let listener = json!({"envoyConfig": {"name": "x"}, "name": "l"});
     for (spec, path) in [
-        (json!({"endpointSelector": {}, "ingressDeny": [{}]}), "spec.ingressDeny"),
-        (json!({"endpointSelector": {}, "ingress": [{}], "egressDeny": [{}]}), "spec.egressDeny"),
+        (
+            deny(json!({"toServices": [{"k8sService": {"serviceName": "x"}}]})),
+            "spec.egressDeny[0].toServices",
+        ),
         (ingress(json!({"fromCIDR": ["192.0.2.0/24"]})), "spec.ingress[0].fromCIDR"),
         (ingress(json!({"fromCIDRSet": [{"cidr": "192.0.2.0/24"}]})), "spec.ingress[0].fromCIDRSet"),
         (ingress(json!({"fromGroups": [{}]})), "spec.ingress[0].fromGroups"),
@@ -177,6 +194,8 @@ fn what_this_version_cannot_enforce_is_refused_by_path() {
 fn what_asks_for_nothing_special_is_accepted() {
     for spec in [
         json!({"endpointSelector": {}, "ingress": [{}], "ingressDeny": [], "egressDeny": []}),
+        json!({"endpointSelector": {}, "ingressDeny": [{}]}),
+        deny(json!({"toPorts": [{"ports": [{"port": "80"}]}]})),
         ingress(json!({"fromRequires": [], "authentication": {"mode": "disabled"}})),
         ingress(
             json!({"fromCIDR": [], "fromNodes": [], "fromGroups": [], "fromEndpoints": [{}], "icmps": []}),

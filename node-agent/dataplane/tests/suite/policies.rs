@@ -167,8 +167,8 @@ fn rules_have_the_length_of_what_they_say() {
 fn a_cookie_leads_back_to_the_policies() {
     let mut twice = mk_allow(7, 6, 80, 80);
     twice.origins = vec![1];
-    let ingress =
-        Direction { enforced: true, allow: vec![mk_allow(7, 6, 80, 80), twice, mk_allow(8, 0, 0, 0)] };
+    let allow = vec![mk_allow(7, 6, 80, 80), twice, mk_allow(8, 0, 0, 0)];
+    let ingress = Direction { enforced: true, allow, ..Direction::default() };
     let origins = vec!["ccnp/all".to_owned(), "cnp/default/rule1".to_owned()];
     let policy = Policy { ingress, egress: Direction::default(), origins };
     let cookies: Vec<u32> = compile(&policy).expect("compiles").rules.iter().map(|(_, e)| e.cookie).collect();

@@ -1,0 +1,92 @@
+//! What policies mean to real pods, beyond the guide: denials.
+
+use std::time::Duration;
+
+use anyhow::ensure;
+use cluster_tests::pods::{addresses, mk_pod, mk_server, socket};
+use cluster_tests::{Namespace, eventually, exec, holds_for, nodes};
+
+/// A server and two clients.
+fn trio(prefix: &str) -> anyhow::Result<Namespace> {
+    let ns = Namespace::new(prefix)?;
+    let pods =
+        [mk_server("server", None), mk_pod("client", None, &[], false), mk_pod("other", None, &[], false)];
+    ns.apply(&pods.concat())?;
+    ns.ready(&["server", "client", "other"])?;
+    Ok(ns)
+}
+
+/// Whether a pod gets a TCP connection to every address.
+fn connects(ns: &Namespace, from: &str, to: &[String], port: &str) -> anyhow::Result<bool> {
+    for address in to {
+        if !exec(&ns.name, from, &["nc", "-z", "-w", "2", address, port])?.ok() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Whether a pod gets a TCP connection to any of the addresses.
+fn connects_to_any(ns: &Namespace, from: &str, to: &[String], port: &str) -> anyhow::Result<bool> {
+    for address in to {
+        if exec(&ns.name, from, &["nc", "-z", "-w", "2", address, port])?.ok() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn mk_cnp(name: &str, spec: &str) -> String {
+    format!(
+        "{{apiVersion: cilium.io/v2, kind: CiliumNetworkPolicy, metadata: {{name: {name}}}, spec: {{{spec}}}}}"
+    )
+}
+
+fn in_force(ns: &Namespace, policy: &str) -> anyhow::Result<()> {
+    let wait = ["wait", "--for=condition=Enforced", "--timeout=30s", &format!("cnp/{policy}")];
+    ns.kubectl(&wait).map(drop)
+}
+
+/// The node of a pod.
+fn node_of(ns: &Namespace, pod: &str) -> anyhow::Result<String> {
+    ns.kubectl(&["get", "pod", pod, "-o", "jsonpath={.spec.nodeName}"])
+}
+
+#[test]
+fn a_denial_wins_and_leaves_the_rest_as_it_was() -> anyhow::Result<()> {
+    let ns = trio("deny")?;
+    let server = addresses(&ns, "server")?;
+    let subject = "endpointSelector: {matchLabels: {app: server}}";
+    let client = "{fromEndpoints: [{matchLabels: {app: client}}], toPorts: [{ports: [{port: '7000', protocol: TCP}]}]}";
+    ns.apply(&mk_cnp("allow", &format!("{subject}, ingress: [{{fromEntities: [all]}}]")))?;
+    in_force(&ns, "allow")?;
+    ensure!(connects(&ns, "client", &server, "7000")?, "everybody is allowed");
+
+    ns.apply(&mk_cnp("deny", &format!("{subject}, ingressDeny: [{client}]")))?;
+    in_force(&ns, "deny")?;
+    eventually("the client is denied", || Ok(!connects_to_any(&ns, "client", &server, "7000")?))?;
+    ensure!(connects(&ns, "other", &server, "7000")?, "the other client is not denied");
+    let datagrams = exec(&ns.name, "client", &["probe", "rr", &socket(&server[0], 7000), "--count", "5"])?;
+    ensure!(datagrams.ok(), "only TCP is denied: {datagrams:?}");
+    let node = node_of(&ns, "server")?;
+    let origin = format!("cnp/{}/deny", ns.name);
+    let entries = nodes::dbg(&node, &["bpf", "policy", "list"])?;
+    ensure!(
+        entries.lines().any(|line| line.contains("Deny") && line.contains(&origin)),
+        "no entry of {origin}: {entries}"
+    );
+
+    // Alone, it closes the direction, and with enableDefaultDeny it does not.
+    ns.kubectl(&["delete", "cnp", "allow"])?;
+    eventually("a denial alone closes the direction", || {
+        Ok(!connects_to_any(&ns, "other", &server, "7000")?)
+    })?;
+    let open = format!("{subject}, enableDefaultDeny: {{ingress: false}}, ingressDeny: [{client}]");
+    ns.apply(&mk_cnp("deny", &open))?;
+    eventually("the rest is open again", || connects(&ns, "other", &server, "7000"))?;
+    holds_for("the client stays denied", Duration::from_secs(2), || {
+        Ok(!connects_to_any(&ns, "client", &server, "7000")?)
+    })?;
+    ns.kubectl(&["delete", "cnp", "deny"])?;
+    eventually("everything is open", || connects(&ns, "client", &server, "7000"))
+}
