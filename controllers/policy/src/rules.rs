@@ -1,6 +1,9 @@
 //! Policies reduced to what decides: defaults are resolved, selectors are complete, nothing is left to look up.
 
-use cilium_core::{Peers, Selector};
+use std::collections::BTreeSet;
+
+use cilium_core::{Operator, Peers, Selector};
+use ipnet::IpNet;
 
 /// TCP (IANA, protocol numbers).
 pub(crate) const TCP: u8 = 6;
@@ -56,6 +59,21 @@ pub struct Ports {
     pub first: u16,
     /// Last port, inclusive.
     pub last: u16,
+}
+
+impl PolicyRules {
+    /// Prefixes that the rules name, those that they leave out as well; not those that are all of a family.
+    ///
+    /// Each has to have an identity, so that the addresses inside can be told from those around.
+    pub fn prefixes(&self) -> BTreeSet<IpNet> {
+        let selectors = self.rules.iter().flat_map(Rule::peer_selectors);
+        let requirements = selectors.flat_map(Selector::requirements);
+        let named = requirements.filter_map(|requirement| match requirement.operator {
+            Operator::Within(prefix) | Operator::NotWithin(prefix) => Some(prefix),
+            _ => None,
+        });
+        named.filter(|prefix| prefix.prefix_len() > 0).collect()
+    }
 }
 
 impl Ports {

@@ -2,7 +2,7 @@
 //!
 //! The planner emits *parts*; the node agent turns parts into kernel objects. A part is addressed by a
 //! [`PartKey`], is replaced as a whole and is either scoped to one node (endpoints, policies) or shared by all
-//! nodes (addresses, identities, nodes, services). How parts travel is the business of
+//! nodes (addresses, prefixes, identities, nodes, services). How parts travel is the business of
 //! [`crate::node_state`] and [`crate::node_slice`]; what they mean is `docs/design/node-state.md`.
 
 use std::collections::BTreeMap;
@@ -33,6 +33,10 @@ impl PartKey {
     /// Key of one address (always a host address, written without prefix length).
     pub fn address(address: IpAddr) -> Self {
         Self(format!("address/{address}"))
+    }
+    /// Key of one prefix outside of the cluster, written as `address/length` without bits behind the length.
+    pub fn prefix(prefix: impl fmt::Display) -> Self {
+        Self(format!("prefix/{prefix}"))
     }
     /// Key of one numeric identity.
     pub fn identity(identity: u32) -> Self {
@@ -71,6 +75,8 @@ pub enum Part {
     Policy(Policy),
     /// Cluster scope: which identity an address has and on which node it lives.
     Address(Address),
+    /// Cluster scope: which identity addresses outside of the cluster have.
+    Prefix(Prefix),
     /// Cluster scope: the labels behind a numeric identity.
     Identity(Identity),
     /// Cluster scope: a node's own addresses and pod prefixes.
@@ -80,12 +86,13 @@ pub enum Part {
 }
 
 impl Part {
-    /// The kind as it stands in the key: `endpoint`, `policy`, `address`, `identity`, `node` or `service`.
+    /// The kind as it stands in the key: `endpoint`, `policy`, `address`, `prefix`, `identity`, `node` or `service`.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Endpoint(_) => "endpoint",
             Self::Policy(_) => "policy",
             Self::Address(_) => "address",
+            Self::Prefix(_) => "prefix",
             Self::Identity(_) => "identity",
             Self::Node(_) => "node",
             Self::Service(_) => "service",
@@ -196,6 +203,15 @@ pub struct Address {
     /// Node that hosts it, by name; absent for addresses outside the cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
+}
+
+/// What addresses outside of the cluster mean to policy: those inside of the prefix that lie in no narrower one. An address that
+/// a pod or a node has is theirs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Prefix {
+    /// Security identity of the addresses, of the local scope (16777216 and up).
+    pub identity: u32,
 }
 
 /// Labels of an identity.

@@ -1,8 +1,8 @@
-//! What policies mean to real pods, beyond the guide: denials.
+//! What policies mean to real pods, beyond the guide: denials, and prefixes outside of the cluster.
 
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use cluster_tests::pods::{addresses, mk_pod, mk_server, socket};
 use cluster_tests::{Namespace, eventually, exec, holds_for, nodes};
 
@@ -89,4 +89,46 @@ fn a_denial_wins_and_leaves_the_rest_as_it_was() -> anyhow::Result<()> {
     })?;
     ns.kubectl(&["delete", "cnp", "deny"])?;
     eventually("everything is open", || connects(&ns, "client", &server, "7000"))
+}
+
+#[test]
+fn prefixes_are_outside_of_the_cluster() -> anyhow::Result<()> {
+    // An HTTP server outside, as `IPv4:port`.
+    let outside = std::env::var("CLUSTER_OUTSIDE")
+        .context("CLUSTER_OUTSIDE is not set: run through `just test-e2e`")?;
+    let (host, _) = outside.split_once(':').context("CLUSTER_OUTSIDE is not address:port")?;
+    let wide = host.rsplitn(3, '.').last().map(|start| format!("{start}.0.0/16")).unwrap_or_default();
+    let ns = Namespace::new("cidr")?;
+    ns.apply(&mk_pod("client", None, &[], false))?;
+    ns.ready(&["client"])?;
+    let node = node_of(&ns, "client")?;
+    let path = "jsonpath={.status.addresses[?(@.type=='InternalIP')].address}";
+    let of_node = cluster_tests::kubectl(&["get", "node", &node, "-o", path])?;
+    let kubelet: Vec<String> = of_node.split(' ').filter(|ip| !ip.contains(':')).map(str::to_owned).collect();
+    let reaches = || {
+        let url = format!("http://{outside}/clientip");
+        Ok(exec(&ns.name, "client", &["curl", "-s", "--max-time", "2", &url])?.ok())
+    };
+    ensure!(reaches()?, "the server outside does not answer");
+    ensure!(connects(&ns, "client", &kubelet, "10250")?, "the kubelet does not answer at {kubelet:?}");
+
+    let subject = "endpointSelector: {matchLabels: {app: client}}";
+    let allow = |cidr: &str| mk_cnp("cidr", &format!("{subject}, egress: [{{toCIDRSet: [{cidr}]}}]"));
+    ns.apply(&allow(&format!("{{cidr: {wide}}}")))?;
+    in_force(&ns, "cidr")?;
+    eventually("the prefix is allowed", &reaches)?;
+    eventually("a node is in no prefix", || Ok(!connects_to_any(&ns, "client", &kubelet, "10250")?))?;
+    let known = nodes::dbg(&node, &["bpf", "ipcache", "list"])?;
+    ensure!(known.contains(&wide), "{wide} is not in the ipcache: {known}");
+
+    ns.apply(&allow(&format!("{{cidr: {wide}, except: [{host}/32]}}")))?;
+    eventually("what is left out is not allowed", || Ok(!reaches()?))?;
+    let deny = "enableDefaultDeny: {egress: false}, egressDeny: [{toCIDR: [";
+    ns.apply(&mk_cnp("cidr", &format!("{subject}, {deny}198.51.100.0/24]}}]")))?;
+    eventually("another prefix is denied", &reaches)?;
+    ns.apply(&mk_cnp("cidr", &format!("{subject}, {deny}{host}/32]}}]")))?;
+    eventually("the prefix is denied", || Ok(!reaches()?))?;
+    ensure!(connects(&ns, "client", &kubelet, "10250")?, "the rest is not denied");
+    ns.kubectl(&["delete", "cnp", "cidr"])?;
+    eventually("everything is open again", &reaches)
 }

@@ -143,6 +143,15 @@ impl Policies {
         }
     }
 
+    /// Puts every policy that restricts anything in force again, under another generation.
+    pub(crate) fn renew(&mut self) {
+        for (slot, _) in self.users.values() {
+            if self.switched.in_force(*slot).is_some_and(|(_, content)| content.is_enforced()) {
+                self.switched.renew(*slot);
+            }
+        }
+    }
+
     /// The slot of an identity with endpoints.
     pub(crate) fn slot(&self, identity: u32) -> Option<SlotIndex> {
         self.users.get(&identity).map(|(slot, _)| *slot)

@@ -13,6 +13,7 @@ mod local;
 mod masquerade;
 mod oracle;
 mod outbound;
+mod prefixes;
 mod ways;
 
 use bpf_tests::stage::Action;

@@ -8,14 +8,14 @@
 use cilium_api::egress::{EgressDenyRule, EgressPeers, EgressRule};
 use cilium_api::icmp::IcmpRule;
 use cilium_api::ingress::{IngressDenyRule, IngressPeers, IngressRule};
-use cilium_api::peer::{Entity, FqdnSelector};
+use cilium_api::peer::{CidrRule, Entity, FqdnSelector};
 use cilium_api::port::{PortDenyRule, PortRule};
 use cilium_api::rule::{Authentication, AuthenticationMode};
 use cilium_api::selector::EndpointSelector;
 use cilium_core::{Peers, Selector, entity};
 
-use super::ports;
 use super::selectors::{PeerScope, peer};
+use super::{ports, prefixes};
 use crate::invalid::{Invalid, Path};
 use crate::rules::{Ports, Traffic};
 
@@ -54,6 +54,8 @@ struct List<'a> {
 enum Content<'a> {
     Endpoints(&'a [EndpointSelector]),
     Entities(&'a [Entity]),
+    Cidrs(&'a [String]),
+    CidrSets(&'a [CidrRule]),
     /// Not enforced by this version unless it is empty.
     Unsupported {
         /// What the list holds, as the subject of a sentence.
@@ -79,6 +81,14 @@ impl<'a> List<'a> {
         list.as_deref().map(|list| Self { field, content: Content::Entities(list) })
     }
 
+    fn cidrs(field: &'static str, list: &'a Option<Vec<String>>) -> Option<Self> {
+        list.as_deref().map(|list| Self { field, content: Content::Cidrs(list) })
+    }
+
+    fn cidr_sets(field: &'static str, list: &'a Option<Vec<CidrRule>>) -> Option<Self> {
+        list.as_deref().map(|list| Self { field, content: Content::CidrSets(list) })
+    }
+
     fn unsupported<T>(
         field: &'static str,
         what: &'static str,
@@ -93,6 +103,8 @@ impl<'a> List<'a> {
         match self.content {
             Content::Endpoints(list) => list.len(),
             Content::Entities(list) => list.len(),
+            Content::Cidrs(list) => list.len(),
+            Content::CidrSets(list) => list.len(),
             Content::Unsupported { length, .. } => length,
         }
     }
@@ -112,6 +124,8 @@ impl<'a> List<'a> {
                 entity::peers(entity, scope.scope.cluster)
                     .ok_or_else(|| path.malformed(format!("{:?} is not an entity", entity.as_str())))
             }),
+            Content::Cidrs(list) => each(list, &path, |path, text| prefixes::cidr(path, text)),
+            Content::CidrSets(list) => each(list, &path, prefixes::cidr_set),
             Content::Unsupported { length: 0, .. } => Ok(Vec::new()),
             Content::Unsupported { what, .. } => Err(path.unsupported(what)),
         }
@@ -122,8 +136,8 @@ fn from_lists(peers: &IngressPeers) -> Vec<List<'_>> {
     use WhenEmpty::{Absent, NoPeer};
     let lists = [
         List::endpoints("fromEndpoints", &peers.from_endpoints),
-        List::unsupported("fromCIDR", "a peer by address", NoPeer, &peers.from_cidr),
-        List::unsupported("fromCIDRSet", "a peer by address", NoPeer, &peers.from_cidr_set),
+        List::cidrs("fromCIDR", &peers.from_cidr),
+        List::cidr_sets("fromCIDRSet", &peers.from_cidr_set),
         List::entities("fromEntities", &peers.from_entities),
         List::unsupported("fromGroups", "a group of a cloud provider", Absent, &peers.from_groups),
         List::unsupported("fromNodes", "a peer by node labels", NoPeer, &peers.from_nodes),
@@ -135,8 +149,8 @@ fn to_lists<'a>(peers: &'a EgressPeers, fqdns: &'a Option<Vec<FqdnSelector>>) ->
     use WhenEmpty::{Absent, NoPeer};
     let lists = [
         List::endpoints("toEndpoints", &peers.to_endpoints),
-        List::unsupported("toCIDR", "a peer by address", NoPeer, &peers.to_cidr),
-        List::unsupported("toCIDRSet", "a peer by address", NoPeer, &peers.to_cidr_set),
+        List::cidrs("toCIDR", &peers.to_cidr),
+        List::cidr_sets("toCIDRSet", &peers.to_cidr_set),
         List::entities("toEntities", &peers.to_entities),
         List::unsupported("toServices", "a peer by service", Absent, &peers.to_services),
         List::unsupported("toFQDNs", "a peer by DNS name", Absent, fqdns),

@@ -9,6 +9,7 @@
 
 mod entry;
 mod ports;
+mod prefixes;
 mod selectors;
 
 use cilium_api::rule::{DefaultDeny, Rule as ApiRule};

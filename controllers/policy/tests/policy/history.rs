@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use cilium_api::egress::{EgressDenyRule, EgressPeers, EgressRule};
 use cilium_api::ingress::{IngressDenyRule, IngressPeers, IngressRule};
 use cilium_api::parts::{Entry, Policy};
-use cilium_api::peer::Entity;
+use cilium_api::peer::{CidrRule, Entity};
 use cilium_api::port::{PortDenyRule, PortProtocol, PortRule};
 use cilium_api::rule::{DefaultDeny, Rule};
 use cilium_api::selector::{EndpointSelector, MatchExpression};
@@ -22,6 +22,20 @@ use crate::support::{CLUSTER, mk_ccnp, mk_cnp};
 
 /// Numbers that identities of these tests may have: endpoints, one of them of another cluster, and an API server outside.
 const NUMBERS: [u32; 8] = [256, 257, 258, 259, 300, 65535, 65536 + 300, 1 << 24];
+/// Numbers that prefixes outside may have.
+const OUTSIDE: [u32; 4] = [(1 << 24) + 1, (1 << 24) + 2, (1 << 24) + 3, (1 << 24) + 4];
+/// Prefixes that lie in each other.
+const PREFIXES: [&str; 9] = [
+    "0.0.0.0/0",
+    "10.0.0.0/8",
+    "10.1.0.0/16",
+    "10.1.2.0/24",
+    "10.1.2.3/32",
+    "192.0.2.0/25",
+    "::/0",
+    "2001:db8::/32",
+    "2001:db8:1::/48",
+];
 const POLICIES: [&str; 5] = ["cnp/red/a", "cnp/red/b", "cnp/blue/a", "ccnp/a", "ccnp/b"];
 
 fn plain_labels() -> impl Strategy<Value = BTreeMap<String, String>> {
@@ -102,30 +116,54 @@ fn to_ports() -> impl Strategy<Value = Option<Vec<PortRule>>> {
     option::of(proptest::collection::vec(item, 0..3))
 }
 
+fn outside_labels(families: Families) -> impl Strategy<Value = BTreeMap<String, String>> {
+    let inside = PREFIXES.into_iter().filter(|text| !text.ends_with("/0")).collect::<Vec<_>>();
+    select(inside).prop_map(move |text| {
+        cilium_core::prefix::labels(families, text.parse().unwrap()).to_security_labels()
+    })
+}
+
+fn cidr_rule() -> impl Strategy<Value = CidrRule> {
+    let except = option::of(proptest::collection::vec(select(&PREFIXES[..]), 0..3));
+    (select(&PREFIXES[..]), except).prop_map(|(cidr, except)| {
+        let outer: ipnet::IpNet = cidr.parse().unwrap();
+        let lies_inside = |text: &&str| outer.contains(&text.parse::<ipnet::IpNet>().unwrap());
+        let except = except.map(|all| all.into_iter().filter(lies_inside).map(str::to_owned).collect());
+        CidrRule { cidr: Some(cidr.to_owned()), except, ..CidrRule::default() }
+    })
+}
+
 /// Which lists an entry has. Not more than one has items.
 #[derive(Clone, Debug)]
 struct Lists {
     endpoints: Option<Vec<EndpointSelector>>,
     entities: Option<Vec<Entity>>,
     cidr: Option<Vec<String>>,
+    cidr_set: Option<Vec<CidrRule>>,
     groups: bool,
 }
 
 fn lists() -> impl Strategy<Value = Lists> {
     let entities = proptest::collection::vec(select(Entity::KNOWN).prop_map(Entity::from), 1..3);
     let endpoints = proptest::collection::vec(selector(), 1..3);
+    let cidrs = proptest::collection::vec(select(&PREFIXES[..]).prop_map(str::to_owned), 1..3);
+    let cidr_sets = proptest::collection::vec(cidr_rule(), 1..3);
+    let none = || Lists { endpoints: None, entities: None, cidr: None, cidr_set: None, groups: false };
     let full = prop_oneof![
-        3 => endpoints.prop_map(|list| (Some(list), None)),
-        2 => entities.prop_map(|list| (None, Some(list))),
-        2 => Just((None, None)),
+        3 => endpoints.prop_map(move |list| Lists { endpoints: Some(list), ..none() }),
+        2 => entities.prop_map(move |list| Lists { entities: Some(list), ..none() }),
+        1 => cidrs.prop_map(move |list| Lists { cidr: Some(list), ..none() }),
+        2 => cidr_sets.prop_map(move |list| Lists { cidr_set: Some(list), ..none() }),
+        2 => Just(none()),
     ];
     let empty = (any::<bool>(), any::<bool>(), prop::bool::weighted(0.2), any::<bool>());
-    (full, option::weighted(0.3, empty)).prop_map(|((endpoints, entities), empty)| {
+    (full, option::weighted(0.3, empty)).prop_map(|(full, empty)| {
         let (no_endpoint, no_entity, no_cidr, groups) = empty.unwrap_or_default();
         Lists {
-            endpoints: endpoints.or(no_endpoint.then(Vec::new)),
-            entities: entities.or(no_entity.then(Vec::new)),
-            cidr: no_cidr.then(Vec::new),
+            endpoints: full.endpoints.or(no_endpoint.then(Vec::new)),
+            entities: full.entities.or(no_entity.then(Vec::new)),
+            cidr: full.cidr.or(no_cidr.then(Vec::new)),
+            cidr_set: full.cidr_set,
             groups,
         }
     })
@@ -137,6 +175,7 @@ impl Lists {
             from_endpoints: self.endpoints,
             from_entities: self.entities,
             from_cidr: self.cidr,
+            from_cidr_set: self.cidr_set,
             from_groups: self.groups.then(Vec::new),
             ..IngressPeers::default()
         }
@@ -147,6 +186,7 @@ impl Lists {
             to_endpoints: self.endpoints,
             to_entities: self.entities,
             to_cidr: self.cidr,
+            to_cidr_set: self.cidr_set,
             to_services: self.groups.then(Vec::new),
             ..EgressPeers::default()
         }
@@ -229,6 +269,8 @@ fn step() -> impl Strategy<Value = Step> {
     let mode = select(vec![Mode::Default, Mode::Default, Mode::Default, Mode::Always, Mode::Never]);
     prop_oneof![
         6 => (select(&POLICIES[..]), rules).prop_map(|(key, rules)| Step::Policy(key, rules)),
+        3 => (select(&OUTSIDE[..]), option::weighted(0.8, outside_labels(Families::Dual)))
+            .prop_map(|(n, l)| Step::Identity(n, l)),
         6 => (select(&NUMBERS[..]), option::weighted(0.8, plain_labels())).prop_map(|(n, l)| Step::Identity(n, l)),
         1 => mode.prop_map(Step::Mode),
     ]
@@ -263,6 +305,11 @@ fn new_world(families: Families) -> World {
     let reserved = reserved::all(families).into_iter();
     World {
         cluster: CLUSTER.into(),
+        only_family: match families {
+            Families::Ipv4 => Some('4'),
+            Families::Ipv6 => Some('6'),
+            Families::Dual => None,
+        },
         identities: reserved.map(|(number, labels)| (number, labels.to_security_labels())).collect(),
         ..World::default()
     }
@@ -426,6 +473,7 @@ proptest! {
 fn flow() -> impl Strategy<Value = Flow> {
     let mut peers: Vec<u32> = (1..=10).chain(NUMBERS).collect();
     peers.extend(NUMBERS);
+    peers.extend(OUTSIDE);
     let protocol = select(vec![(6u8, true), (17, true), (132, true), (1, false), (58, false)]);
     let port = select(vec![79u16, 80, 81, 90, 91]);
     (select(peers.clone()), select(peers), protocol, port).prop_map(

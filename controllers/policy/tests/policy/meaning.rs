@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use cilium_core::Labels;
-use cilium_policy::{Host, Judgement, Mode, PolicyIndex, PolicyRules, Side};
+use cilium_core::{Families, Labels};
+use cilium_policy::{Config, Host, Judgement, Mode, PolicyIndex, PolicyRules, Side};
 use serde_json::{Value, json};
 
 use crate::support::{
@@ -246,6 +246,52 @@ fn entities() {
             ingress_of(&index, SUBJECT).unwrap().into_iter().map(|(peer, ..)| peer).collect();
         assert_eq!(found, expected, "{entity}");
     }
+}
+
+/// Peers under an entry, where prefixes 10.0.0.0/8, 10.1.0.0/16 and 10.1.2.0/24 are identities 1, 2 and 3, and 2001:db8::/32 is 4, all
+/// of the local scope.
+fn peers_outside(entry: Value, families: Families) -> Vec<u32> {
+    let mut index = PolicyIndex::new(Config { families, mode: Mode::Default });
+    index.set_identity(SUBJECT, Some(mk_labels("default", &["app=web"])));
+    index.set_policy(&mk_key("p"), Some(reduce_spec(spec(entry)).unwrap()));
+    for (number, prefix) in (1..).zip(["10.0.0.0/8", "10.1.0.0/16", "10.1.2.0/24", "2001:db8::/32"]) {
+        let labels = cilium_core::prefix::labels(families, prefix.parse().unwrap());
+        index.set_identity((1 << 24) + number, Some(labels));
+    }
+    let entries = ingress_of(&index, SUBJECT).unwrap();
+    entries.into_iter().map(|(peer, ..)| peer & 0xff_ffff).collect()
+}
+
+#[test]
+fn a_prefix_selects_what_lies_inside_of_it_and_is_outside_of_the_cluster() {
+    let dual = |entry| peers_outside(entry, Families::Dual);
+    assert_eq!(dual(json!({"fromCIDR": ["10.0.0.0/8"]})), [1, 2, 3]);
+    assert_eq!(dual(json!({"fromCIDR": ["10.1.2.3"]})), Vec::<u32>::new(), "nothing is as narrow");
+    assert_eq!(dual(json!({"fromCIDR": ["10.1.255.255/16", "2001:db8::/32"]})), [2, 3, 4]);
+    let except = |list: Value| json!({"fromCIDRSet": [{"cidr": "10.0.0.0/8", "except": list}]});
+    assert_eq!(dual(except(json!(["10.1.0.0/16"]))), [1]);
+    assert_eq!(dual(except(json!(["10.1.2.0/24", "10.2.0.0/16"]))), [1, 2]);
+    assert_eq!(dual(except(json!(["10.0.0.0/8"]))), Vec::<u32>::new());
+    assert_eq!(dual(json!({"fromCIDR": ["0.0.0.0/0"]})), [9, 1, 2, 3], "and the world of the family");
+    assert_eq!(dual(json!({"fromCIDR": ["::/0"]})), [10, 4]);
+    let all_but = json!({"fromCIDRSet": [{"cidr": "0.0.0.0/0", "except": ["10.0.0.0/8"]}]});
+    assert_eq!(dual(all_but), [9]);
+    assert_eq!(dual(json!({"fromEntities": ["world"]})), [9, 10, 1, 2, 3, 4]);
+    let only = |families, prefix: &str| peers_outside(json!({"fromCIDR": [prefix]}), families);
+    assert_eq!(only(Families::Ipv4, "0.0.0.0/0"), [2, 1, 2, 3], "identity 2 is the world");
+    assert_eq!(only(Families::Ipv4, "::/0"), [4], "there is no such world");
+    assert_eq!(only(Families::Ipv6, "::/0"), [2, 4]);
+}
+
+#[test]
+fn every_prefix_that_is_named_is_known() {
+    let entry = json!({"fromCIDRSet": [
+        {"cidr": "10.7.0.0/8", "except": ["10.1.0.0/16"]}, {"cidr": "0.0.0.0/0", "except": ["192.0.2.0/24"]},
+    ]});
+    let mut rule = spec(entry);
+    rule["egressDeny"] = json!([{"toCIDR": ["2001:db8::1"]}]);
+    let named: Vec<String> = reduce_spec(rule).unwrap().prefixes().iter().map(ToString::to_string).collect();
+    assert_eq!(named, ["10.0.0.0/8", "10.1.0.0/16", "192.0.2.0/24", "2001:db8::1/128"]);
 }
 
 #[test]

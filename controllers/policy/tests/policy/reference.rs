@@ -2,10 +2,11 @@
 //! nothing with the code under test but the types of the objects.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use cilium_api::egress::EgressPeers;
 use cilium_api::ingress::IngressPeers;
-use cilium_api::peer::Entity;
+use cilium_api::peer::{CidrRule, Entity};
 use cilium_api::port::{PortDenyRule, PortProtocol, PortRule, Protocol};
 use cilium_api::rule::Rule;
 use cilium_api::selector::{EndpointSelector, MatchOperator};
@@ -30,6 +31,8 @@ pub(crate) struct Written {
 pub(crate) struct World {
     pub(crate) mode: Mode,
     pub(crate) cluster: String,
+    /// `4` or `6` in a cluster with one address family.
+    pub(crate) only_family: Option<char>,
     pub(crate) identities: BTreeMap<u32, PlainLabels>,
     pub(crate) policies: BTreeMap<String, Written>,
 }
@@ -125,21 +128,23 @@ impl About<'_> {
     }
 
     fn from(&self, peers: &IngressPeers, peer: u32) -> PeerLists {
-        let none_of =
-            peers.from_cidr.is_some() || peers.from_cidr_set.is_some() || peers.from_nodes.is_some();
-        self.lists(&peers.from_endpoints, &peers.from_entities, none_of, peer)
+        let mut lists = self.lists(&peers.from_endpoints, &peers.from_entities, peer);
+        lists.present |= peers.from_nodes.is_some();
+        self.add_prefixes(&mut lists, &peers.from_cidr, &peers.from_cidr_set, peer);
+        lists
     }
 
     fn to(&self, peers: &EgressPeers, peer: u32) -> PeerLists {
-        let none_of = peers.to_cidr.is_some() || peers.to_cidr_set.is_some() || peers.to_nodes.is_some();
-        self.lists(&peers.to_endpoints, &peers.to_entities, none_of, peer)
+        let mut lists = self.lists(&peers.to_endpoints, &peers.to_entities, peer);
+        lists.present |= peers.to_nodes.is_some();
+        self.add_prefixes(&mut lists, &peers.to_cidr, &peers.to_cidr_set, peer);
+        lists
     }
 
     fn lists(
         &self,
         endpoints: &Option<Vec<EndpointSelector>>,
         entities: &Option<Vec<Entity>>,
-        none_of: bool,
         peer: u32,
     ) -> PeerLists {
         let labels = self.world.identities.get(&peer);
@@ -149,8 +154,39 @@ impl About<'_> {
             *entity == Entity::All || labels.is_some_and(|labels| self.entity_matches(entity, labels))
         };
         PeerLists {
-            present: endpoints.is_some() || entities.is_some() || none_of,
+            present: endpoints.is_some() || entities.is_some(),
             matched: endpoints.iter().flatten().any(by_labels) || entities.iter().flatten().any(by_entity),
+        }
+    }
+
+    /// Peers outside whose prefix lies in one of the list, and in none that its item leaves out.
+    fn add_prefixes(
+        &self,
+        lists: &mut PeerLists,
+        cidrs: &Option<Vec<String>>,
+        sets: &Option<Vec<CidrRule>>,
+        peer: u32,
+    ) {
+        lists.present |= cidrs.is_some() || sets.is_some();
+        let Some(found) = self.world.identities.get(&peer).and_then(|labels| self.prefix_of(labels)) else {
+            return;
+        };
+        let inside = |text: &String| bits_of(text).is_some_and(|wanted| found.starts_with(&wanted));
+        let in_set =
+            |rule: &CidrRule| rule.cidr.iter().any(inside) && !rule.except.iter().flatten().any(inside);
+        lists.matched |= cidrs.iter().flatten().any(inside) || sets.iter().flatten().any(in_set);
+    }
+
+    /// The prefix of an identity as text of bits, after the family.
+    fn prefix_of(&self, labels: &PlainLabels) -> Option<String> {
+        let cidr = labels.keys().find_map(|label| label.strip_prefix("cidr:"));
+        let has = |name: &str| labels.contains_key(&format!("reserved:{name}"));
+        match cidr {
+            Some(text) => bits_of(&text.replace('-', ":")),
+            None if has("world-ipv4") => Some("4".into()),
+            None if has("world-ipv6") => Some("6".into()),
+            None if has("world") => Some(self.world.only_family?.to_string()),
+            None => None,
         }
     }
 
@@ -194,6 +230,20 @@ impl About<'_> {
             "cluster" => inside.into_iter().any(has) || cluster == Some(&self.world.cluster),
             "cluster-mesh" => inside.into_iter().any(has) || cluster.is_some(),
             name => has(name),
+        }
+    }
+}
+
+/// `4` or `6` and the bits of a prefix.
+fn bits_of(text: &str) -> Option<String> {
+    let (address, length) = text.split_once('/').unwrap_or((text, "128"));
+    let length: usize = length.parse().unwrap();
+    match address.parse().unwrap() {
+        IpAddr::V4(address) => {
+            Some(format!("4{:032b}", u32::from(address)).chars().take(1 + length).collect())
+        }
+        IpAddr::V6(address) => {
+            Some(format!("6{:0128b}", u128::from(address)).chars().take(1 + length).collect())
         }
     }
 }

@@ -127,6 +127,49 @@ fn shape_of_an_entry() {
 }
 
 #[test]
+fn prefixes() {
+    let set = |rule: Value| egress(json!({"toCIDRSet": [{"cidr": "10.0.0.0/8"}, rule]}));
+    for (spec, path, reason) in [
+        (
+            ingress(json!({"fromCIDR": ["10.0.0.0/8", "10.0.0.0/33"]})),
+            "spec.ingress[0].fromCIDR[1]",
+            "not a prefix",
+        ),
+        (ingress(json!({"fromCIDR": ["example.org"]})), "spec.ingress[0].fromCIDR[0]", "not a prefix"),
+        (
+            ingress(json!({"fromCIDR": ["::ffff:10.0.0.0/104"]})),
+            "spec.ingress[0].fromCIDR[0]",
+            "written as IPv6",
+        ),
+        (ingress(json!({"fromCIDR": ["::ffff:10.0.0.1"]})), "spec.ingress[0].fromCIDR[0]", "written as IPv6"),
+        (set(json!({"cidr": "10.0.0.1"})), "spec.egress[0].toCIDRSet[1].cidr", "not a prefix"),
+        (set(json!({})), "spec.egress[0].toCIDRSet[1]", "exactly one of cidr"),
+        (
+            set(json!({"cidr": "10.0.0.0/8", "cidrGroupRef": "x"})),
+            "spec.egress[0].toCIDRSet[1]",
+            "exactly one of",
+        ),
+        (
+            set(json!({"cidr": "10.0.0.0/8", "except": ["10.1.0.0/16", "11.0.0.0/16"]})),
+            "spec.egress[0].toCIDRSet[1].except[1]",
+            "\"11.0.0.0/16\" does not lie inside of 10.0.0.0/8",
+        ),
+        (
+            set(json!({"cidr": "10.0.0.0/8", "except": ["::/0"]})),
+            "spec.egress[0].toCIDRSet[1].except[0]",
+            "does not lie inside",
+        ),
+        (
+            set(json!({"cidr": "10.0.0.0/8", "except": ["10.1.0.0"]})),
+            "spec.egress[0].toCIDRSet[1].except[0]",
+            "not a prefix",
+        ),
+    ] {
+        check(reduce_spec(spec), path, Malformed, reason);
+    }
+}
+
+#[test]
 fn ports() {
     let out_of_range = "neither a port number from 0 to 65535 nor a port name";
     for (value, field, reason) in [
@@ -163,12 +206,16 @@ fn what_this_version_cannot_enforce_is_refused_by_path() {
             deny(json!({"toServices": [{"k8sService": {"serviceName": "x"}}]})),
             "spec.egressDeny[0].toServices",
         ),
-        (ingress(json!({"fromCIDR": ["192.0.2.0/24"]})), "spec.ingress[0].fromCIDR"),
-        (ingress(json!({"fromCIDRSet": [{"cidr": "192.0.2.0/24"}]})), "spec.ingress[0].fromCIDRSet"),
+        (
+            ingress(json!({"fromCIDRSet": [{"cidrGroupRef": "x"}]})),
+            "spec.ingress[0].fromCIDRSet[0].cidrGroupRef",
+        ),
+        (
+            deny(json!({"toCIDRSet": [{"cidrGroupSelector": {}}]})),
+            "spec.egressDeny[0].toCIDRSet[0].cidrGroupSelector",
+        ),
         (ingress(json!({"fromGroups": [{}]})), "spec.ingress[0].fromGroups"),
         (ingress(json!({"fromNodes": [{}]})), "spec.ingress[0].fromNodes"),
-        (egress(json!({"toCIDR": ["192.0.2.0/24"]})), "spec.egress[0].toCIDR"),
-        (egress(json!({"toCIDRSet": [{"cidr": "192.0.2.0/24"}]})), "spec.egress[0].toCIDRSet"),
         (egress(json!({"toServices": [{"k8sService": {"serviceName": "x"}}]})), "spec.egress[0].toServices"),
         (egress(json!({"toFQDNs": [{"matchName": "example.org"}]})), "spec.egress[0].toFQDNs"),
         (egress(json!({"toGroups": [{}]})), "spec.egress[0].toGroups"),
@@ -201,6 +248,8 @@ fn what_asks_for_nothing_special_is_accepted() {
             json!({"fromCIDR": [], "fromNodes": [], "fromGroups": [], "fromEndpoints": [{}], "icmps": []}),
         ),
         ingress(json!({"icmps": [{}, {"fields": []}]})),
+        ingress(json!({"fromCIDR": ["192.0.2.1", "192.0.2.7/24", "2001:db8::/32", "0.0.0.0/0", "::/0"]})),
+        egress(json!({"toCIDRSet": [{"cidr": "10.0.0.0/8", "except": ["10.0.0.0/8", "10.1.2.3/16"]}]})),
         egress(json!({"toFQDNs": [], "toServices": [], "toEntities": ["world-ipv4"]})),
         ingress(json!({"toPorts": [{"ports": [{"port": "80"}], "rules": {"http": []}}]})),
         port(json!({"port": "65535", "endPort": 0, "protocol": "SCTP"})),

@@ -3,7 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use cilium_api::parts::{
-    Address, Backend, Direction, Endpoint, Entry, Node, Part, PartKey, Parts, Policy, Service, ServicePort,
+    Address, Backend, Direction, Endpoint, Entry, Node, Part, PartKey, Parts, Policy, Prefix, Service,
+    ServicePort,
 };
 use cilium_dataplane::{Config, Dataplane, Devices, Link};
 
@@ -52,6 +53,10 @@ pub(crate) fn mk_policy(identity: u32, allow: Vec<Entry>) -> (PartKey, Part) {
 pub(crate) fn mk_address(address: &str, identity: u32, node: Option<&str>) -> (PartKey, Part) {
     let part = Address { identity, node: node.map(str::to_owned) };
     (PartKey::address(ip(address)), Part::Address(part))
+}
+
+pub(crate) fn mk_prefix(prefix: &str, identity: u32) -> (PartKey, Part) {
+    (PartKey::prefix(prefix), Part::Prefix(Prefix { identity }))
 }
 
 pub(crate) fn mk_node(name: &str, number: u8) -> (PartKey, Part) {
