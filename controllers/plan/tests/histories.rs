@@ -135,7 +135,7 @@ fn mk_spec(number: usize) -> Value {
         }
         10 => {
             json!({"endpointSelector": {}, "enableDefaultDeny": {"egress": false},
-                "egressDeny": [{"toCIDR": ["172.18.0.2/32", "10.0.0.0/8", "fd00::/8"]}],
+                "egressDeny": [{"toCIDR": ["172.18.0.2/32", "10.0.0.0/8", "fd00::/8"]}, {"icmps": [{"fields": [{"type": 8}]}]}],
                 "ingress": [{"fromCIDR": ["0.0.0.0/0", "172.18.0.0/24"]}]})
         }
         // Denies, and leaves the rest open or not.

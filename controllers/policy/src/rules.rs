@@ -5,6 +5,10 @@ use std::collections::BTreeSet;
 use cilium_core::{Operator, Peers, Selector};
 use ipnet::IpNet;
 
+/// ICMP for IPv4 (IANA, protocol numbers).
+pub(crate) const ICMP: u8 = 1;
+/// ICMP for IPv6 (IANA, protocol numbers).
+pub(crate) const ICMPV6: u8 = 58;
 /// TCP (IANA, protocol numbers).
 pub(crate) const TCP: u8 = 6;
 /// UDP (IANA, protocol numbers).
@@ -50,7 +54,7 @@ pub struct Traffic<S = Selector> {
     pub ports: Vec<Ports>,
 }
 
-/// A protocol and a range of destination ports, as in [`cilium_api::parts::Entry`]: zeros are wildcards.
+/// A protocol and a range of destination ports, as in [`cilium_api::parts::Entry`]: zeros are wildcards. ICMP has its type as port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Ports {
     /// IP protocol number; 0 is any protocol, and the ports are 0 as well.

@@ -17,7 +17,7 @@ pub struct Flow {
     pub destination: u32,
     /// IP protocol number.
     pub protocol: u8,
-    /// Destination port; 0 for protocols without ports.
+    /// Destination port; the type for ICMP, 0 for other protocols without ports.
     pub destination_port: u16,
 }
 

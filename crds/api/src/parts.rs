@@ -171,7 +171,7 @@ pub struct Entry {
     pub peer: u32,
     /// IP protocol number; 0 is any protocol (then the ports are 0 as well).
     pub protocol: u8,
-    /// First destination port; 0 with `last` 0 is any port.
+    /// First destination port; 0 with `last` 0 is any port. ICMP has its type as port.
     pub first: u16,
     /// Last destination port, inclusive; equals `first` for a single port.
     pub last: u16,

@@ -1,4 +1,4 @@
-//! What policies mean to real pods, beyond the guide: denials, and prefixes outside of the cluster.
+//! What policies mean to real pods, beyond the guide: denials, prefixes outside of the cluster, ICMP.
 
 use std::time::Duration;
 
@@ -131,4 +131,34 @@ fn prefixes_are_outside_of_the_cluster() -> anyhow::Result<()> {
     ensure!(connects(&ns, "client", &kubelet, "10250")?, "the rest is not denied");
     ns.kubectl(&["delete", "cnp", "cidr"])?;
     eventually("everything is open again", &reaches)
+}
+
+/// Whether a pod answers pings of one request.
+fn pings(ns: &Namespace, from: &str, address: &str) -> anyhow::Result<bool> {
+    Ok(exec(&ns.name, from, &["ping", "-c", "1", "-W", "1", address])?.ok())
+}
+
+#[test]
+fn pings_are_allowed_and_denied_by_type() -> anyhow::Result<()> {
+    let ns = trio("icmp")?;
+    let server = addresses(&ns, "server")?;
+    let [v4, v6] = &server;
+    let subject = "endpointSelector: {matchLabels: {app: server}}";
+    let both = "icmps: [{fields: [{type: EchoRequest}, {family: IPv6, type: 128}]}]";
+    ensure!(pings(&ns, "client", v4)? && pings(&ns, "client", v6)?, "without a policy");
+
+    ns.apply(&mk_cnp("icmp", &format!("{subject}, ingress: [{{{both}}}]")))?;
+    in_force(&ns, "icmp")?;
+    eventually("only pings are allowed", || Ok(!connects_to_any(&ns, "client", &server, "7000")?))?;
+    ensure!(pings(&ns, "client", v4)? && pings(&ns, "client", v6)?, "pings are allowed");
+    ns.apply(&mk_cnp("icmp", &format!("{subject}, ingress: [{{icmps: [{{fields: [{{type: 8}}]}}]}}]")))?;
+    eventually("pings of IPv6 are not allowed any more", || Ok(!pings(&ns, "client", v6)?))?;
+    ensure!(pings(&ns, "client", v4)?, "those of IPv4 are");
+
+    let deny = format!("{subject}, enableDefaultDeny: {{ingress: false}}, ingressDeny: [{{{both}}}]");
+    ns.apply(&mk_cnp("icmp", &deny))?;
+    eventually("pings are denied", || Ok(!pings(&ns, "client", v4)? && !pings(&ns, "client", v6)?))?;
+    eventually("the rest is open", || connects(&ns, "client", &server, "7000"))?;
+    ns.kubectl(&["delete", "cnp", "icmp"])?;
+    eventually("everything is open again", || Ok(pings(&ns, "client", v4)? && pings(&ns, "client", v6)?))
 }

@@ -21,10 +21,14 @@ fn any_entry() -> impl Strategy<Value = Entry> {
     let peer = select(vec![0, 1, 6, 9, 10, 1005, 1006, 1007, 77]);
     (peer, select(vec![0u8, 1, 6, 17, 58]), select(PORTS.to_vec()), select(PORTS.to_vec()), any::<bool>())
         .prop_map(|(peer, protocol, one, other, any_port)| {
-            let (first, last) = if any_port || ![TCP, UDP].contains(&protocol) {
-                (0, 0)
-            } else {
-                (one.min(other), one.max(other))
+            let (first, last) = match protocol {
+                0 => (0, 0),
+                _ if any_port => (0, 0),
+                // Echo requests, and something else.
+                1 if one < 100 => (8, 8),
+                58 if one < 100 => (128, 128),
+                1 | 58 => (3, 3),
+                _ => (one.min(other), one.max(other)),
             };
             Entry { peer, protocol, first, last, origins: Vec::new() }
         })
@@ -78,7 +82,11 @@ impl Attempt {
             source: self.from.identity(self.family),
             destination: self.to.identity(self.family),
             protocol: self.protocol,
-            destination_port: if [TCP, UDP].contains(&self.protocol) { self.port } else { 0 },
+            destination_port: if [TCP, UDP].contains(&self.protocol) {
+                self.port
+            } else {
+                self.family.echo_request()
+            },
         }
     }
 

@@ -15,7 +15,7 @@ use cilium_api::selector::EndpointSelector;
 use cilium_core::{Peers, Selector, entity};
 
 use super::selectors::{PeerScope, peer};
-use super::{ports, prefixes};
+use super::{icmp, ports, prefixes};
 use crate::invalid::{Invalid, Path};
 use crate::rules::{Ports, Traffic};
 
@@ -276,8 +276,8 @@ impl Entry<'_> {
         if !self.names_traffic() {
             return Ok(vec![Ports::ANY]);
         }
-        if let Some(index) = self.icmps.iter().position(|rule| super::count(&rule.fields) > 0) {
-            return Err(path.field("icmps").index(index).unsupported("a rule for ICMP messages"));
+        if !self.icmps.is_empty() {
+            return icmp::reduce(&path.field("icmps"), self.icmps);
         }
         let path = path.field("toPorts");
         match self.to_ports {

@@ -8,6 +8,7 @@
 //! The first reason found, in the order of the object.
 
 mod entry;
+mod icmp;
 mod ports;
 mod prefixes;
 mod selectors;

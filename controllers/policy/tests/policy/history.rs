@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use cilium_api::egress::{EgressDenyRule, EgressPeers, EgressRule};
+use cilium_api::icmp::{IcmpFamily, IcmpField, IcmpRule, IcmpType};
 use cilium_api::ingress::{IngressDenyRule, IngressPeers, IngressRule};
 use cilium_api::parts::{Entry, Policy};
 use cilium_api::peer::{CidrRule, Entity};
@@ -116,6 +117,19 @@ fn to_ports() -> impl Strategy<Value = Option<Vec<PortRule>>> {
     option::of(proptest::collection::vec(item, 0..3))
 }
 
+fn icmps() -> impl Strategy<Value = Option<Vec<IcmpRule>>> {
+    let family = option::of(select(vec![IcmpFamily::Ipv4, IcmpFamily::Ipv6]));
+    let field = (family, select(vec![0, 8, 128]));
+    let field = field.prop_map(|(family, number)| IcmpField { family, type_: IcmpType::Number(number) });
+    let fields = option::weighted(0.9, proptest::collection::vec(field, 0..3));
+    option::of(proptest::collection::vec(fields.prop_map(|fields| IcmpRule { fields }), 0..3))
+}
+
+/// Ports or ICMP messages; not both.
+fn l4() -> impl Strategy<Value = (Option<Vec<PortRule>>, Option<Vec<IcmpRule>>)> {
+    prop_oneof![2 => (to_ports(), Just(None)), 1 => (Just(None), icmps())]
+}
+
 fn outside_labels(families: Families) -> impl Strategy<Value = BTreeMap<String, String>> {
     let inside = PREFIXES.into_iter().filter(|text| !text.ends_with("/0")).collect::<Vec<_>>();
     select(inside).prop_map(move |text| {
@@ -198,35 +212,37 @@ fn denied(to_ports: Option<Vec<PortRule>>) -> Option<Vec<PortDenyRule>> {
 }
 
 fn ingress() -> impl Strategy<Value = IngressRule> {
-    (lists(), to_ports()).prop_map(|(lists, to_ports)| IngressRule {
+    (lists(), l4()).prop_map(|(lists, (to_ports, icmps))| IngressRule {
         peers: lists.ingress(),
         to_ports,
+        icmps,
         ..IngressRule::default()
     })
 }
 
 fn ingress_deny() -> impl Strategy<Value = IngressDenyRule> {
-    (lists(), to_ports()).prop_map(|(lists, to_ports)| IngressDenyRule {
+    (lists(), l4()).prop_map(|(lists, (to_ports, icmps))| IngressDenyRule {
         peers: lists.ingress(),
         to_ports: denied(to_ports),
-        ..IngressDenyRule::default()
+        icmps,
     })
 }
 
 fn egress() -> impl Strategy<Value = EgressRule> {
-    (lists(), to_ports()).prop_map(|(lists, to_ports)| EgressRule {
+    (lists(), l4()).prop_map(|(lists, (to_ports, icmps))| EgressRule {
         to_fqdns: lists.groups.then(Vec::new),
         peers: lists.egress(),
         to_ports,
+        icmps,
         ..EgressRule::default()
     })
 }
 
 fn egress_deny() -> impl Strategy<Value = EgressDenyRule> {
-    (lists(), to_ports()).prop_map(|(lists, to_ports)| EgressDenyRule {
+    (lists(), l4()).prop_map(|(lists, (to_ports, icmps))| EgressDenyRule {
         peers: lists.egress(),
         to_ports: denied(to_ports),
-        ..EgressDenyRule::default()
+        icmps,
     })
 }
 
@@ -474,14 +490,19 @@ fn flow() -> impl Strategy<Value = Flow> {
     let mut peers: Vec<u32> = (1..=10).chain(NUMBERS).collect();
     peers.extend(NUMBERS);
     peers.extend(OUTSIDE);
-    let protocol = select(vec![(6u8, true), (17, true), (132, true), (1, false), (58, false)]);
+    let protocol = select(vec![(6u8, true), (17, true), (132, true), (1, false), (58, false), (47, false)]);
+    let kind = select(vec![0u16, 8, 13, 128]);
     let port = select(vec![79u16, 80, 81, 90, 91]);
-    (select(peers.clone()), select(peers), protocol, port).prop_map(
-        |(source, destination, (protocol, has_ports), port)| Flow {
+    (select(peers.clone()), select(peers), protocol, port, kind).prop_map(
+        |(source, destination, (protocol, has_ports), port, kind)| Flow {
             source,
             destination,
             protocol,
-            destination_port: if has_ports { port } else { 0 },
+            destination_port: match protocol {
+                1 | 58 => kind,
+                _ if has_ports => port,
+                _ => 0,
+            },
         },
     )
 }

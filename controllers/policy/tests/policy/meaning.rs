@@ -124,6 +124,39 @@ fn ports_and_protocols() {
 }
 
 #[test]
+fn icmp_messages_are_types_of_a_family() {
+    for (fields, expected) in [
+        (json!([{"type": 8}]), vec![(1, 8)]),
+        (json!([{"type": "EchoRequest"}, {"type": "Echo", "family": "IPv4"}]), vec![(1, 8)]),
+        (json!([{"type": "EchoRequest", "family": "IPv6"}, {"type": "255"}]), vec![(1, 255), (58, 128)]),
+        (
+            json!([{"type": "ParameterProblem", "family": "IPv6"}, {"type": "ParameterProblem"}]),
+            vec![(1, 12), (58, 4)],
+        ),
+        (json!([{"type": "EchoReply"}]), vec![(1, 0)]),
+        (json!([]), vec![]),
+    ] {
+        let entries = allowed(json!({"icmps": [{"fields": fields}]}));
+        assert!(entries.iter().all(|(peer, _, first, last)| *peer == 0 && first == last), "{entries:?}");
+        let found: Vec<_> = entries.iter().map(|(_, protocol, first, _)| (*protocol, *first)).collect();
+        assert_eq!(found, expected, "{fields}");
+    }
+    let of = |icmps: Value| index_with(reduce_spec(spec(json!({"icmps": icmps}))).unwrap());
+    let ping = of(json!([{"fields": [{"type": 8}]}]));
+    assert!(passes(&ping, FAR, SUBJECT, 1, 8) && !passes(&ping, FAR, SUBJECT, 1, 13));
+    assert!(!passes(&ping, FAR, SUBJECT, 58, 8) && !passes(&ping, FAR, SUBJECT, TCP, 8));
+    let zero = of(json!([{"fields": [{"type": 0}]}]));
+    assert!(passes(&zero, FAR, SUBJECT, 1, 13), "type 0 is every type, as port 0 is every port");
+    assert!(!passes(&zero, FAR, SUBJECT, 58, 128));
+    let near = json!({"fromEndpoints": [{}], "icmps": [{"fields": [{"type": 8}]}]});
+    let index = index_with(reduce_spec(spec(near)).unwrap());
+    assert!(passes(&index, NEAR, SUBJECT, 1, 8) && !passes(&index, FAR, SUBJECT, 1, 8));
+    let deny = denying(json!({"icmps": [{"fields": [{"type": 8}]}]}), None, json!({"ingress": false}));
+    let index = index_with(deny);
+    assert!(!passes(&index, NEAR, SUBJECT, 1, 8) && passes(&index, NEAR, SUBJECT, 1, 13));
+}
+
+#[test]
 fn any_is_no_icmp_but_a_rule_without_ports_is() {
     let icmp = 1;
     let by_port = index_with(

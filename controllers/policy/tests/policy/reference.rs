@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use cilium_api::egress::EgressPeers;
+use cilium_api::icmp::{IcmpFamily, IcmpField, IcmpRule, IcmpType};
 use cilium_api::ingress::IngressPeers;
 use cilium_api::peer::{CidrRule, Entity};
 use cilium_api::port::{PortDenyRule, PortProtocol, PortRule, Protocol};
@@ -109,22 +110,26 @@ struct PeerLists {
 impl About<'_> {
     fn ingress(&self, peer: u32, flow: &Flow) -> Vec<bool> {
         let entries = self.rule.ingress.iter().flatten();
-        entries.map(|e| hits(&self.from(&e.peers, peer), &ports_of(&e.to_ports), flow)).collect()
+        entries.map(|e| hits(&self.from(&e.peers, peer), &ports_of(&e.to_ports), &e.icmps, flow)).collect()
     }
 
     fn ingress_deny(&self, peer: u32, flow: &Flow) -> Vec<bool> {
         let entries = self.rule.ingress_deny.iter().flatten();
-        entries.map(|e| hits(&self.from(&e.peers, peer), &denied_ports_of(&e.to_ports), flow)).collect()
+        entries
+            .map(|e| hits(&self.from(&e.peers, peer), &denied_ports_of(&e.to_ports), &e.icmps, flow))
+            .collect()
     }
 
     fn egress(&self, peer: u32, flow: &Flow) -> Vec<bool> {
         let entries = self.rule.egress.iter().flatten();
-        entries.map(|e| hits(&self.to(&e.peers, peer), &ports_of(&e.to_ports), flow)).collect()
+        entries.map(|e| hits(&self.to(&e.peers, peer), &ports_of(&e.to_ports), &e.icmps, flow)).collect()
     }
 
     fn egress_deny(&self, peer: u32, flow: &Flow) -> Vec<bool> {
         let entries = self.rule.egress_deny.iter().flatten();
-        entries.map(|e| hits(&self.to(&e.peers, peer), &denied_ports_of(&e.to_ports), flow)).collect()
+        entries
+            .map(|e| hits(&self.to(&e.peers, peer), &denied_ports_of(&e.to_ports), &e.icmps, flow))
+            .collect()
     }
 
     fn from(&self, peers: &IngressPeers, peer: u32) -> PeerLists {
@@ -299,11 +304,22 @@ fn denied_ports_of(to_ports: &Option<Vec<PortDenyRule>>) -> Ports<'_> {
     Some(items.iter().flat_map(|item| item.ports.iter().flatten()).collect())
 }
 
-fn hits(peers: &PeerLists, ports: &Ports<'_>, flow: &Flow) -> bool {
-    match ports {
+fn hits(peers: &PeerLists, ports: &Ports<'_>, icmps: &Option<Vec<IcmpRule>>, flow: &Flow) -> bool {
+    let icmps = icmps.as_ref().filter(|items| !items.is_empty());
+    let on_port = ports.as_ref().map(|ports| ports.iter().any(|port| port_matches(port, flow)));
+    let by_type = icmps
+        .map(|items| items.iter().flat_map(|item| item.fields.iter().flatten()).any(|f| is_type(f, flow)));
+    match on_port.or(by_type) {
         None => peers.matched,
-        Some(ports) => (peers.matched || !peers.present) && ports.iter().any(|port| port_matches(port, flow)),
+        Some(matches) => (peers.matched || !peers.present) && matches,
     }
+}
+
+/// The generator has types as numbers only.
+fn is_type(field: &IcmpField, flow: &Flow) -> bool {
+    let protocol = if field.family == Some(IcmpFamily::Ipv6) { 58 } else { 1 };
+    let IcmpType::Number(number) = field.type_ else { unreachable!("the generator makes no names") };
+    flow.protocol == protocol && (number == 0 || number == i64::from(flow.destination_port))
 }
 
 fn port_matches(port: &PortProtocol, flow: &Flow) -> bool {

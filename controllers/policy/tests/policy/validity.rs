@@ -127,6 +127,31 @@ fn shape_of_an_entry() {
 }
 
 #[test]
+fn icmp_messages() {
+    let field = |field: Value| ingress(json!({"icmps": [{}, {"fields": [{"type": 8}, field]}]}));
+    let path = |field: &str| format!("spec.ingress[0].icmps[1].fields[1].{field}");
+    for (value, at, reason) in [
+        (json!({"type": 256}), "type", "256 is not a type, they go from 0 to 255"),
+        (json!({"type": -1}), "type", "-1 is not a type"),
+        (json!({"type": "+8"}), "type", "\"+8\" is no ICMP type"),
+        (json!({"type": "256"}), "type", "\"256\" is no ICMP type"),
+        (json!({"type": "Echo", "family": "IPv6"}), "type", "\"Echo\" is no ICMP type of the family"),
+        (
+            json!({"type": "PacketTooBig", "family": "IPv4"}),
+            "type",
+            "\"PacketTooBig\" is no ICMP type of the family",
+        ),
+        (json!({"type": "echorequest"}), "type", "\"echorequest\" is no ICMP type"),
+        (json!({"type": 8, "family": "IPX"}), "family", "\"IPX\" is neither IPv4 nor IPv6"),
+    ] {
+        check(reduce_spec(field(value)), &path(at), Malformed, reason);
+    }
+    let many = vec![json!({"type": 8}); 41];
+    let spec = deny(json!({"icmps": [{"fields": many}]}));
+    check(reduce_spec(spec), "spec.egressDeny[0].icmps[0].fields", Malformed, "41 messages are too many");
+}
+
+#[test]
 fn prefixes() {
     let set = |rule: Value| egress(json!({"toCIDRSet": [{"cidr": "10.0.0.0/8"}, rule]}));
     for (spec, path, reason) in [
@@ -220,7 +245,6 @@ fn what_this_version_cannot_enforce_is_refused_by_path() {
         (egress(json!({"toFQDNs": [{"matchName": "example.org"}]})), "spec.egress[0].toFQDNs"),
         (egress(json!({"toGroups": [{}]})), "spec.egress[0].toGroups"),
         (egress(json!({"toNodes": [{}]})), "spec.egress[0].toNodes"),
-        (ingress(json!({"icmps": [{}, {"fields": [{"type": 8}]}]})), "spec.ingress[0].icmps[1]"),
         (ingress(json!({"authentication": {"mode": "required"}})), "spec.ingress[0].authentication.mode"),
         (ingress(json!({"toPorts": [{"terminatingTLS": tls}]})), "spec.ingress[0].toPorts[0].terminatingTLS"),
         (ingress(json!({"toPorts": [{"originatingTLS": tls}]})), "spec.ingress[0].toPorts[0].originatingTLS"),
