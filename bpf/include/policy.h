@@ -37,16 +37,16 @@ SUBPROGRAM int ask_policy(struct __sk_buff *skb, const struct flow *f, const str
 		return DROP_POLICY_DENIED;
 	slot = ingress ? s->to_slot : s->from_slot;
 	peer = ingress ? s->from_identity : s->to_identity;
-	/* A node may always reach its own pods: kubelet probes them. */
-	if (ingress && peer == IDENTITY_HOST)
-		return 0;
 	rule = find_rule(f, slot, peer, direction);
 	if (!rule)
 		rule = find_rule(f, slot, 0, direction);
-	if (rule)
-		occasion.cookie = rule->cookie;
-	if (!rule || rule->verdict != POLICY_ALLOW)
+	if (!rule) {
 		occasion.reason = DROP_POLICY_DENIED;
+	} else {
+		occasion.cookie = rule->cookie;
+		if (rule->verdict != POLICY_ALLOW)
+			occasion.reason = DROP_POLICY_DENY;
+	}
 	send_event(skb, f, s, &occasion);
 	return occasion.reason;
 }

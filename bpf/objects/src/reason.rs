@@ -75,6 +75,8 @@ reasons! {
     FragmentNotFound = 175, "FIRST_LOGICAL_DATAGRAM_FRAGMENT_NOT_FOUND", "First logical datagram fragment not found";
     /// Router discovery, multicast listener reports and the like, which pods do not need. Counted, never an event.
     ForbiddenIcmp6 = 176, "FORBIDDEN_ICMPV6_MESSAGE", "Forbidden ICMPv6 message";
+    /// A rule denies the connection, whatever others allow.
+    PolicyDeny = 181, "POLICY_DENY", "Policy denied by denylist";
     /// A pod sent a frame with a VLAN tag.
     VlanFiltered = 182, "VLAN_FILTERED", "VLAN traffic disallowed by VLAN filter";
     /// The hop limit is used up. The packet goes to the stack, which answers with an ICMP error.

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use cilium_bpf::layout::{
     Addr, CONFIG_MASQUERADE4, CONFIG_MASQUERADE6, Config, CtEntry, CtKey, DIRECTION_EGRESS,
     DIRECTION_INGRESS, Endpoint, IpcacheEntry, IpcacheKey, METRIC_COLUMNS, METRIC_EGRESS, METRIC_INGRESS,
-    NetPort, POLICY_ALLOW, PolicyEntry, PolicyKey, Prefix, Slot,
+    NetPort, POLICY_ALLOW, POLICY_DENY, PolicyEntry, PolicyKey, Prefix, Slot,
 };
 use cilium_bpf::reason::DropReason;
 use cilium_delta::Table;
@@ -302,6 +302,17 @@ impl Stage {
         egress: Option<&[Rule]>,
     ) {
         write_policy(&mut self.maps, pod.slot(), generation, ingress, egress);
+    }
+
+    /// Adds entries that deny to a generation; [`Stage::enforce`] switches to it afterwards.
+    ///
+    /// # Panics
+    /// When the kernel refuses.
+    pub fn deny(&mut self, generation: u32, direction: u8, rules: &[Rule]) {
+        for rule in rules {
+            let entry = PolicyEntry { cookie: rule.0 + 1, verdict: POLICY_DENY };
+            self.maps.policy.set(&policy_key(generation, direction, *rule), &entry).expect("a rule fits");
+        }
     }
 
     /// What is recorded of a connection.

@@ -126,7 +126,7 @@ fn a_node_reaches_pods_here_and_there() {
     for mode in [Mode::Native, Mode::Tunnel] {
         let mut cluster = Cluster::new(mode);
         for (family, generation) in [(Family::V4, 10), (Family::V6, 20)] {
-            cluster.one.enforce(5, generation, Some(&[]), Some(&[]));
+            cluster.one.enforce(5, generation, Some(&[Rule(1, 0, None)]), Some(&[]));
             let local = stream(&cluster.one.netns, &cluster.one.pod(5).netns, pod_ip(1, 5, family));
             assert!([pod_ip(1, 1, family), node_ip(1, family)].contains(&local), "{mode:?}: {local}");
 

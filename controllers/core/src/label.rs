@@ -17,6 +17,8 @@ impl Source {
     pub const ANY: Self = Self(Cow::Borrowed("any"));
     /// Kubernetes: labels of pods and namespaces, service account, cluster.
     pub const K8S: Self = Self(Cow::Borrowed("k8s"));
+    /// Prefixes of addresses outside the cluster.
+    pub const CIDR: Self = Self(Cow::Borrowed("cidr"));
     /// Reserved identities.
     pub const RESERVED: Self = Self(Cow::Borrowed("reserved"));
     /// A label that was written without a source.
@@ -24,7 +26,7 @@ impl Source {
 
     /// The source of this name.
     pub fn new(name: &str) -> Self {
-        [Self::ANY, Self::K8S, Self::RESERVED, Self::UNSPEC]
+        [Self::ANY, Self::K8S, Self::CIDR, Self::RESERVED, Self::UNSPEC]
             .into_iter()
             .find(|known| known.0 == name)
             .unwrap_or_else(|| Self(Cow::Owned(name.to_owned())))

@@ -8,6 +8,7 @@
 //! | [`label`] | [`Label`], [`Labels`]: one label with its source; the set that makes an identity |
 //! | [`filter`] | [`LabelFilter`]: which labels count for identities |
 //! | [`pod`] | the labels of a pod's identity |
+//! | [`prefix`] | prefixes outside the cluster, as labels |
 //! | [`selector`] | [`Selector`]: requirements on labels |
 //! | [`reserved`] | numbers and labels of reserved identities |
 //! | [`entity`] | what entities of policies select |
@@ -19,6 +20,7 @@ pub mod filter;
 pub mod label;
 mod pattern;
 pub mod pod;
+pub mod prefix;
 pub mod reserved;
 pub mod selector;
 

@@ -1,6 +1,7 @@
 //! Reserved identities: numbers that mean the same in every cluster.
 
 use crate::label::{Label, Labels};
+use crate::prefix;
 
 /// Any peer, in policy entries.
 pub const ANY: u32 = 0;
@@ -97,8 +98,8 @@ pub fn api_server_host_labels() -> Labels {
 
 /// Labels of the identity of an API server's address outside the cluster's nodes.
 pub fn external_api_server_labels(families: Families, address: std::net::IpAddr) -> Labels {
-    let world = names(families.world_of(address)).iter().map(|name| Label::reserved(name));
-    world.chain([Label::reserved("kube-apiserver")]).collect()
+    let outside = prefix::labels(families, prefix::host(address));
+    outside.iter().cloned().chain([Label::reserved("kube-apiserver")]).collect()
 }
 
 /// All reserved identities of a cluster with these families, in the order of their numbers.
@@ -132,7 +133,10 @@ mod tests {
         assert_eq!(labels(7).unwrap().to_strings(), ["reserved:kube-apiserver", "reserved:remote-node"]);
         assert_eq!(api_server_host_labels().to_strings(), ["reserved:host", "reserved:kube-apiserver"]);
         let external = external_api_server_labels(Families::Dual, "192.0.2.1".parse().unwrap());
-        assert_eq!(external.to_strings(), ["reserved:kube-apiserver", "reserved:world-ipv4"]);
+        assert_eq!(
+            external.to_strings(),
+            ["cidr:192.0.2.1/32", "reserved:kube-apiserver", "reserved:world-ipv4"]
+        );
         assert_eq!(labels(11), None);
     }
 

@@ -2,7 +2,10 @@
 
 use cilium_api::selector::{LabelSelector, MatchExpression, MatchOperator};
 
+use ipnet::IpNet;
+
 use crate::label::{Label, Labels, Source, split_source};
+use crate::prefix;
 
 /// What a requirement asks of a label's value. Value sets are sorted and not empty.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -15,6 +18,10 @@ pub enum Operator {
     DoesNotExist,
     /// The label is absent or has none of the values.
     NotIn(Vec<Box<str>>),
+    /// There is a label of a prefix that lies in this one. Key and source of the requirement play no role.
+    Within(IpNet),
+    /// There is no such label.
+    NotWithin(IpNet),
 }
 
 /// One requirement.
@@ -39,6 +46,16 @@ impl Requirement {
         Self { source, key: key.into(), operator: Operator::Exists }
     }
 
+    /// The labels are those of a prefix inside of this one.
+    pub fn within(prefix: IpNet) -> Self {
+        Self { source: Source::CIDR, key: Box::default(), operator: Operator::Within(prefix) }
+    }
+
+    /// The labels are not those of a prefix inside of this one.
+    pub fn not_within(prefix: IpNet) -> Self {
+        Self { source: Source::CIDR, key: Box::default(), operator: Operator::NotWithin(prefix) }
+    }
+
     /// Whether the labels meet the requirement.
     ///
     /// With [`Source::ANY`] one label of several sources with the key is enough for a positive operator; a negative
@@ -50,9 +67,15 @@ impl Requirement {
             Operator::In(values) => named.any(|label| has_one_of(label, values)),
             Operator::Exists => named.next().is_some(),
             Operator::DoesNotExist => named.next().is_none(),
+            Operator::Within(prefix) => lies_in(labels, *prefix),
+            Operator::NotWithin(prefix) => !lies_in(labels, *prefix),
             Operator::NotIn(values) => !named.any(|label| has_one_of(label, values)),
         }
     }
+}
+
+fn lies_in(labels: &Labels, prefix: IpNet) -> bool {
+    labels.iter().filter_map(prefix::of_label).any(|found| prefix.contains(&found))
 }
 
 /// A set of requirements, all of which must be met. Without any, it selects everything.

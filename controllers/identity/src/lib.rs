@@ -5,7 +5,9 @@
 
 mod allocator;
 mod garbage;
+mod local;
 pub mod object;
 
 pub use allocator::{Allocation, Allocator, Duplicate, Error, Observed};
 pub use garbage::{Action, HEARTBEAT_TIMEOUT, MAX_DELETIONS};
+pub use local::Local;

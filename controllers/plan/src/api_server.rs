@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use cilium_api::parts::{Address, Part, PartKey};
-use cilium_core::{Families, Labels, reserved};
 use cilium_services::ServiceName;
 
 use crate::planner::Planner;
@@ -46,13 +45,6 @@ impl ApiServer {
     }
 }
 
-/// Number and labels of an API server's address outside of the cluster. Each address family has a world of its own.
-fn identity(families: Families, address: IpAddr) -> (u32, Labels) {
-    let is_second = families == Families::Dual && address.is_ipv6();
-    let number = reserved::FIRST_LOCAL + u32::from(is_second);
-    (number, reserved::external_api_server_labels(families, address))
-}
-
 impl Planner {
     /// Makes nodes and addresses follow where the API server is.
     pub(crate) fn follow_api_server(&mut self) {
@@ -79,14 +71,10 @@ impl Planner {
     }
 
     fn set_external(&mut self, outside: &BTreeSet<IpAddr>) {
-        let families = self.config.families();
-        let identities: BTreeMap<u32, Labels> =
-            outside.iter().map(|address| identity(families, *address)).collect();
-        let external = outside.iter().map(|address| (*address, identity(families, *address).0)).collect();
-        let before = std::mem::replace(&mut self.api_server.external, external);
-        for number in [reserved::FIRST_LOCAL, reserved::FIRST_LOCAL + 1] {
-            self.set_known(number, identities.get(&number).cloned());
-        }
+        self.prefixes.set_api_servers(outside);
+        self.follow_prefixes();
+        let numbered = outside.iter().filter_map(|it| Some((*it, self.prefixes.number_of(*it)?)));
+        let before = std::mem::replace(&mut self.api_server.external, numbered.collect());
         // An address that a pod has now is the pod's.
         let gone = before.keys().filter(|address| !outside.contains(address));
         for address in gone.filter(|address| !self.endpoints.addresses.contains(address)) {

@@ -119,6 +119,12 @@ impl Planner {
                 notes.push(format!("{key} has no owner"));
             }
         }
+        let prefixes: BTreeSet<PartKey> = self.prefixes.named().map(PartKey::prefix).collect();
+        let found = self.shared.tree().keys().into_iter().filter(|key| key.kind() == "prefix").cloned();
+        let found: BTreeSet<PartKey> = found.collect();
+        if found != prefixes {
+            notes.push(format!("prefixes are {found:?} instead of {prefixes:?}"));
+        }
         check_slices("cluster", &self.shared.slices, self.shared.tree(), notes);
     }
 }

@@ -13,9 +13,9 @@ use crate::pack::{self, Text};
 pub(crate) struct Compiled {
     /// The policy part; `None` if nothing is restricted.
     pub(crate) text: Option<Text>,
-    /// Default deny is in force for what comes in.
+    /// Something that comes in may be dropped.
     pub(crate) ingress: bool,
-    /// Default deny is in force for what goes out.
+    /// Something that goes out may be dropped.
     pub(crate) egress: bool,
     /// Policies that select the identity, with a hash of what each of them grants: tells whose share a change concerns.
     shares: Vec<(PolicyKey, u64)>,
@@ -32,7 +32,7 @@ impl Compiled {
         });
         let shares = shares.collect();
         let (ingress, egress) =
-            policy.as_ref().map_or((false, false), |p| (p.ingress.enforced, p.egress.enforced));
+            policy.as_ref().map_or((false, false), |p| (p.ingress.is_restricted(), p.egress.is_restricted()));
         let text = policy.map(|policy| pack::encode(&PartKey::policy(number), &Part::Policy(policy)));
         Self { text, ingress, egress, shares }
     }
@@ -46,18 +46,20 @@ impl Compiled {
     }
 }
 
-/// A hash of what each origin grants. Entries are sorted, so the same grants give the same hash.
+/// A hash of what each origin grants or denies. Entries are sorted, so the same content gives the same hash.
 fn shares(policy: &Policy) -> HashMap<&str, u64> {
     let mut sums = vec![0u64; policy.origins.len()];
-    for (direction, tag) in [(&policy.ingress, 1u8), (&policy.egress, 2)] {
-        for allow in &direction.allow {
-            let mut hasher = DefaultHasher::new();
-            (tag, allow.peer, allow.protocol, allow.first, allow.last).hash(&mut hasher);
-            let entry = hasher.finish();
-            for origin in &allow.origins {
-                if let Some(sum) = sums.get_mut(usize::from(*origin)) {
-                    *sum = sum.rotate_left(7).wrapping_add(entry);
-                }
+    let (ingress, egress) = (&policy.ingress, &policy.egress);
+    let lists = [&ingress.allow, &egress.allow, &ingress.deny, &egress.deny];
+    for (tag, entry) in
+        lists.into_iter().enumerate().flat_map(|(tag, list)| list.iter().map(move |e| (tag, e)))
+    {
+        let mut hasher = DefaultHasher::new();
+        (tag, entry.peer, entry.protocol, entry.first, entry.last).hash(&mut hasher);
+        let hash = hasher.finish();
+        for origin in &entry.origins {
+            if let Some(sum) = sums.get_mut(usize::from(*origin)) {
+                *sum = sum.rotate_left(7).wrapping_add(hash);
             }
         }
     }

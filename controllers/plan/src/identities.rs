@@ -16,7 +16,7 @@ use crate::object::{Kind, ObjectKey};
 use crate::output::{Action, Outcome, Write};
 use crate::planner::Planner;
 
-/// All identities of endpoints, and those of API servers outside the cluster.
+/// All identities of endpoints, and those of prefixes outside the cluster.
 #[derive(Debug, Default)]
 pub(crate) struct Identities {
     allocator: Allocator,

@@ -7,7 +7,7 @@
 //! |---|---|
 //! | [`Planner`] | the order of a plan |
 //! | `pod`, `node`, `policies`, ... | objects, reduced to what can change a plan |
-//! | `endpoints`, `identities`, `enforcement`, `api_server` | what follows from them |
+//! | `endpoints`, `identities`, `enforcement`, `prefixes`, `api_server` | what follows from them |
 //! | `pack` | parts in slices |
 //! | `ledger`, `slices`, `node::State` | what stands in the API, and what has to be written |
 //! | `public_*`, `status`, `reports` | what people look at |
@@ -34,6 +34,7 @@ mod packed;
 mod planner;
 mod pod;
 mod policies;
+mod prefixes;
 mod public_endpoint;
 mod public_node;
 mod reports;

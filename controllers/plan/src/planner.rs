@@ -15,6 +15,7 @@ use crate::output::{Event, Outcome, Output, Report};
 use crate::packed::Packed;
 use crate::pod::Pod;
 use crate::policies::Policies;
+use crate::prefixes::Prefixes;
 use crate::reports::Reports;
 use crate::restore::Records;
 use crate::slices;
@@ -42,6 +43,7 @@ pub struct Planner {
     pub(crate) endpoints: Endpoints,
     pub(crate) identities: Identities,
     pub(crate) policies: Policies,
+    pub(crate) prefixes: Prefixes,
     pub(crate) services: cilium_services::Services,
     pub(crate) api_server: ApiServer,
     /// Parts that all nodes share.
@@ -68,6 +70,7 @@ impl Planner {
             endpoints: Endpoints::default(),
             identities: Identities::default(),
             policies: Policies::new(policies),
+            prefixes: Prefixes::default(),
             services: cilium_services::Services::default(),
             api_server: ApiServer::default(),
             shared: Packed::new(slices::SHARED_OWNER),
@@ -156,6 +159,8 @@ impl Planner {
         self.follow_pods(now);
         self.follow_services();
         self.follow_api_server();
+        self.follow_prefixes();
+        self.forget_recorded_prefixes();
         self.follow_policies();
         let node_states = self.write_node_states();
         self.follow_confirmed();

@@ -189,6 +189,8 @@ impl Planner {
     /// Puts a version in force and on record, or takes the policy out of force.
     pub(crate) fn put_version(&mut self, key: &PolicyKey, version: Option<(PolicyRules, Text)>) {
         let (rules, text) = version.unzip();
+        let prefixes = rules.as_ref().map(PolicyRules::prefixes).unwrap_or_default();
+        self.prefixes.set_policy(key, prefixes);
         self.policies.index.set_policy(key, rules);
         self.kept.set_text(&last_valid::part_key(key), text);
         self.policies.changed.insert(key.clone());

@@ -12,6 +12,7 @@ use cilium_api::node_slice::{CiliumNodeStateSlice, OWNER_LABEL};
 use cilium_api::node_state::{CiliumNodeState, SliceRef};
 use cilium_api::parts::{Part, PartKey};
 use cilium_ipam::Record;
+use ipnet::IpNet;
 
 use crate::endpoints::{Endpoint, endpoint_key, reported};
 use crate::last_valid::{self, Kept};
@@ -20,6 +21,7 @@ use crate::object::{Kind, ObjectKey};
 use crate::pack::Path;
 use crate::planner::Planner;
 use crate::policies::object_key;
+use crate::prefixes::recorded;
 
 /// What was on record at the start.
 #[derive(Debug, Default)]
@@ -33,6 +35,8 @@ pub(crate) struct Records {
     endpoints: Vec<(PodName, Held)>,
     /// Slices with versions of policies, by their place: of two copies the one in the more specific slice counts.
     policies: BTreeMap<(u8, String), String>,
+    /// Numbers of prefixes.
+    prefixes: BTreeMap<IpNet, u32>,
 }
 
 /// What a pod held.
@@ -68,6 +72,10 @@ impl Records {
         if owner.is_some_and(|owner| owner == last_valid::OWNER_LABEL) {
             let bits = name.rsplit_once('.').and_then(|(_, bits)| Path::parse(bits)).map_or(0, Path::len);
             self.policies.insert((bits, name), slice.spec.data.clone());
+        } else if name.starts_with("cluster.") {
+            // What does not decode was not ours: its prefixes get the numbers that they would get anyway, mostly.
+            let parts = decode(&slice.spec.data).unwrap_or_default();
+            self.prefixes.extend(recorded(&parts));
         } else if name.starts_with("node.") {
             let data = &slice.spec.data;
             self.slices.insert(name, (digest(data.as_bytes()), endpoints_in(data)));
@@ -122,6 +130,7 @@ impl Planner {
     /// Restores what pods hold and which versions of policies are in force. Nodes are known by now.
     pub(crate) fn restore(&mut self) {
         let Some(mut records) = self.records.take() else { return };
+        self.prefixes.numbers.remember(std::mem::take(&mut records.prefixes));
         for (name, held) in records.told() {
             self.restore_endpoint(&name, &held, Trust::Full);
         }

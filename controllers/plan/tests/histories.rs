@@ -129,9 +129,23 @@ fn mk_spec(number: usize) -> Value {
             let entries: Vec<_> = (0..6).map(|block| json!({"toPorts": [{"ports": ports(block)}]})).collect();
             json!({"endpointSelector": {}, "egress": entries})
         }
+        // Prefixes, some of them the API server's.
+        9 => {
+            json!({"endpointSelector": subject, "egress": [{"toCIDRSet": [{"cidr": "172.16.0.0/12", "except": ["172.18.0.0/24"]}]}]})
+        }
+        10 => {
+            json!({"endpointSelector": {}, "enableDefaultDeny": {"egress": false},
+                "egressDeny": [{"toCIDR": ["172.18.0.2/32", "10.0.0.0/8", "fd00::/8"]}, {"icmps": [{"fields": [{"type": 8}]}]}],
+                "ingress": [{"fromCIDR": ["0.0.0.0/0", "172.18.0.0/24"]}]})
+        }
+        // Denies, and leaves the rest open or not.
+        8 => {
+            json!({"endpointSelector": subject, "enableDefaultDeny": {"egress": false},
+                "egressDeny": [{"toEntities": ["world"]}], "ingressDeny": [{"fromEndpoints": [{"matchLabels": {"org": "alliance"}}]}]})
+        }
         // Invalid, and not supported.
         6 => json!({"endpointSelector": {}, "ingress": [{"toPorts": [{"ports": [{"port": "99999"}]}]}]}),
-        _ => json!({"endpointSelector": {}, "egress": [{"toCIDR": ["10.0.0.0/8"]}]}),
+        _ => json!({"endpointSelector": {}, "egress": [{"toFQDNs": [{"matchName": "example.org"}]}]}),
     }
 }
 
@@ -147,7 +161,7 @@ fn mk_step() -> impl Strategy<Value = Step> {
         2 => (0..3usize, prop::bool::weighted(0.7)).prop_map(|(name, present)| Step::Node { name, present }),
         2 => (0..3usize, prop::option::weighted(0.8, 0..4u8)).prop_map(|(name, backends)| Step::Service { name, backends }),
         1 => (0..4u8).prop_map(|place| Step::ApiServer { place }),
-        6 => (0..5usize, prop::option::weighted(0.8, 0..8usize)).prop_map(|(name, spec)| Step::Policy { name, spec }),
+        6 => (0..5usize, prop::option::weighted(0.8, 0..11usize)).prop_map(|(name, spec)| Step::Policy { name, spec }),
         1 => (0..5usize, any::<prop::sample::Index>()).prop_map(|(kind, which)| Step::Vandal { kind, which }),
         8 => any::<u16>().prop_map(|kinds| Step::Deliver { kinds }),
         8 => any::<u64>().prop_map(|fates| Step::Plan { fates }),

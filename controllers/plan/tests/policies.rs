@@ -155,12 +155,12 @@ fn a_policy_that_never_was_valid_enforces_nothing_and_says_so() {
         "default",
         "rule1",
         1,
-        json!({"endpointSelector": {}, "egress": [{"toCIDR": ["10.0.0.0/8"]}]}),
+        json!({"endpointSelector": {}, "egress": [{"toNodes": [{}]}]}),
     ));
     world.settle();
     assert!(policies(&world, "a").is_empty());
     let valid = world.condition("default", "rule1", "Valid");
-    assert!(valid.starts_with("False Unsupported: spec.egress[0].toCIDR"), "{valid}");
+    assert!(valid.starts_with("False Unsupported: spec.egress[0].toNodes"), "{valid}");
     assert!(world.condition("default", "rule1", "Enforced").starts_with("False NotValid: "));
 }
 
@@ -294,4 +294,106 @@ fn clusterwide_policies_have_a_status_too() {
         panic!("no policy")
     };
     assert_eq!(policy.status.as_ref().unwrap().enforced.as_deref(), Some("2/2"));
+}
+
+/// Prefix parts with their identities, and the labels of these.
+fn prefixes(world: &World) -> Vec<(String, Vec<String>)> {
+    let parts = Agent(&world.store).shared_parts();
+    let labels = |number: u32| match parts.get(&PartKey::identity(number)) {
+        Some(Part::Identity(identity)) => identity.labels.clone(),
+        other => panic!("identity {number} is {other:?}"),
+    };
+    let prefix = |(key, part): (&PartKey, &Part)| match part {
+        Part::Prefix(prefix) => {
+            Some((key.0.trim_start_matches("prefix/").to_owned(), labels(prefix.identity)))
+        }
+        _ => None,
+    };
+    parts.iter().filter_map(prefix).collect()
+}
+
+#[test]
+fn prefixes_have_identities_while_policies_name_them() {
+    let mut world = World::new(Config::default());
+    world.apply(mk_namespace("default", &[]));
+    world.apply(mk_node("a", 1));
+    world.apply(mk_pod("default", "web", "a", &["app=web"]));
+    let outside = |except: Value| json!({"endpointSelector": {}, "egress": [{"toCIDRSet": [{"cidr": "10.7.0.0/8", "except": except}]}]});
+    world.apply(mk_cnp("default", "p", 1, outside(json!(["10.1.0.0/16"]))));
+    world.apply(mk_cnp(
+        "default",
+        "q",
+        1,
+        json!({"endpointSelector": {}, "egressDeny": [{"toCIDR": ["2001:db8::/32", "::/0"]}]}),
+    ));
+    world.settle();
+    let of = |text: &str, label: &str, world: &str| {
+        (text.to_owned(), vec![format!("cidr:{label}"), format!("reserved:{world}")])
+    };
+    let [wide, narrow, v6] = [
+        of("10.0.0.0/8", "10.0.0.0/8", "world-ipv4"),
+        of("10.1.0.0/16", "10.1.0.0/16", "world-ipv4"),
+        of("2001:db8::/32", "2001-db8--0/32", "world-ipv6"),
+    ];
+    assert_eq!(prefixes(&world), [wide.clone(), narrow, v6.clone()]);
+    let node = Agent(&world.store).node_parts("a").unwrap();
+    let Some(Part::Policy(policy)) = node.get(&PartKey::policy(256)) else { panic!("{node:?}") };
+    assert_eq!(
+        (policy.egress.allow.len(), policy.egress.deny.len()),
+        (1, 2),
+        "the world of IPv6 and its prefix"
+    );
+
+    world.restart();
+    world.deliver();
+    assert_eq!(count_output(&world.plan()), 0, "numbers are as before");
+    world.apply(mk_cnp("default", "p", 2, outside(json!([]))));
+    world.settle();
+    assert_eq!(prefixes(&world), [wide, v6]);
+    for name in ["p", "q"] {
+        world.delete(&ObjectKey::namespaced(Kind::NetworkPolicy, "default", name));
+    }
+    world.settle();
+    assert_eq!(prefixes(&world), []);
+    let left = Agent(&world.store).shared_parts();
+    assert!(left.keys().all(|key| !key.0.starts_with("identity/1") || key.0 == "identity/256"), "{left:?}");
+}
+
+#[test]
+fn an_api_server_outside_is_in_prefixes_too() {
+    let mut world = World::new(Config::default());
+    world.apply(mk_namespace("default", &[]));
+    world.apply(mk_node("a", 1));
+    world.apply(mk_pod("default", "web", "a", &["app=web"]));
+    world.apply(mk_service("default", "kubernetes", "10.96.0.1", 443));
+    world.apply(mk_endpoint_slice("default", "kubernetes", &["172.18.0.2"], 6443));
+    world.apply(mk_cnp(
+        "default",
+        "p",
+        1,
+        json!({"endpointSelector": {}, "egress": [{"toCIDR": ["172.18.0.0/16"]}]}),
+    ));
+    world.settle();
+    let egress = |world: &World| {
+        let node = Agent(&world.store).node_parts("a").unwrap();
+        let Some(Part::Policy(policy)) = node.get(&PartKey::policy(256)) else { panic!("{node:?}") };
+        policy.egress.allow.iter().map(|entry| entry.peer).collect::<Vec<_>>()
+    };
+    let address = |world: &World| {
+        let parts = Agent(&world.store).shared_parts();
+        match parts.get(&PartKey::address("172.18.0.2".parse().unwrap())) {
+            Some(Part::Address(address)) => Some(address.identity),
+            _ => None,
+        }
+    };
+    let number = address(&world).unwrap();
+    assert_eq!(egress(&world).len(), 2);
+    assert!(egress(&world).contains(&number));
+    let only = json!({"endpointSelector": {}, "egress": [{"toCIDR": ["172.18.0.2/32"]}]});
+    world.apply(mk_cnp("default", "p", 2, only));
+    world.settle();
+    assert_eq!(egress(&world), [number]);
+    world.apply(mk_endpoint_slice("default", "kubernetes", &["192.168.0.1"], 6443));
+    world.settle();
+    assert_eq!((address(&world), egress(&world)), (None, vec![number]), "the prefix stays");
 }

@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cilium_api::parts::{Allow, Direction, Policy};
+use cilium_api::parts::{Direction, Entry, Policy};
 use cilium_core::{Peers, reserved};
 
 use crate::index::{API_SERVER_HOST, Mode, PolicyIndex};
 use crate::key::PolicyKey;
-use crate::rules::{Grant, Ports, Rule, Section};
+use crate::rules::{Ports, Rule, Section, Traffic};
 use crate::selectors::SelectorId;
 use crate::verdict::Side;
 
@@ -21,8 +21,27 @@ pub enum Host {
     ApiServer,
 }
 
-/// What is allowed, and by which policies. The order of the keys is the order of the entries.
+/// What is allowed or denied, and by which policies. The order of the keys is the order of the entries.
 type Entries<'a> = BTreeMap<(u32, Ports), BTreeSet<&'a PolicyKey>>;
+
+/// What rules make of a direction.
+#[derive(Default)]
+struct Compiled<'a> {
+    enforced: bool,
+    allow: Entries<'a>,
+    deny: Entries<'a>,
+}
+
+impl Compiled<'_> {
+    /// Nothing passes.
+    fn closed() -> Self {
+        Self { enforced: true, ..Self::default() }
+    }
+
+    fn is_restricted(&self) -> bool {
+        self.enforced || !self.deny.is_empty()
+    }
+}
 
 impl PolicyIndex {
     /// The policy of every endpoint of an identity, on a node of one kind.
@@ -36,34 +55,49 @@ impl PolicyIndex {
         match self.mode {
             Mode::Never => None,
             _ if !reserved::is_endpoint(number) => None,
-            _ if !is_known => Some(policy(Some(Entries::new()), Some(Entries::new()))),
-            _ if ingress.is_none() && egress.is_none() => None,
-            _ => Some(policy(ingress, egress)),
+            _ if !is_known => Some(policy(&Compiled::closed(), &Compiled::closed())),
+            _ if !ingress.is_restricted() && !egress.is_restricted() => None,
+            _ => Some(policy(&ingress, &egress)),
         }
     }
 
-    /// Entries of a direction; `None` when it is not restricted.
-    fn direction(&self, number: u32, side: Side, host: Host) -> Option<Entries<'_>> {
+    fn direction(&self, number: u32, side: Side, host: Host) -> Compiled<'_> {
         let rules = self.rules_about(number).into_iter().filter_map(|(key, index)| {
             let rule = self.policies.get(key)?.get(*index)?;
             Some((key, section(rule, side)?))
         });
         let sections: Vec<_> = rules.collect();
         let closed = self.mode == Mode::Always || self.is_init(number);
-        let restricted = closed || sections.iter().any(|(_, section)| section.default_deny);
-        restricted.then(|| {
-            let mut entries = Entries::new();
-            for (key, section) in sections {
-                section.allow.iter().for_each(|grant| self.add(&mut entries, key, grant, host));
-            }
-            entries
-        })
+        let enforced = closed || sections.iter().any(|(_, section)| section.default_deny);
+        let mut compiled = Compiled { enforced, ..Compiled::default() };
+        for (key, section) in &sections {
+            self.add(&mut compiled.deny, key, &section.deny, host);
+        }
+        if !enforced {
+            return compiled;
+        }
+        for (key, section) in &sections {
+            self.add(&mut compiled.allow, key, &section.allow, host);
+        }
+        // A node reaches its own pods (kubelet probes them) where rules say what comes in, unless one denies it.
+        if side == Side::Ingress && !sections.is_empty() {
+            compiled.allow.entry((reserved::HOST, Ports::ANY)).or_default();
+        }
+        compiled
     }
 
-    fn add<'a>(&self, entries: &mut Entries<'a>, key: &'a PolicyKey, grant: &Grant<SelectorId>, host: Host) {
-        for peer in self.peers(&grant.peers, host) {
-            for ports in &grant.ports {
-                entries.entry((peer, *ports)).or_default().insert(key);
+    fn add<'a>(
+        &self,
+        entries: &mut Entries<'a>,
+        key: &'a PolicyKey,
+        list: &[Traffic<SelectorId>],
+        host: Host,
+    ) {
+        for traffic in list {
+            for peer in self.peers(&traffic.peers, host) {
+                for ports in &traffic.ports {
+                    entries.entry((peer, *ports)).or_default().insert(key);
+                }
             }
         }
     }
@@ -95,10 +129,11 @@ fn section(rule: &Rule<SelectorId>, side: Side) -> Option<&Section<SelectorId>> 
     }
 }
 
-fn policy(ingress: Option<Entries<'_>>, egress: Option<Entries<'_>>) -> Policy {
+fn policy(ingress: &Compiled<'_>, egress: &Compiled<'_>) -> Policy {
+    let lists = [&ingress.allow, &ingress.deny, &egress.allow, &egress.deny];
     let keys: BTreeSet<&PolicyKey> =
-        [&ingress, &egress].into_iter().flatten().flat_map(BTreeMap::values).flatten().copied().collect();
-    // An origin beyond what an index can say is left out; what it allows is not.
+        lists.into_iter().flat_map(BTreeMap::values).flatten().copied().collect();
+    // An origin beyond what an index can say is left out; what it allows or denies is not.
     let indexes: BTreeMap<&PolicyKey, u16> = keys.iter().copied().zip(0..=u16::MAX).collect();
     Policy {
         ingress: direction(ingress, &indexes),
@@ -107,21 +142,24 @@ fn policy(ingress: Option<Entries<'_>>, egress: Option<Entries<'_>>) -> Policy {
     }
 }
 
-fn direction(entries: Option<Entries<'_>>, indexes: &BTreeMap<&PolicyKey, u16>) -> Direction {
-    let enforced = entries.is_some();
-    let allow = entries.unwrap_or_default().into_iter().map(|((peer, ports), keys)| Allow {
-        peer,
+fn direction(compiled: &Compiled<'_>, indexes: &BTreeMap<&PolicyKey, u16>) -> Direction {
+    let entry = |((peer, ports), keys): (&(u32, Ports), &BTreeSet<&PolicyKey>)| Entry {
+        peer: *peer,
         protocol: ports.protocol,
         first: ports.first,
         last: ports.last,
         origins: keys.iter().filter_map(|key| indexes.get(key).copied()).collect(),
-    });
-    Direction { enforced, allow: allow.collect() }
+    };
+    Direction {
+        enforced: compiled.enforced,
+        allow: compiled.allow.iter().map(entry).collect(),
+        deny: compiled.deny.iter().map(entry).collect(),
+    }
 }
 
-/// How many entries of a compiled policy the policy `key` grants, alone or with others.
+/// How many entries of a compiled policy come from the policy `key`, alone or with others.
 pub fn entries_of(policy: &Policy, key: &PolicyKey) -> usize {
     let Some(index) = policy.origins.iter().position(|origin| origin == key.as_str()) else { return 0 };
-    let entries = policy.ingress.allow.iter().chain(&policy.egress.allow);
+    let entries = policy.ingress.entries().chain(policy.egress.entries());
     entries.filter(|entry| entry.origins.iter().any(|origin| usize::from(*origin) == index)).count()
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use cilium_core::reserved::{self, Families, is_endpoint};
-use cilium_core::{Label, Labels};
+use cilium_core::{Label, Labels, prefix};
 
 use crate::key::PolicyKey;
 use crate::rules::{PolicyRules, Rule};
@@ -45,6 +45,7 @@ pub(crate) const API_SERVER_HOST: u32 = u32::MAX;
 #[derive(Clone, Debug)]
 pub struct PolicyIndex {
     pub(crate) mode: Mode,
+    families: Families,
     pub(crate) selectors: Selectors,
     pub(crate) policies: HashMap<PolicyKey, Vec<Rule<SelectorId>>>,
     affected: BTreeSet<u32>,
@@ -53,12 +54,13 @@ pub struct PolicyIndex {
 impl PolicyIndex {
     /// An index that knows the reserved identities and no policies.
     pub fn new(config: Config) -> Self {
+        let Config { families, mode } = config;
         let mut selectors = Selectors::default();
-        for (number, labels) in reserved::all(config.families) {
-            selectors.set_identity(number, Some(labels));
+        for (number, labels) in reserved::all(families) {
+            selectors.set_identity(number, Some(prefix::complete(labels, families)));
         }
         selectors.set_identity(API_SERVER_HOST, Some(reserved::api_server_host_labels()));
-        Self { mode: config.mode, selectors, policies: HashMap::new(), affected: BTreeSet::new() }
+        Self { mode, families, selectors, policies: HashMap::new(), affected: BTreeSet::new() }
     }
 
     /// Puts a policy in force in place of the one with its key, or takes it out of force.
@@ -84,6 +86,7 @@ impl PolicyIndex {
 
     /// Sets the labels of an identity, or forgets it. Reserved identities are known from the start.
     pub fn set_identity(&mut self, number: u32, labels: Option<Labels>) {
+        let labels = labels.map(|labels| prefix::complete(labels, self.families));
         if number == API_SERVER_HOST || self.selectors.labels(number) == labels.as_ref() {
             return;
         }

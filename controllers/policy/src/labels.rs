@@ -1,14 +1,20 @@
 //! Numbers by label: identities that have a label, or selectors that ask for one.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use cilium_core::{Label, Labels, Operator, Requirement};
+use cilium_core::{Label, Labels, Operator, Requirement, prefix};
+use ipnet::IpNet;
 
 /// Numbers filed under keys of labels, and under keys with values.
 ///
 /// The source is left out: requirements of any source are found too, and whoever asks compares in full anyway.
+///
+/// Prefixes are filed by themselves: what asks for one concerns all that lie inside.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct LabelMap(HashMap<Box<str>, Values>);
+pub(crate) struct LabelMap {
+    by_key: HashMap<Box<str>, Values>,
+    by_prefix: BTreeMap<IpNet, BTreeSet<u32>>,
+}
 
 #[derive(Clone, Debug, Default)]
 struct Values {
@@ -23,6 +29,9 @@ impl LabelMap {
         for label in labels {
             self.set(&label.key, None, number, present);
             self.set(&label.key, Some(&label.value), number, present);
+            if let Some(prefix) = prefix::of_label(label) {
+                self.set_prefix(prefix, number, present);
+            }
         }
     }
 
@@ -34,15 +43,18 @@ impl LabelMap {
                     self.set(&requirement.key, Some(value), number, present);
                 }
             }
+            Operator::Within(prefix) => self.set_prefix(*prefix, number, present),
             _ => self.set(&requirement.key, None, number, present),
         }
     }
 
     /// Of filed selectors, those whose requirement the label could meet.
     pub(crate) fn selectors_for<'a>(&'a self, label: &Label) -> impl Iterator<Item = u32> + use<'a> {
-        let values = self.0.get(&label.key);
+        let values = self.by_key.get(&label.key);
         let with_value = values.and_then(|values| values.by_value.get(&label.value));
-        values.map(|values| &values.alone).into_iter().chain(with_value).flatten().copied()
+        let around = std::iter::successors(prefix::of_label(label), IpNet::supernet);
+        let by_prefix = around.filter_map(|prefix| self.by_prefix.get(&prefix));
+        values.map(|values| &values.alone).into_iter().chain(with_value).chain(by_prefix).flatten().copied()
     }
 
     /// How many identities could meet the requirement; for choosing, not exact.
@@ -58,28 +70,45 @@ impl LabelMap {
     /// Whether nothing is filed.
     #[cfg(test)]
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.by_key.is_empty() && self.by_prefix.is_empty()
     }
 
     fn sets_for(&self, requirement: &Requirement) -> Vec<&BTreeSet<u32>> {
-        let Some(values) = self.0.get(&requirement.key) else { return Vec::new() };
+        if let Operator::Within(prefix) = &requirement.operator {
+            // In this order, what lies inside a prefix comes right after it.
+            let inside = self.by_prefix.range(*prefix..).take_while(|(found, _)| prefix.contains(*found));
+            return inside.map(|(_, numbers)| numbers).collect();
+        }
+        let Some(values) = self.by_key.get(&requirement.key) else { return Vec::new() };
         match &requirement.operator {
             Operator::In(wanted) => wanted.iter().filter_map(|value| values.by_value.get(value)).collect(),
             _ => vec![&values.alone],
         }
     }
 
+    fn set_prefix(&mut self, prefix: IpNet, number: u32, present: bool) {
+        let numbers = self.by_prefix.entry(prefix).or_default();
+        if present {
+            numbers.insert(number);
+        } else {
+            numbers.remove(&number);
+        }
+        if numbers.is_empty() {
+            self.by_prefix.remove(&prefix);
+        }
+    }
+
     fn set(&mut self, key: &str, value: Option<&str>, number: u32, present: bool) {
         if present {
-            let values = self.0.entry(key.into()).or_default();
+            let values = self.by_key.entry(key.into()).or_default();
             match value {
                 None => values.alone.insert(number),
                 Some(value) => values.by_value.entry(value.into()).or_default().insert(number),
             };
-        } else if let Some(values) = self.0.get_mut(key) {
+        } else if let Some(values) = self.by_key.get_mut(key) {
             values.remove(value, number);
             if values.alone.is_empty() && values.by_value.is_empty() {
-                self.0.remove(key);
+                self.by_key.remove(key);
             }
         }
     }
@@ -120,6 +149,7 @@ fn rank(requirement: &Requirement) -> Option<u8> {
     match requirement.operator {
         Operator::In(_) => Some(widespread),
         Operator::Exists => Some(widespread + 3),
-        Operator::DoesNotExist | Operator::NotIn(_) => None,
+        Operator::Within(_) => Some(0),
+        Operator::DoesNotExist | Operator::NotIn(_) | Operator::NotWithin(_) => None,
     }
 }

@@ -23,5 +23,5 @@ pub use compile::{Host, entries_of};
 pub use index::{Config, Mode, PolicyIndex};
 pub use invalid::{Invalid, InvalidKind};
 pub use key::PolicyKey;
-pub use rules::{Grant, PolicyRules, Ports, Rule, Section};
+pub use rules::{PolicyRules, Ports, Rule, Section, Traffic};
 pub use verdict::{Flow, Judgement, Side, Verdict, verdict};

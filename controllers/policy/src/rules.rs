@@ -1,7 +1,14 @@
 //! Policies reduced to what decides: defaults are resolved, selectors are complete, nothing is left to look up.
 
-use cilium_core::{Peers, Selector};
+use std::collections::BTreeSet;
 
+use cilium_core::{Operator, Peers, Selector};
+use ipnet::IpNet;
+
+/// ICMP for IPv4 (IANA, protocol numbers).
+pub(crate) const ICMP: u8 = 1;
+/// ICMP for IPv6 (IANA, protocol numbers).
+pub(crate) const ICMPV6: u8 = 58;
 /// TCP (IANA, protocol numbers).
 pub(crate) const TCP: u8 = 6;
 /// UDP (IANA, protocol numbers).
@@ -33,19 +40,21 @@ pub struct Section<S = Selector> {
     /// Traffic that no rule allows is dropped.
     pub default_deny: bool,
     /// What is allowed, by any of the entries. May be empty.
-    pub allow: Vec<Grant<S>>,
+    pub allow: Vec<Traffic<S>>,
+    /// What is denied, by any of the entries, whatever else is allowed. May be empty.
+    pub deny: Vec<Traffic<S>>,
 }
 
-/// Allowed traffic: every one of the peers on every one of the ports.
+/// What an entry is about: every one of the peers on every one of the ports.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Grant<S = Selector> {
+pub struct Traffic<S = Selector> {
     /// Where the traffic comes from, or goes to.
     pub peers: Peers<S>,
     /// Destination ports. Not empty.
     pub ports: Vec<Ports>,
 }
 
-/// A protocol and a range of destination ports, as in [`cilium_api::parts::Allow`]: zeros are wildcards.
+/// A protocol and a range of destination ports, as in [`cilium_api::parts::Entry`]: zeros are wildcards. ICMP has its type as port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Ports {
     /// IP protocol number; 0 is any protocol, and the ports are 0 as well.
@@ -54,6 +63,21 @@ pub struct Ports {
     pub first: u16,
     /// Last port, inclusive.
     pub last: u16,
+}
+
+impl PolicyRules {
+    /// Prefixes that the rules name, those that they leave out as well; not those that are all of a family.
+    ///
+    /// Each has to have an identity, so that the addresses inside can be told from those around.
+    pub fn prefixes(&self) -> BTreeSet<IpNet> {
+        let selectors = self.rules.iter().flat_map(Rule::peer_selectors);
+        let requirements = selectors.flat_map(Selector::requirements);
+        let named = requirements.filter_map(|requirement| match requirement.operator {
+            Operator::Within(prefix) | Operator::NotWithin(prefix) => Some(prefix),
+            _ => None,
+        });
+        named.filter(|prefix| prefix.prefix_len() > 0).collect()
+    }
 }
 
 impl Ports {
@@ -74,15 +98,21 @@ impl<S> Rule<S> {
     /// Selectors of peers, in both directions.
     pub(crate) fn peer_selectors(&self) -> impl Iterator<Item = &S> {
         let sections = self.ingress.iter().chain(&self.egress);
-        sections.flat_map(|section| &section.allow).flat_map(|grant| grant.peers.selectors())
+        let all = sections.flat_map(|section| section.allow.iter().chain(&section.deny));
+        all.flat_map(|traffic| traffic.peers.selectors())
     }
 }
 
 impl<S> Section<S> {
     fn map<T>(self, mut replace: impl FnMut(S) -> T) -> Section<T> {
-        let allow = self.allow.into_iter();
-        let allow =
-            allow.map(|grant| Grant { peers: grant.peers.map(&mut replace), ports: grant.ports }).collect();
-        Section { default_deny: self.default_deny, allow }
+        let allow = self.allow.into_iter().map(|traffic| traffic.map(&mut replace)).collect();
+        let deny = self.deny.into_iter().map(|traffic| traffic.map(&mut replace)).collect();
+        Section { default_deny: self.default_deny, allow, deny }
+    }
+}
+
+impl<S> Traffic<S> {
+    fn map<T>(self, replace: impl FnMut(S) -> T) -> Traffic<T> {
+        Traffic { peers: self.peers.map(replace), ports: self.ports }
     }
 }

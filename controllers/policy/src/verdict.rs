@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cilium_api::parts::{Allow, Direction, Policy};
+use cilium_api::parts::{Direction, Entry, Policy};
 use cilium_core::reserved;
 
 /// The first packet of a connection or exchange, after service translation. Replies are not judged.
@@ -17,7 +17,7 @@ pub struct Flow {
     pub destination: u32,
     /// IP protocol number.
     pub protocol: u8,
-    /// Destination port; 0 for protocols without ports.
+    /// Destination port; the type for ICMP, 0 for other protocols without ports.
     pub destination_port: u16,
 }
 
@@ -35,10 +35,12 @@ pub enum Side {
 pub enum Judgement<'a> {
     /// No policy restricts this direction of the endpoint: allowed.
     NotEnforced,
-    /// Processes of a node reach the pods on it, whatever policies say.
+    /// Processes of a node reach the pods on it, unless a policy denies it.
     LocalHost,
     /// Allowed by these policies, sorted.
     Granted(Vec<&'a str>),
+    /// Denied by these policies, sorted, whoever allows it: dropped.
+    Denied(Vec<&'a str>),
     /// Some policy restricts this direction and none allows the flow: dropped.
     DefaultDeny,
 }
@@ -62,10 +64,10 @@ impl Verdict<'_> {
     pub fn denied_by(&self) -> Option<Side> {
         [(Side::Egress, &self.egress), (Side::Ingress, &self.ingress)]
             .into_iter()
-            .find_map(|(side, judgement)| (*judgement == Judgement::DefaultDeny).then_some(side))
+            .find_map(|(side, judgement)| judgement.drops().then_some(side))
     }
 
-    /// The policies that allow the flow at either side, sorted.
+    /// The policies that allow or deny the flow at either side, sorted.
     pub fn origins(&self) -> BTreeSet<&str> {
         [&self.egress, &self.ingress].into_iter().flat_map(Judgement::origins).copied().collect()
     }
@@ -74,9 +76,13 @@ impl Verdict<'_> {
 impl<'a> Judgement<'a> {
     fn origins(&self) -> &[&'a str] {
         match self {
-            Self::Granted(origins) => origins,
+            Self::Granted(origins) | Self::Denied(origins) => origins,
             Self::NotEnforced | Self::LocalHost | Self::DefaultDeny => &[],
         }
+    }
+
+    fn drops(&self) -> bool {
+        matches!(self, Self::Denied(_) | Self::DefaultDeny)
     }
 }
 
@@ -89,7 +95,6 @@ pub fn verdict<'a>(policies: &'a BTreeMap<u32, Policy>, flow: &Flow) -> Verdict<
         None => Judgement::NotEnforced,
     };
     let ingress = match policies.get(&flow.destination) {
-        Some(policy) if policy.ingress.enforced && flow.source == reserved::HOST => Judgement::LocalHost,
         Some(policy) => judge(policy, &policy.ingress, flow.source, flow),
         None => Judgement::NotEnforced,
     };
@@ -97,21 +102,31 @@ pub fn verdict<'a>(policies: &'a BTreeMap<u32, Policy>, flow: &Flow) -> Verdict<
 }
 
 fn judge<'a>(policy: &'a Policy, direction: &'a Direction, peer: u32, flow: &Flow) -> Judgement<'a> {
+    if let Some(origins) = origins_of(policy, &direction.deny, peer, flow) {
+        return Judgement::Denied(origins);
+    }
     if !direction.enforced {
         return Judgement::NotEnforced;
     }
-    let mut hits = direction.allow.iter().filter(|allow| covers(allow, peer, flow)).peekable();
-    if hits.peek().is_none() {
-        return Judgement::DefaultDeny;
+    match origins_of(policy, &direction.allow, peer, flow) {
+        None => Judgement::DefaultDeny,
+        Some(origins) if origins.is_empty() && peer == reserved::HOST => Judgement::LocalHost,
+        Some(origins) => Judgement::Granted(origins),
     }
-    let indexes: BTreeSet<u16> = hits.flat_map(|allow| allow.origins.iter().copied()).collect();
-    let origins = indexes.into_iter().filter_map(|index| policy.origins.get(usize::from(index)));
-    Judgement::Granted(origins.map(String::as_str).collect())
 }
 
-fn covers(allow: &Allow, peer: u32, flow: &Flow) -> bool {
-    let peer = allow.peer == reserved::ANY || allow.peer == peer;
-    let protocol = allow.protocol == 0 || allow.protocol == flow.protocol;
-    let any_port = (allow.first, allow.last) == (0, 0);
-    peer && protocol && (any_port || (allow.first..=allow.last).contains(&flow.destination_port))
+/// Policies behind the entries that cover a flow; `None` when no entry does.
+fn origins_of<'a>(policy: &'a Policy, entries: &[Entry], peer: u32, flow: &Flow) -> Option<Vec<&'a str>> {
+    let mut hits = entries.iter().filter(|entry| covers(entry, peer, flow)).peekable();
+    hits.peek()?;
+    let indexes: BTreeSet<u16> = hits.flat_map(|entry| entry.origins.iter().copied()).collect();
+    let origins = indexes.into_iter().filter_map(|index| policy.origins.get(usize::from(index)));
+    Some(origins.map(String::as_str).collect())
+}
+
+fn covers(entry: &Entry, peer: u32, flow: &Flow) -> bool {
+    let peer = entry.peer == reserved::ANY || entry.peer == peer;
+    let protocol = entry.protocol == 0 || entry.protocol == flow.protocol;
+    let any_port = (entry.first, entry.last) == (0, 0);
+    peer && protocol && (any_port || (entry.first..=entry.last).contains(&flow.destination_port))
 }

@@ -2,7 +2,7 @@
 //!
 //! The planner emits *parts*; the node agent turns parts into kernel objects. A part is addressed by a
 //! [`PartKey`], is replaced as a whole and is either scoped to one node (endpoints, policies) or shared by all
-//! nodes (addresses, identities, nodes, services). How parts travel is the business of
+//! nodes (addresses, prefixes, identities, nodes, services). How parts travel is the business of
 //! [`crate::node_state`] and [`crate::node_slice`]; what they mean is `docs/design/node-state.md`.
 
 use std::collections::BTreeMap;
@@ -12,7 +12,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 /// Version of the format of parts and slices. An agent refuses a version it does not know and keeps the old state.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 
 /// Name of a part: `<kind>/<rest>`, for example `endpoint/default/xwing` or `policy/20011`.
 ///
@@ -33,6 +33,10 @@ impl PartKey {
     /// Key of one address (always a host address, written without prefix length).
     pub fn address(address: IpAddr) -> Self {
         Self(format!("address/{address}"))
+    }
+    /// Key of one prefix outside of the cluster, written as `address/length` without bits behind the length.
+    pub fn prefix(prefix: impl fmt::Display) -> Self {
+        Self(format!("prefix/{prefix}"))
     }
     /// Key of one numeric identity.
     pub fn identity(identity: u32) -> Self {
@@ -71,6 +75,8 @@ pub enum Part {
     Policy(Policy),
     /// Cluster scope: which identity an address has and on which node it lives.
     Address(Address),
+    /// Cluster scope: which identity addresses outside of the cluster have.
+    Prefix(Prefix),
     /// Cluster scope: the labels behind a numeric identity.
     Identity(Identity),
     /// Cluster scope: a node's own addresses and pod prefixes.
@@ -80,12 +86,13 @@ pub enum Part {
 }
 
 impl Part {
-    /// The kind as it stands in the key: `endpoint`, `policy`, `address`, `identity`, `node` or `service`.
+    /// The kind as it stands in the key: `endpoint`, `policy`, `address`, `prefix`, `identity`, `node` or `service`.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Endpoint(_) => "endpoint",
             Self::Policy(_) => "policy",
             Self::Address(_) => "address",
+            Self::Prefix(_) => "prefix",
             Self::Identity(_) => "identity",
             Self::Node(_) => "node",
             Self::Service(_) => "service",
@@ -130,7 +137,7 @@ pub struct Policy {
     pub origins: Vec<String>,
 }
 
-/// One direction of a policy.
+/// One direction of a policy. What `deny` covers is dropped, whatever `allow` says.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Direction {
@@ -139,35 +146,50 @@ pub struct Direction {
     pub enforced: bool,
     /// Allowed traffic; sorted and without duplicates. Empty unless `enforced`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub allow: Vec<Allow>,
+    pub allow: Vec<Entry>,
+    /// Denied traffic; sorted and without duplicates. Without `enforced`, everything else passes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub deny: Vec<Entry>,
 }
 
-/// Allowed traffic: peer, protocol and destination ports. Serialised as `[peer, protocol, first, last, [origins]]`.
+impl Direction {
+    /// Whether anything can be dropped: a default deny, or entries that deny.
+    pub fn is_restricted(&self) -> bool {
+        self.enforced || !self.deny.is_empty()
+    }
+    /// Entries of both kinds.
+    pub fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.allow.iter().chain(&self.deny)
+    }
+}
+
+/// Allowed or denied traffic: peer, protocol and destination ports. Serialised as `[peer, protocol, first, last, [origins]]`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(from = "AllowTuple", into = "AllowTuple")]
-pub struct Allow {
+#[serde(from = "EntryTuple", into = "EntryTuple")]
+pub struct Entry {
     /// Identity of the peer; 0 is any peer.
     pub peer: u32,
     /// IP protocol number; 0 is any protocol (then the ports are 0 as well).
     pub protocol: u8,
-    /// First destination port; 0 with `last` 0 is any port. For ICMP the type plus nothing: not used yet.
+    /// First destination port; 0 with `last` 0 is any port. ICMP has its type as port.
     pub first: u16,
     /// Last destination port, inclusive; equals `first` for a single port.
     pub last: u16,
-    /// Indexes into [`Policy::origins`], sorted: every policy that grants this.
+    /// Indexes into [`Policy::origins`], sorted: every policy that says this. None: it goes without saying, as that a node
+    /// reaches its own pods.
     pub origins: Vec<u16>,
 }
 
-type AllowTuple = (u32, u8, u16, u16, Vec<u16>);
+type EntryTuple = (u32, u8, u16, u16, Vec<u16>);
 
-impl From<AllowTuple> for Allow {
-    fn from((peer, protocol, first, last, origins): AllowTuple) -> Self {
+impl From<EntryTuple> for Entry {
+    fn from((peer, protocol, first, last, origins): EntryTuple) -> Self {
         Self { peer, protocol, first, last, origins }
     }
 }
 
-impl From<Allow> for AllowTuple {
-    fn from(a: Allow) -> Self {
+impl From<Entry> for EntryTuple {
+    fn from(a: Entry) -> Self {
         (a.peer, a.protocol, a.first, a.last, a.origins)
     }
 }
@@ -181,6 +203,15 @@ pub struct Address {
     /// Node that hosts it, by name; absent for addresses outside the cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
+}
+
+/// What addresses outside of the cluster mean to policy: those inside of the prefix that lie in no narrower one. An address that
+/// a pod or a node has is theirs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Prefix {
+    /// Security identity of the addresses, of the local scope (16777216 and up).
+    pub identity: u32,
 }
 
 /// Labels of an identity.

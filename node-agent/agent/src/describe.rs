@@ -97,6 +97,7 @@ pub(crate) fn event(event: &Event, origins: &str) -> model::Event {
     let kind = if event.kind == EVENT_DROP { EventKind::Drop } else { EventKind::PolicyVerdict };
     let why = match (kind, event.reason) {
         (EventKind::PolicyVerdict, 0) => origins.to_owned(),
+        (EventKind::PolicyVerdict, number) if !origins.is_empty() => format!("{}: {origins}", reason(number)),
         (_, number) => reason(number),
     };
     model::Event {
@@ -148,6 +149,11 @@ mod tests {
         assert_eq!(
             event(&Event { kind: 5, ..Event::default() }, "cnp/default/rule1").reason,
             "cnp/default/rule1"
+        );
+        let denied = Event { kind: 5, reason: DropReason::PolicyDeny.number(), ..Event::default() };
+        assert_eq!(
+            event(&denied, "cnp/default/rule1").reason,
+            "Policy denied by denylist: cnp/default/rule1"
         );
     }
 }

@@ -2,12 +2,20 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cilium_api::parts::{Allow, Direction, Policy};
+use cilium_api::parts::{Direction, Entry, Policy};
 use cilium_bpf::layout::{
-    DIRECTION_EGRESS, DIRECTION_INGRESS, NetPort, POLICY_ALLOW, PolicyEntry, PolicyKey, Slot,
+    DIRECTION_EGRESS, DIRECTION_INGRESS, NetPort, POLICY_ALLOW, POLICY_DENY, PolicyEntry, PolicyKey, Slot,
 };
 
-use crate::ports::blocks;
+use crate::block::{Block, InvalidRange};
+
+/// Peer of entries that hold for every peer.
+const ANY_PEER: u32 = 0;
+
+/// Indexes of the policies behind an entry.
+type Origins = BTreeSet<u16>;
+/// Entries for one peer.
+type Blocks = BTreeMap<Block, Origins>;
 
 /// A key of the policy trie without its generation. Sorted as [`Compiled::rules`] are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -47,11 +55,11 @@ impl Rule {
 /// What the kernel needs to know of a policy.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Compiled {
-    /// Default deny is in force for what comes in.
+    /// What comes in needs an entry that allows it.
     pub ingress: bool,
-    /// Default deny is in force for what goes out.
+    /// What goes out needs an entry that allows it.
     pub egress: bool,
-    /// What passes nevertheless, sorted.
+    /// What passes, and what does not although more around it does; sorted.
     pub rules: Vec<(Rule, PolicyEntry)>,
 }
 
@@ -67,14 +75,6 @@ impl Compiled {
     }
 }
 
-/// A port range ends before it begins.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("ports {first} to {last} are no range: the operator is faulty, the policy in force before stays")]
-pub struct InvalidRange {
-    first: u16,
-    last: u16,
-}
-
 /// Compiles a policy. Rules that lead to one key are one entry, whose cookie names all of their origins.
 ///
 /// # Errors
@@ -82,18 +82,19 @@ pub struct InvalidRange {
 pub fn compile(policy: &Policy) -> Result<Compiled, InvalidRange> {
     let rules = merged(policy)?
         .into_iter()
-        .map(|(rule, origins)| {
+        .map(|(rule, (verdict, origins))| {
             let cookie = cookie(origins.iter().map(|at| name(policy, *at)));
-            (rule, PolicyEntry { cookie, verdict: POLICY_ALLOW })
+            (rule, PolicyEntry { cookie, verdict })
         })
         .collect();
-    Ok(Compiled { ingress: policy.ingress.enforced, egress: policy.egress.enforced, rules })
+    Ok(Compiled { ingress: policy.ingress.is_restricted(), egress: policy.egress.is_restricted(), rules })
 }
 
 /// The policies that a cookie of this policy's entries stands for; none when the cookie is not from this policy.
 pub fn origins_of(policy: &Policy, wanted: u32) -> Vec<&str> {
     let merged = merged(policy).unwrap_or_default();
-    let found = merged.values().find(|origins| cookie(origins.iter().map(|at| name(policy, *at))) == wanted);
+    let mut all = merged.values().map(|(_, origins)| origins);
+    let found = all.find(|origins| cookie(origins.iter().map(|at| name(policy, *at))) == wanted);
     found.into_iter().flatten().map(|at| name(policy, *at)).collect()
 }
 
@@ -111,33 +112,69 @@ fn name(policy: &Policy, at: u16) -> &str {
     policy.origins.get(usize::from(at)).map_or("", String::as_str)
 }
 
-fn merged(policy: &Policy) -> Result<BTreeMap<Rule, BTreeSet<u16>>, InvalidRange> {
-    let mut rules: BTreeMap<Rule, BTreeSet<u16>> = BTreeMap::new();
+/// Every entry with its verdict and origins.
+type Merged = BTreeMap<Rule, (u8, Origins)>;
+/// The same of one direction.
+type Decisions = BTreeMap<(u32, Block), (u8, Origins)>;
+
+fn merged(policy: &Policy) -> Result<Merged, InvalidRange> {
+    let mut rules = Merged::new();
     for (number, direction) in [(DIRECTION_INGRESS, &policy.ingress), (DIRECTION_EGRESS, &policy.egress)] {
-        for allow in allowed(direction) {
-            for (port, prefix_len) in prefixes(allow)? {
-                let Allow { peer, protocol, .. } = *allow;
-                let rule = Rule { direction: number, peer, protocol, port, prefix_len };
-                rules.entry(rule).or_default().extend(&allow.origins);
-            }
+        for ((peer, block), decision) in decide(direction)? {
+            let Block { protocol, port, prefix_len } = block;
+            rules.insert(Rule { direction: number, peer, protocol, port, prefix_len }, decision);
         }
     }
     Ok(rules)
 }
 
-/// Without default deny everything passes, and entries would only cost room.
-fn allowed(direction: &Direction) -> &[Allow] {
-    if direction.enforced { &direction.allow } else { &[] }
+/// Settles what denials mean for a look-up that takes the longest entry of the peer, and asks for any peer only without one.
+///
+/// What is allowed inside of a denial is left out. What is denied to any peer is repeated for a peer that is allowed
+/// more around it, as the look-up would not come to it.
+fn decide(direction: &Direction) -> Result<Decisions, InvalidRange> {
+    let (allow, deny) = (allowed(direction)?, by_peer(&direction.deny)?);
+    let none = Blocks::new();
+    let to_any = deny.get(&ANY_PEER).unwrap_or(&none);
+    let mut entries = Decisions::new();
+    for (peer, blocks) in &deny {
+        let all = blocks.iter().map(|(block, origins)| ((*peer, *block), (POLICY_DENY, origins.clone())));
+        entries.extend(all);
+    }
+    for (peer, blocks) in &allow {
+        let own = deny.get(peer).unwrap_or(&none);
+        let is_open =
+            |block: &Block| block.around().all(|it| !own.contains_key(&it) && !to_any.contains_key(&it));
+        for (block, origins) in blocks.iter().filter(|(block, _)| is_open(block)) {
+            entries.insert((*peer, *block), (POLICY_ALLOW, origins.clone()));
+        }
+        let is_hidden = |block: &Block| block.around().skip(1).any(|it| blocks.contains_key(&it));
+        for (block, origins) in to_any.iter().filter(|(block, _)| is_hidden(block)) {
+            let entry = entries.entry((*peer, *block)).or_insert_with(|| (POLICY_DENY, Origins::new()));
+            entry.1.extend(origins);
+        }
+    }
+    Ok(entries)
 }
 
-fn prefixes(allow: &Allow) -> Result<Vec<(u16, u32)>, InvalidRange> {
-    match *allow {
-        Allow { protocol: 0, .. } => Ok(vec![(0, PolicyKey::ANY_PROTOCOL)]),
-        Allow { first: 0, last: 0, .. } => Ok(vec![(0, PolicyKey::ANY_PORT)]),
-        Allow { first, last, .. } if first > last => Err(InvalidRange { first, last }),
-        Allow { first, last, .. } => Ok(blocks(first, last)
-            .into_iter()
-            .map(|(port, bits)| (port, PolicyKey::ANY_PORT + bits))
-            .collect()),
+/// What is allowed. Without default deny that is everything; where nothing is denied either, the kernel does not ask.
+fn allowed(direction: &Direction) -> Result<BTreeMap<u32, Blocks>, InvalidRange> {
+    if direction.enforced {
+        by_peer(&direction.allow)
+    } else if direction.deny.is_empty() {
+        Ok(BTreeMap::new())
+    } else {
+        Ok(BTreeMap::from([(ANY_PEER, Blocks::from([(Block::ALL, Origins::new())]))]))
     }
+}
+
+fn by_peer(list: &[Entry]) -> Result<BTreeMap<u32, Blocks>, InvalidRange> {
+    let mut all: BTreeMap<u32, Blocks> = BTreeMap::new();
+    for entry in list {
+        let blocks = all.entry(entry.peer).or_default();
+        for block in Block::of(entry)? {
+            blocks.entry(block).or_default().extend(&entry.origins);
+        }
+    }
+    Ok(all)
 }

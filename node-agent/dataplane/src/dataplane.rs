@@ -9,7 +9,7 @@ use ipnet::IpNet;
 
 use crate::compile::Compiled;
 use crate::endpoints::{Endpoints, Planned};
-use crate::ipcache::{Ipcache, address_of};
+use crate::ipcache::{Ipcache, address_of, prefix_of};
 use crate::kernel::{Kernel, Parts, SlotIndex, chain};
 use crate::policies::Policies;
 use crate::services::Services;
@@ -111,6 +111,13 @@ impl Dataplane {
                     self.ipcache.set_address(&self.config, address, part);
                 }
             }
+            ("prefix", part) => {
+                let part =
+                    part.and_then(|part| if let Part::Prefix(part) = part { Some(part) } else { None });
+                if let Some(prefix) = prefix_of(key) {
+                    self.ipcache.set_prefix(&self.config, prefix, part, parts);
+                }
+            }
             ("node", part) => {
                 let node = part.and_then(|part| if let Part::Node(node) = part { Some(node) } else { None });
                 self.ipcache.set_node(&self.config, rest, node, parts);
@@ -158,7 +165,7 @@ impl Dataplane {
         }
     }
 
-    /// Addresses that stand for another identity, or for nobody, since the last call. Established connections are not judged
+    /// Addresses of pods and nodes that stand for another identity, or for nobody, since the last call. Established connections are not judged
     /// again for that: whoever owns the connection table has to forget those of these addresses. After
     /// [`Dataplane::adopt`], the first call also names what changed while no agent ran; it must come after the update.
     pub fn take_reassigned(&mut self) -> Vec<Addr> {
@@ -255,15 +262,20 @@ impl Dataplane {
     ///
     /// The order: backends and identities of peers first, then policies, then the endpoints that use them; what became
     /// superfluous goes last. Without changes nothing is called.
+    ///
+    /// When prefixes outside of the cluster get other identities, every policy that restricts anything gets a new generation
+    /// afterwards: connections to addresses inside were judged for another identity, and are judged again so.
     pub fn apply<K: Kernel>(&mut self, kernel: &mut K, now: u64)
     where
         K::Fault: 'static,
     {
         self.services.switched.switch(kernel, now);
+        let moving = self.ipcache.moving_prefixes();
         let report = self.ipcache.tracker.apply(kernel);
-        self.note("ipcache", &report, |key: &IpcacheKey| {
-            Addr(key.address).ip().map_or_else(String::new, |address| PartKey::address(address).0)
-        });
+        self.note("ipcache", &report, ipcache_name);
+        if moving.iter().any(|key| report.failures.iter().all(|(failed, _)| failed != key)) {
+            self.policies.renew();
+        }
         self.policies.switched.switch(kernel, now);
         let report = self.endpoints.tracker.apply(kernel);
         let names: BTreeMap<Addr, String> = self.names(report.failures.iter().map(|(key, _)| *key));
@@ -382,5 +394,15 @@ impl Dataplane {
             self.ipcache.tracker.desired().count(),
             self.routes.desired().count(),
         ]
+    }
+}
+
+/// What an entry of the ipcache is called in failures.
+fn ipcache_name(key: &IpcacheKey) -> String {
+    let Some(address) = Addr(key.address).ip() else { return String::new() };
+    let length = key.prefix_len.saturating_sub(if address.is_ipv4() { 96 } else { 0 });
+    match (address, length) {
+        (IpAddr::V4(_), 32) | (IpAddr::V6(_), 128) => PartKey::address(address).0,
+        _ => PartKey::prefix(format_args!("{address}/{length}")).0,
     }
 }

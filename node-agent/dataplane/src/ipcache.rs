@@ -1,11 +1,11 @@
 //! Which identity an address has, and behind which node it lives.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
-use cilium_api::parts::{Address, Node, Part, PartKey};
+use cilium_api::parts::{Address, Node, Part, PartKey, Prefix};
 use cilium_bpf::layout::{Addr, IpcacheEntry, IpcacheKey};
-use cilium_delta::Tracker;
+use cilium_delta::{Change, Tracker};
 use ipnet::IpNet;
 
 use crate::kernel::Parts;
@@ -13,12 +13,14 @@ use crate::nodes::NodeFacts;
 use crate::{Config, Route};
 
 /// Entries of the ipcache and routes to other nodes' pods. What a node part says of an address goes before what an
-/// address part says; among several nodes the first by name.
+/// address part says, and that before a prefix part; among several nodes the first by name.
 pub(crate) struct Ipcache {
     pub(crate) tracker: Tracker<IpcacheKey, IpcacheEntry>,
     nodes: BTreeMap<String, NodeFacts>,
     /// Keys that nodes have entries for.
     claims: HashMap<IpcacheKey, BTreeSet<String>>,
+    /// Prefixes outside of the cluster that have an identity.
+    prefixes: HashMap<IpcacheKey, (IpNet, u32)>,
     unreadable: BTreeMap<String, Vec<String>>,
     /// Addresses whose identity is another than it was, or that are nobody's now.
     pub(crate) reassigned: BTreeSet<Addr>,
@@ -30,6 +32,7 @@ impl Ipcache {
             tracker: Tracker::new(),
             nodes: BTreeMap::new(),
             claims: HashMap::new(),
+            prefixes: HashMap::new(),
             unreadable: BTreeMap::new(),
             reassigned: BTreeSet::new(),
         }
@@ -38,7 +41,12 @@ impl Ipcache {
     /// Desires an entry, or that there is none.
     fn put(&mut self, key: IpcacheKey, entry: Option<IpcacheEntry>) {
         let before = self.tracker.get(&key).map(|before| before.identity);
-        if key.prefix_len == 128 && before.is_some() && before != entry.map(|entry| entry.identity) {
+        let after = entry.map(|entry| entry.identity);
+        if key.prefix_len == 128
+            && before.is_some()
+            && before != after
+            && !(is_outside(before) && is_outside(after))
+        {
             self.reassigned.insert(Addr(key.address));
         }
         match entry {
@@ -50,10 +58,27 @@ impl Ipcache {
     /// Compares what was in the kernel before the agent started with what is desired.
     pub(crate) fn compare_adopted(&mut self) {
         let desired = |key: &IpcacheKey| self.tracker.get(key).map(|entry| entry.identity);
-        let other = self.tracker.actual().filter(|(key, entry)| desired(key) != Some(entry.identity));
-        let hosts = other.filter(|(key, _)| key.prefix_len == 128).map(|(key, _)| Addr(key.address));
-        let hosts: Vec<Addr> = hosts.collect();
+        let hosts = self.tracker.actual().filter(|(key, _)| key.prefix_len == 128);
+        let other = hosts.filter(|(key, entry)| {
+            let (before, after) = (Some(entry.identity), desired(key));
+            before != after && !(is_outside(before) && is_outside(after))
+        });
+        let hosts: Vec<Addr> = other.map(|(key, _)| Addr(key.address)).collect();
         self.reassigned.extend(hosts);
+    }
+
+    /// Entries of prefixes that are about to change: addresses inside will have another identity, and stay where they are.
+    pub(crate) fn moving_prefixes(&self) -> Vec<IpcacheKey> {
+        let is_prefix = |identity: Option<u32>| identity.is_some_and(is_local);
+        let pending = self.tracker.pending().filter_map(|change| {
+            let (key, after) = match change {
+                Change::Set(key, entry) => (key, Some(entry.identity)),
+                Change::Delete(key) => (key, None),
+            };
+            let before = self.tracker.get_actual(key).map(|entry| entry.identity);
+            (before != after && (is_prefix(before) || is_prefix(after))).then_some(*key)
+        });
+        pending.collect()
     }
 
     /// What is known of a node.
@@ -67,8 +92,41 @@ impl Ipcache {
         if self.claims.contains_key(&key) {
             return;
         }
-        let entry = part.map(|part| self.entry(config, part));
+        let entry = part.map(|part| self.entry(config, part)).or_else(|| self.prefix_entry(config, &key));
         self.put(key, entry);
+    }
+
+    /// Takes a prefix part, or that there is none.
+    pub(crate) fn set_prefix(
+        &mut self,
+        config: &Config,
+        prefix: IpNet,
+        part: Option<&Prefix>,
+        parts: &dyn Parts,
+    ) {
+        let key = IpcacheKey::new(prefix.addr(), prefix.prefix_len());
+        match part {
+            Some(part) => self.prefixes.insert(key, (prefix, part.identity)),
+            None => self.prefixes.remove(&key),
+        };
+        self.resolve(config, &key, parts);
+        // It must not catch IPv4 addresses, which are written as IPv6 in the map.
+        if covers_ipv4(&key) {
+            self.resolve(config, &all_ipv4(), parts);
+        }
+    }
+
+    fn prefix_entry(&self, config: &Config, key: &IpcacheKey) -> Option<IpcacheEntry> {
+        if let Some((prefix, identity)) = self.prefixes.get(key) {
+            // Pods of other nodes that are not known one by one are reached all the same.
+            let behind = self.nodes.iter().filter(|(name, _)| config.tunnel && **name != config.node);
+            let mut around = behind.filter(|(_, facts)| facts.prefixes.iter().any(|it| it.contains(prefix)));
+            let tunnel = around.next().and_then(|(_, facts)| facts.tunnel_endpoint());
+            return Some(IpcacheEntry { tunnel: Addr::from(tunnel), identity: *identity });
+        }
+        let is_caught = || self.prefixes.keys().any(covers_ipv4);
+        (*key == all_ipv4() && is_caught())
+            .then_some(IpcacheEntry { tunnel: Addr::NONE, identity: config.world4 })
     }
 
     fn entry(&self, config: &Config, part: &Address) -> IpcacheEntry {
@@ -89,11 +147,15 @@ impl Ipcache {
         let keys = |facts: &Option<NodeFacts>| {
             facts.iter().flat_map(|facts| facts.entries(config, name == config.node).into_keys()).collect()
         };
+        let pods: Vec<IpNet> = old.iter().chain(&new).flat_map(|facts| facts.prefixes.clone()).collect();
         let (before, after): (BTreeSet<IpcacheKey>, BTreeSet<IpcacheKey>) = (keys(&old), keys(&new));
         self.nodes.extend(new.map(|facts| (name.to_owned(), facts)));
         self.move_claims(name, &before, &after);
         for key in before.union(&after) {
             self.resolve(config, key, parts);
+        }
+        if config.tunnel {
+            self.resolve_inside(config, &pods, parts);
         }
         if moved {
             self.resolve_behind(config, name, parts);
@@ -126,7 +188,20 @@ impl Ipcache {
         let address = Addr(key.address).ip().filter(|_| key.prefix_len == 128);
         match address.and_then(|address| Some((address, parts.get(&PartKey::address(address))?))) {
             Some((address, Part::Address(part))) => self.set_address(config, address, Some(part)),
-            _ => self.put(*key, None),
+            _ => {
+                let entry = self.prefix_entry(config, key);
+                self.put(*key, entry);
+            }
+        }
+    }
+
+    /// Prefixes inside of a node's go where its pods are.
+    fn resolve_inside(&mut self, config: &Config, pods: &[IpNet], parts: &dyn Parts) {
+        let is_inside = |prefix: &IpNet| pods.iter().any(|pods| pods.contains(prefix));
+        let inside = self.prefixes.iter().filter(|(_, (prefix, _))| is_inside(prefix));
+        let keys: Vec<IpcacheKey> = inside.map(|(key, _)| *key).collect();
+        for key in &keys {
+            self.resolve(config, key, parts);
         }
     }
 
@@ -156,6 +231,33 @@ impl Ipcache {
             .iter()
             .flat_map(|(name, list)| list.iter().map(move |text| (PartKey::node(name), text.clone())))
     }
+}
+
+/// Whether an identity stands for a prefix outside of the cluster: the top byte is the scope.
+fn is_local(identity: u32) -> bool {
+    identity >> 24 == 1
+}
+
+/// Nothing is known of the address itself, or a prefix at most.
+fn is_outside(identity: Option<u32>) -> bool {
+    identity.is_none_or(is_local)
+}
+
+/// Key of all IPv4 addresses.
+fn all_ipv4() -> IpcacheKey {
+    IpcacheKey::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0)
+}
+
+/// Whether a key is that of an IPv6 prefix around `::ffff:0:0/96`.
+fn covers_ipv4(key: &IpcacheKey) -> bool {
+    let bits = |key: &IpcacheKey| u128::from_be_bytes(key.address);
+    let differing = bits(key) ^ bits(&all_ipv4());
+    key.prefix_len < 96 && differing.leading_zeros() >= key.prefix_len
+}
+
+/// The prefix that a key `prefix/<prefix>` names.
+pub(crate) fn prefix_of(key: &PartKey) -> Option<IpNet> {
+    key.0.strip_prefix("prefix/")?.parse().ok()
 }
 
 /// The address that a key `address/<ip>` names.

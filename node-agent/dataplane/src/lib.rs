@@ -13,6 +13,8 @@
 //!   Every identity has its own, also when no policy selects it: a pod that gets another identity is judged anew.
 //! - Addresses that stand for somebody else now are named by [`Dataplane::take_reassigned`]: what the connection table
 //!   has of them was allowed to another.
+//! - When a prefix outside of the cluster gets, loses or changes its identity, all policies that restrict anything get a new
+//!   generation: connections of addresses inside are judged anew, and none is forgotten.
 //! - A restarted agent that calls [`Dataplane::adopt`] first finds slots and generations again and writes nothing that is
 //!   there already.
 //! - A pod's addresses are in the endpoint map only while it is both planned and linked, under the same UID.
@@ -20,6 +22,7 @@
 //! # Assumptions
 //! Nobody else writes the maps while a method runs; what others changed before is found by [`Dataplane::check`].
 
+mod block;
 mod compile;
 mod config;
 mod dataplane;
@@ -32,7 +35,8 @@ mod ports;
 mod services;
 mod switched;
 
-pub use compile::{Compiled, InvalidRange, Rule, compile, cookie, origins_of};
+pub use block::InvalidRange;
+pub use compile::{Compiled, Rule, compile, cookie, origins_of};
 pub use config::{Config, Devices, Link, Mac, Neighbour, Route};
 pub use dataplane::{Dataplane, Unready};
 pub use endpoints::Planned;

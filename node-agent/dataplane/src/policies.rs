@@ -6,7 +6,8 @@ use std::sync::Arc;
 use cilium_api::parts::{PartKey, Policy};
 use cilium_bpf::layout::{PolicyEntry, PolicyKey, SLOT_COUNT, Slot};
 
-use crate::compile::{Compiled, InvalidRange, Rule, compile};
+use crate::block::InvalidRange;
+use crate::compile::{Compiled, Rule, compile};
 use crate::kernel::SlotIndex;
 use crate::switched::{Scheme, Switched};
 
@@ -139,6 +140,15 @@ impl Policies {
             let slot = *slot;
             self.users.remove(&identity);
             self.switched.remove(slot);
+        }
+    }
+
+    /// Puts every policy that restricts anything in force again, under another generation.
+    pub(crate) fn renew(&mut self) {
+        for (slot, _) in self.users.values() {
+            if self.switched.in_force(*slot).is_some_and(|(_, content)| content.is_enforced()) {
+                self.switched.renew(*slot);
+            }
         }
     }
 

@@ -59,6 +59,8 @@ pub(crate) struct Switched<S: Scheme> {
     desired: HashMap<S::Owner, Arc<S::Content>>,
     actual: HashMap<S::Owner, Actual<S>>,
     dirty: BTreeSet<S::Owner>,
+    /// Owners that need another generation, whatever their content is.
+    outdated: BTreeSet<S::Owner>,
     failed: BTreeMap<S::Owner, String>,
     retired: Vec<Retired<S>>,
     next: u32,
@@ -90,6 +92,7 @@ impl<S: Scheme> Switched<S> {
             desired: HashMap::new(),
             actual: HashMap::new(),
             dirty: BTreeSet::new(),
+            outdated: BTreeSet::new(),
             failed: BTreeMap::new(),
             retired: Vec::new(),
             next: S::FIRST,
@@ -109,9 +112,16 @@ impl<S: Scheme> Switched<S> {
     /// Desires that there is none.
     pub(crate) fn remove(&mut self, owner: S::Owner) {
         self.failed.remove(&owner);
+        self.outdated.remove(&owner);
         if self.desired.remove(&owner).is_some() {
             self.dirty.insert(owner);
         }
+    }
+
+    /// Lets [`Switched::switch`] give the owner another generation.
+    pub(crate) fn renew(&mut self, owner: S::Owner) {
+        self.outdated.insert(owner);
+        self.dirty.insert(owner);
     }
 
     /// Owner of nothing, neither desired nor believed to be there.
@@ -196,12 +206,13 @@ impl<S: Scheme> Switched<S> {
             self.dirty.iter().filter(|owner| self.desired.contains_key(owner)).copied().collect();
         for owner in wanted {
             self.dirty.remove(&owner);
-            if self.is_in_force(owner) {
+            if self.is_in_force(owner) && !self.outdated.contains(&owner) {
                 self.share(owner);
                 continue;
             }
-            if let Err(error) = self.replace(kernel, owner, now) {
-                self.failed.insert(owner, chain(&error));
+            match self.replace(kernel, owner, now) {
+                Ok(()) => _ = self.outdated.remove(&owner),
+                Err(error) => _ = self.failed.insert(owner, chain(&error)),
             }
         }
     }

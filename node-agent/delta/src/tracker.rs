@@ -131,6 +131,11 @@ impl<K: Eq + Hash + Clone, V: PartialEq + Clone> Tracker<K, V> {
         self.synced.get(key).or_else(|| self.pending.get(key).and_then(|entry| entry.desired.as_ref()))
     }
 
+    /// The value that is believed to be in the table under a key.
+    pub fn get_actual(&self, key: &K) -> Option<&V> {
+        self.synced.get(key).or_else(|| self.pending.get(key).and_then(|entry| entry.actual.as_ref()))
+    }
+
     /// All desired entries, in no particular order.
     pub fn desired(&self) -> impl Iterator<Item = (&K, &V)> {
         let waiting = self.pending.iter().filter_map(|(key, entry)| Some((key, entry.desired.as_ref()?)));

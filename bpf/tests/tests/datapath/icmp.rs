@@ -3,9 +3,11 @@
 use bpf_tests::packet::{self, Echo};
 use bpf_tests::stage::{Action, Place::*, Rule, Stage, ip};
 use bpf_tests::{Family, Mode};
+use cilium_bpf::layout::DIRECTION_INGRESS;
 use cilium_bpf::reason::DropReason;
+use cilium_delta::Table;
 
-use crate::{ANY_MAC, DENIED, UDP};
+use crate::{ANY_MAC, DENIED, DENIED_BY_RULE, UDP};
 
 #[test]
 fn echo_passes_by_type_and_its_reply_by_id() {
@@ -26,6 +28,56 @@ fn echo_passes_by_type_and_its_reply_by_id() {
         assert_eq!(answer(&stage, 2), DENIED, "nobody asked");
         let backwards = packet::echo(ANY_MAC, b, a, Echo::Request, 1);
         assert_eq!(stage.leave(PodB, &backwards).action, DENIED, "a request is not a reply");
+    }
+}
+
+/// Description, what the entry says of type and protocol, whether it denies, and what becomes of echo requests and of replies that
+/// nobody asked for.
+type Case = (&'static str, fn(Family) -> Rule, bool, [Action; 2]);
+
+const PASSES: Action = Action::Redirect;
+
+fn reply(family: Family) -> u16 {
+    if family == Family::V4 { 0 } else { 129 }
+}
+
+fn other(family: Family) -> u8 {
+    if family == Family::V4 { Family::V6.icmp() } else { Family::V4.icmp() }
+}
+
+const TYPES: [Case; 8] = [
+    ("requests", |f| Rule(1005, f.icmp(), Some(f.echo_request())), false, [PASSES, DENIED]),
+    ("replies", |f| Rule(1005, f.icmp(), Some(reply(f))), false, [DENIED, PASSES]),
+    ("every type", |f| Rule(1005, f.icmp(), None), false, [PASSES, PASSES]),
+    ("the other family", |f| Rule(1005, other(f), None), false, [DENIED, DENIED]),
+    ("a port of that number", |f| Rule(1005, UDP, Some(f.echo_request())), false, [DENIED, DENIED]),
+    ("requests denied", |f| Rule(1005, f.icmp(), Some(f.echo_request())), true, [DENIED_BY_RULE, PASSES]),
+    ("every type denied", |f| Rule(0, f.icmp(), None), true, [DENIED_BY_RULE, DENIED_BY_RULE]),
+    ("the other family denied", |f| Rule(0, other(f), None), true, [PASSES, PASSES]),
+];
+
+#[test]
+fn types_are_what_ports_are_elsewhere() {
+    let mut stage = Stage::new(Mode::Native);
+    let mut generation = 1000;
+    for (what, rule, denies, expected) in TYPES {
+        for family in Family::ALL {
+            generation += 1;
+            let (rule, all) = ([rule(family)], [Rule(0, 0, None)]);
+            if denies {
+                stage.deny(generation, DIRECTION_INGRESS, &rule);
+            }
+            stage.enforce(PodB, generation, Some(if denies { &all } else { &rule }), None);
+            let found = [Echo::Request, Echo::Reply].map(|kind| {
+                let packet = packet::echo(ANY_MAC, PodA.ip(family), PodB.ip(family), kind, generation as u16);
+                let action = stage.leave(PodA, &packet).action;
+                // The next is no part of this connection.
+                let keys: Vec<_> = stage.maps.ct.list().unwrap().into_iter().map(|(key, _)| key).collect();
+                keys.iter().for_each(|key| stage.maps.ct.delete(key).unwrap());
+                action
+            });
+            assert_eq!(found, expected, "{what}, {family:?}");
+        }
     }
 }
 

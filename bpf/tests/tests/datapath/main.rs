@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod deny;
 mod events;
 mod fragments;
 mod garbage;
@@ -12,6 +13,7 @@ mod local;
 mod masquerade;
 mod oracle;
 mod outbound;
+mod prefixes;
 mod ways;
 
 use bpf_tests::stage::Action;
@@ -24,3 +26,4 @@ const UDP: u8 = 17;
 const TCP: u8 = 6;
 
 const DENIED: Action = Action::Drop(DropReason::PolicyDenied);
+const DENIED_BY_RULE: Action = Action::Drop(DropReason::PolicyDeny);

@@ -1,32 +1,48 @@
-//! One entry of `ingress` or `egress`: peers, ports, and what else was asked for.
+//! One entry of `ingress`, `egress` or their deny lists: peers, ports, and what else was asked for.
 //!
 //! Absent and empty lists differ, and not in the same way for all lists:
-//! - no list of peers: any peer, on the ports given; without ports the entry grants nothing,
+//! - no list of peers: any peer, on the ports given; without ports the entry is about nothing,
 //! - an empty list of endpoints, entities, nodes or prefixes: no peer,
 //! - an empty list of names, services or groups: as if it were absent.
 
-use cilium_api::egress::EgressRule;
+use cilium_api::egress::{EgressDenyRule, EgressPeers, EgressRule};
 use cilium_api::icmp::IcmpRule;
-use cilium_api::ingress::IngressRule;
-use cilium_api::peer::Entity;
-use cilium_api::port::PortRule;
+use cilium_api::ingress::{IngressDenyRule, IngressPeers, IngressRule};
+use cilium_api::peer::{CidrRule, Entity, FqdnSelector};
+use cilium_api::port::{PortDenyRule, PortRule};
 use cilium_api::rule::{Authentication, AuthenticationMode};
 use cilium_api::selector::EndpointSelector;
 use cilium_core::{Peers, Selector, entity};
 
-use super::ports;
 use super::selectors::{PeerScope, peer};
+use super::{icmp, ports, prefixes};
 use crate::invalid::{Invalid, Path};
-use crate::rules::{Grant, Ports};
+use crate::rules::{Ports, Traffic};
 
 /// An entry of either direction, with the lists of peers that it has.
 pub(super) struct Entry<'a> {
     lists: Vec<List<'a>>,
     /// Length of a list that must be empty, with its name.
     requires: (&'static str, usize),
-    to_ports: &'a [PortRule],
+    to_ports: ToPorts<'a>,
     icmps: &'a [IcmpRule],
     authentication: Option<&'a Authentication>,
+}
+
+/// Ports of an entry.
+#[derive(Clone, Copy)]
+enum ToPorts<'a> {
+    Allow(&'a [PortRule]),
+    Deny(&'a [PortDenyRule]),
+}
+
+impl ToPorts<'_> {
+    fn is_empty(self) -> bool {
+        match self {
+            Self::Allow(items) => items.is_empty(),
+            Self::Deny(items) => items.is_empty(),
+        }
+    }
 }
 
 /// A list of peers that is present.
@@ -38,6 +54,8 @@ struct List<'a> {
 enum Content<'a> {
     Endpoints(&'a [EndpointSelector]),
     Entities(&'a [Entity]),
+    Cidrs(&'a [String]),
+    CidrSets(&'a [CidrRule]),
     /// Not enforced by this version unless it is empty.
     Unsupported {
         /// What the list holds, as the subject of a sentence.
@@ -63,6 +81,14 @@ impl<'a> List<'a> {
         list.as_deref().map(|list| Self { field, content: Content::Entities(list) })
     }
 
+    fn cidrs(field: &'static str, list: &'a Option<Vec<String>>) -> Option<Self> {
+        list.as_deref().map(|list| Self { field, content: Content::Cidrs(list) })
+    }
+
+    fn cidr_sets(field: &'static str, list: &'a Option<Vec<CidrRule>>) -> Option<Self> {
+        list.as_deref().map(|list| Self { field, content: Content::CidrSets(list) })
+    }
+
     fn unsupported<T>(
         field: &'static str,
         what: &'static str,
@@ -77,6 +103,8 @@ impl<'a> List<'a> {
         match self.content {
             Content::Endpoints(list) => list.len(),
             Content::Entities(list) => list.len(),
+            Content::Cidrs(list) => list.len(),
+            Content::CidrSets(list) => list.len(),
             Content::Unsupported { length, .. } => length,
         }
     }
@@ -96,67 +124,99 @@ impl<'a> List<'a> {
                 entity::peers(entity, scope.scope.cluster)
                     .ok_or_else(|| path.malformed(format!("{:?} is not an entity", entity.as_str())))
             }),
+            Content::Cidrs(list) => each(list, &path, |path, text| prefixes::cidr(path, text)),
+            Content::CidrSets(list) => each(list, &path, prefixes::cidr_set),
             Content::Unsupported { length: 0, .. } => Ok(Vec::new()),
             Content::Unsupported { what, .. } => Err(path.unsupported(what)),
         }
     }
 }
 
+fn from_lists(peers: &IngressPeers) -> Vec<List<'_>> {
+    use WhenEmpty::{Absent, NoPeer};
+    let lists = [
+        List::endpoints("fromEndpoints", &peers.from_endpoints),
+        List::cidrs("fromCIDR", &peers.from_cidr),
+        List::cidr_sets("fromCIDRSet", &peers.from_cidr_set),
+        List::entities("fromEntities", &peers.from_entities),
+        List::unsupported("fromGroups", "a group of a cloud provider", Absent, &peers.from_groups),
+        List::unsupported("fromNodes", "a peer by node labels", NoPeer, &peers.from_nodes),
+    ];
+    lists.into_iter().flatten().collect()
+}
+
+fn to_lists<'a>(peers: &'a EgressPeers, fqdns: &'a Option<Vec<FqdnSelector>>) -> Vec<List<'a>> {
+    use WhenEmpty::{Absent, NoPeer};
+    let lists = [
+        List::endpoints("toEndpoints", &peers.to_endpoints),
+        List::cidrs("toCIDR", &peers.to_cidr),
+        List::cidr_sets("toCIDRSet", &peers.to_cidr_set),
+        List::entities("toEntities", &peers.to_entities),
+        List::unsupported("toServices", "a peer by service", Absent, &peers.to_services),
+        List::unsupported("toFQDNs", "a peer by DNS name", Absent, fqdns),
+        List::unsupported("toGroups", "a group of a cloud provider", Absent, &peers.to_groups),
+        List::unsupported("toNodes", "a peer by node labels", NoPeer, &peers.to_nodes),
+    ];
+    lists.into_iter().flatten().collect()
+}
+
 impl<'a> From<&'a IngressRule> for Entry<'a> {
     fn from(api: &'a IngressRule) -> Self {
-        use WhenEmpty::{Absent, NoPeer};
-        let peers = &api.peers;
-        let lists = [
-            List::endpoints("fromEndpoints", &peers.from_endpoints),
-            List::unsupported("fromCIDR", "a peer by address", NoPeer, &peers.from_cidr),
-            List::unsupported("fromCIDRSet", "a peer by address", NoPeer, &peers.from_cidr_set),
-            List::entities("fromEntities", &peers.from_entities),
-            List::unsupported("fromGroups", "a group of a cloud provider", Absent, &peers.from_groups),
-            List::unsupported("fromNodes", "a peer by node labels", NoPeer, &peers.from_nodes),
-        ];
         Self {
-            lists: lists.into_iter().flatten().collect(),
-            requires: ("fromRequires", super::count(&peers.from_requires)),
-            to_ports: api.to_ports.as_deref().unwrap_or_default(),
+            lists: from_lists(&api.peers),
+            requires: ("fromRequires", super::count(&api.peers.from_requires)),
+            to_ports: ToPorts::Allow(api.to_ports.as_deref().unwrap_or_default()),
             icmps: api.icmps.as_deref().unwrap_or_default(),
             authentication: api.authentication.as_ref(),
+        }
+    }
+}
+
+impl<'a> From<&'a IngressDenyRule> for Entry<'a> {
+    fn from(api: &'a IngressDenyRule) -> Self {
+        Self {
+            lists: from_lists(&api.peers),
+            requires: ("fromRequires", super::count(&api.peers.from_requires)),
+            to_ports: ToPorts::Deny(api.to_ports.as_deref().unwrap_or_default()),
+            icmps: api.icmps.as_deref().unwrap_or_default(),
+            authentication: None,
         }
     }
 }
 
 impl<'a> From<&'a EgressRule> for Entry<'a> {
     fn from(api: &'a EgressRule) -> Self {
-        use WhenEmpty::{Absent, NoPeer};
-        let peers = &api.peers;
-        let lists = [
-            List::endpoints("toEndpoints", &peers.to_endpoints),
-            List::unsupported("toCIDR", "a peer by address", NoPeer, &peers.to_cidr),
-            List::unsupported("toCIDRSet", "a peer by address", NoPeer, &peers.to_cidr_set),
-            List::entities("toEntities", &peers.to_entities),
-            List::unsupported("toServices", "a peer by service", Absent, &peers.to_services),
-            List::unsupported("toFQDNs", "a peer by DNS name", Absent, &api.to_fqdns),
-            List::unsupported("toGroups", "a group of a cloud provider", Absent, &peers.to_groups),
-            List::unsupported("toNodes", "a peer by node labels", NoPeer, &peers.to_nodes),
-        ];
         Self {
-            lists: lists.into_iter().flatten().collect(),
-            requires: ("toRequires", super::count(&peers.to_requires)),
-            to_ports: api.to_ports.as_deref().unwrap_or_default(),
+            lists: to_lists(&api.peers, &api.to_fqdns),
+            requires: ("toRequires", super::count(&api.peers.to_requires)),
+            to_ports: ToPorts::Allow(api.to_ports.as_deref().unwrap_or_default()),
             icmps: api.icmps.as_deref().unwrap_or_default(),
             authentication: api.authentication.as_ref(),
         }
     }
 }
 
+impl<'a> From<&'a EgressDenyRule> for Entry<'a> {
+    fn from(api: &'a EgressDenyRule) -> Self {
+        Self {
+            lists: to_lists(&api.peers, &None),
+            requires: ("toRequires", super::count(&api.peers.to_requires)),
+            to_ports: ToPorts::Deny(api.to_ports.as_deref().unwrap_or_default()),
+            icmps: api.icmps.as_deref().unwrap_or_default(),
+            authentication: None,
+        }
+    }
+}
+
 impl Entry<'_> {
-    /// What the entry allows; `None` when that is nothing.
-    pub(super) fn grant(&self, scope: &PeerScope<'_>, path: &Path) -> Result<Option<Grant>, Invalid> {
+    /// What the entry allows or denies; `None` when that is nothing.
+    pub(super) fn traffic(&self, scope: &PeerScope<'_>, path: &Path) -> Result<Option<Traffic>, Invalid> {
         self.check_shape(path)?;
         self.check_authentication(path)?;
         let peers = self.peers(scope, path)?;
         let ports = self.ports(path)?;
         let nothing = ports.is_empty() || peers == Peers::Selected(Vec::new());
-        Ok((!nothing).then_some(Grant { peers, ports }))
+        Ok((!nothing).then_some(Traffic { peers, ports }))
     }
 
     fn check_shape(&self, path: &Path) -> Result<(), Invalid> {
@@ -216,10 +276,14 @@ impl Entry<'_> {
         if !self.names_traffic() {
             return Ok(vec![Ports::ANY]);
         }
-        if let Some(index) = self.icmps.iter().position(|rule| super::count(&rule.fields) > 0) {
-            return Err(path.field("icmps").index(index).unsupported("a rule for ICMP messages"));
+        if !self.icmps.is_empty() {
+            return icmp::reduce(&path.field("icmps"), self.icmps);
         }
-        ports::reduce(&path.field("toPorts"), self.to_ports)
+        let path = path.field("toPorts");
+        match self.to_ports {
+            ToPorts::Allow(items) => ports::reduce(&path, items),
+            ToPorts::Deny(items) => ports::reduce(&path, items),
+        }
     }
 }
 

@@ -8,7 +8,9 @@
 //! The first reason found, in the order of the object.
 
 mod entry;
+mod icmp;
 mod ports;
+mod prefixes;
 mod selectors;
 
 use cilium_api::rule::{DefaultDeny, Rule as ApiRule};
@@ -16,7 +18,7 @@ use cilium_api::{CiliumClusterwideNetworkPolicy, CiliumNetworkPolicy};
 
 use crate::invalid::{Invalid, Path};
 use crate::key::PolicyKey;
-use crate::rules::{PolicyRules, Rule, Section};
+use crate::rules::{PolicyRules, Rule, Section, Traffic};
 use entry::Entry;
 use selectors::Scope;
 
@@ -73,32 +75,51 @@ fn policy_rules(
 fn rule(scope: &Scope<'_>, path: &Path, api: &ApiRule) -> Result<Rule, Invalid> {
     let subject = selectors::subject(scope, path, api)?;
     check_sections(path, api)?;
-    let (ingress_deny, egress_deny) = (count(&api.ingress_deny), count(&api.egress_deny));
-    refuse_deny(path, "ingressDeny", ingress_deny)?;
-    refuse_deny(path, "egressDeny", egress_deny)?;
-    let ingress = api.ingress.iter().flatten().map(Entry::from).collect::<Vec<_>>();
-    let egress = api.egress.iter().flatten().map(Entry::from).collect::<Vec<_>>();
-    let default_deny = api.enable_default_deny.clone().unwrap_or_default();
-    let DefaultDeny { ingress: deny_ingress, egress: deny_egress } = default_deny;
+    let DefaultDeny { ingress: close_ingress, egress: close_egress } =
+        api.enable_default_deny.clone().unwrap_or_default();
     let peers = selectors::PeerScope { scope, subject: &subject };
-    let ingress = section(&peers, &path.field("ingress"), &ingress, deny_ingress)?;
-    let egress = section(&peers, &path.field("egress"), &egress, deny_egress)?;
+    let ingress = section(
+        traffic(&peers, &path.field("ingress"), &api.ingress)?,
+        traffic(&peers, &path.field("ingressDeny"), &api.ingress_deny)?,
+        close_ingress,
+    );
+    let egress = section(
+        traffic(&peers, &path.field("egress"), &api.egress)?,
+        traffic(&peers, &path.field("egressDeny"), &api.egress_deny)?,
+        close_egress,
+    );
     Ok(Rule { subject, ingress, egress })
 }
 
-/// A direction without entries says nothing, whatever `enableDefaultDeny` says: that acts through entries.
-fn section(
+/// What a list of entries is about; `None` for a list that is absent or empty.
+fn traffic<'a, T>(
     peers: &selectors::PeerScope<'_>,
     path: &Path,
-    entries: &[Entry<'_>],
-    default_deny: Option<bool>,
-) -> Result<Option<Section>, Invalid> {
-    let mut allow = Vec::new();
-    for (index, entry) in entries.iter().enumerate() {
-        allow.extend(entry.grant(peers, &path.index(index))?);
+    list: &'a Option<Vec<T>>,
+) -> Result<Option<Vec<Traffic>>, Invalid>
+where
+    Entry<'a>: From<&'a T>,
+{
+    let Some(list) = list.as_deref().filter(|list| !list.is_empty()) else { return Ok(None) };
+    let mut all = Vec::new();
+    for (index, entry) in list.iter().enumerate() {
+        all.extend(Entry::from(entry).traffic(peers, &path.index(index))?);
     }
-    let says_something = !entries.is_empty();
-    Ok(says_something.then(|| Section { default_deny: default_deny.unwrap_or(true), allow }))
+    Ok(Some(all))
+}
+
+/// A direction without entries says nothing, whatever `enableDefaultDeny` says: that acts through entries, those that deny too.
+fn section(
+    allow: Option<Vec<Traffic>>,
+    deny: Option<Vec<Traffic>>,
+    default_deny: Option<bool>,
+) -> Option<Section> {
+    let says_something = allow.is_some() || deny.is_some();
+    says_something.then(|| Section {
+        default_deny: default_deny.unwrap_or(true),
+        allow: allow.unwrap_or_default(),
+        deny: deny.unwrap_or_default(),
+    })
 }
 
 fn check_sections(path: &Path, api: &ApiRule) -> Result<(), Invalid> {
@@ -108,10 +129,6 @@ fn check_sections(path: &Path, api: &ApiRule) -> Result<(), Invalid> {
         return Ok(());
     }
     Err(path.malformed("at least one of ingress, ingressDeny, egress and egressDeny needs an entry"))
-}
-
-fn refuse_deny(path: &Path, field: &str, entries: usize) -> Result<(), Invalid> {
-    if entries == 0 { Ok(()) } else { Err(path.field(field).unsupported("a deny rule")) }
 }
 
 fn count<T>(list: &Option<Vec<T>>) -> usize {

@@ -1,7 +1,7 @@
 //! `toPorts`.
 
 use cilium_api::l7::L7Rules;
-use cilium_api::port::{PortProtocol, PortRule, Protocol};
+use cilium_api::port::{PortDenyRule, PortProtocol, PortRule, Protocol};
 
 use crate::invalid::{Invalid, Path};
 use crate::rules::{Ports, SCTP, TCP, UDP};
@@ -11,8 +11,34 @@ const MAX_PORTS: usize = 40;
 /// Longest name of a port (RFC 6335 section 5.1).
 const MAX_NAME: usize = 15;
 
+/// An item of `toPorts`.
+pub(super) trait Item {
+    /// Its ports.
+    fn ports(&self) -> Option<&[PortProtocol]>;
+    /// Refuses what is asked for above ports.
+    fn check(&self, path: &Path) -> Result<(), Invalid>;
+}
+
+impl Item for PortRule {
+    fn ports(&self) -> Option<&[PortProtocol]> {
+        self.ports.as_deref()
+    }
+    fn check(&self, path: &Path) -> Result<(), Invalid> {
+        refuse_beyond_l4(path, self)
+    }
+}
+
+impl Item for PortDenyRule {
+    fn ports(&self) -> Option<&[PortProtocol]> {
+        self.ports.as_deref()
+    }
+    fn check(&self, _: &Path) -> Result<(), Invalid> {
+        Ok(())
+    }
+}
+
 /// All ports of all items, sorted and without duplicates. An item without ports stands for no port.
-pub(super) fn reduce(path: &Path, items: &[PortRule]) -> Result<Vec<Ports>, Invalid> {
+pub(super) fn reduce(path: &Path, items: &[impl Item]) -> Result<Vec<Ports>, Invalid> {
     let mut all = Vec::new();
     for (index, item) in items.iter().enumerate() {
         all.extend(item_ports(&path.index(index), item)?);
@@ -22,9 +48,9 @@ pub(super) fn reduce(path: &Path, items: &[PortRule]) -> Result<Vec<Ports>, Inva
     Ok(all)
 }
 
-fn item_ports(path: &Path, item: &PortRule) -> Result<Vec<Ports>, Invalid> {
-    refuse_beyond_l4(path, item)?;
-    let ports = item.ports.as_deref().unwrap_or_default();
+fn item_ports(path: &Path, item: &impl Item) -> Result<Vec<Ports>, Invalid> {
+    item.check(path)?;
+    let ports = item.ports().unwrap_or_default();
     let path = path.field("ports");
     if ports.len() > MAX_PORTS {
         return Err(path.malformed(format!("{} ports are too many, {MAX_PORTS} are allowed", ports.len())));

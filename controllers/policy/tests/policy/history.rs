@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cilium_api::egress::{EgressPeers, EgressRule};
-use cilium_api::ingress::{IngressPeers, IngressRule};
-use cilium_api::parts::Policy;
-use cilium_api::peer::Entity;
-use cilium_api::port::{PortProtocol, PortRule};
+use cilium_api::egress::{EgressDenyRule, EgressPeers, EgressRule};
+use cilium_api::icmp::{IcmpFamily, IcmpField, IcmpRule, IcmpType};
+use cilium_api::ingress::{IngressDenyRule, IngressPeers, IngressRule};
+use cilium_api::parts::{Entry, Policy};
+use cilium_api::peer::{CidrRule, Entity};
+use cilium_api::port::{PortDenyRule, PortProtocol, PortRule};
 use cilium_api::rule::{DefaultDeny, Rule};
 use cilium_api::selector::{EndpointSelector, MatchExpression};
 use cilium_core::{Families, Labels, reserved};
@@ -22,6 +23,20 @@ use crate::support::{CLUSTER, mk_ccnp, mk_cnp};
 
 /// Numbers that identities of these tests may have: endpoints, one of them of another cluster, and an API server outside.
 const NUMBERS: [u32; 8] = [256, 257, 258, 259, 300, 65535, 65536 + 300, 1 << 24];
+/// Numbers that prefixes outside may have.
+const OUTSIDE: [u32; 4] = [(1 << 24) + 1, (1 << 24) + 2, (1 << 24) + 3, (1 << 24) + 4];
+/// Prefixes that lie in each other.
+const PREFIXES: [&str; 9] = [
+    "0.0.0.0/0",
+    "10.0.0.0/8",
+    "10.1.0.0/16",
+    "10.1.2.0/24",
+    "10.1.2.3/32",
+    "192.0.2.0/25",
+    "::/0",
+    "2001:db8::/32",
+    "2001:db8:1::/48",
+];
 const POLICIES: [&str; 5] = ["cnp/red/a", "cnp/red/b", "cnp/blue/a", "ccnp/a", "ccnp/b"];
 
 fn plain_labels() -> impl Strategy<Value = BTreeMap<String, String>> {
@@ -102,74 +117,155 @@ fn to_ports() -> impl Strategy<Value = Option<Vec<PortRule>>> {
     option::of(proptest::collection::vec(item, 0..3))
 }
 
+fn icmps() -> impl Strategy<Value = Option<Vec<IcmpRule>>> {
+    let family = option::of(select(vec![IcmpFamily::Ipv4, IcmpFamily::Ipv6]));
+    let field = (family, select(vec![0, 8, 128]));
+    let field = field.prop_map(|(family, number)| IcmpField { family, type_: IcmpType::Number(number) });
+    let fields = option::weighted(0.9, proptest::collection::vec(field, 0..3));
+    option::of(proptest::collection::vec(fields.prop_map(|fields| IcmpRule { fields }), 0..3))
+}
+
+/// Ports or ICMP messages; not both.
+fn l4() -> impl Strategy<Value = (Option<Vec<PortRule>>, Option<Vec<IcmpRule>>)> {
+    prop_oneof![2 => (to_ports(), Just(None)), 1 => (Just(None), icmps())]
+}
+
+fn outside_labels(families: Families) -> impl Strategy<Value = BTreeMap<String, String>> {
+    let inside = PREFIXES.into_iter().filter(|text| !text.ends_with("/0")).collect::<Vec<_>>();
+    select(inside).prop_map(move |text| {
+        cilium_core::prefix::labels(families, text.parse().unwrap()).to_security_labels()
+    })
+}
+
+fn cidr_rule() -> impl Strategy<Value = CidrRule> {
+    let except = option::of(proptest::collection::vec(select(&PREFIXES[..]), 0..3));
+    (select(&PREFIXES[..]), except).prop_map(|(cidr, except)| {
+        let outer: ipnet::IpNet = cidr.parse().unwrap();
+        let lies_inside = |text: &&str| outer.contains(&text.parse::<ipnet::IpNet>().unwrap());
+        let except = except.map(|all| all.into_iter().filter(lies_inside).map(str::to_owned).collect());
+        CidrRule { cidr: Some(cidr.to_owned()), except, ..CidrRule::default() }
+    })
+}
+
 /// Which lists an entry has. Not more than one has items.
 #[derive(Clone, Debug)]
 struct Lists {
     endpoints: Option<Vec<EndpointSelector>>,
     entities: Option<Vec<Entity>>,
     cidr: Option<Vec<String>>,
+    cidr_set: Option<Vec<CidrRule>>,
     groups: bool,
 }
 
 fn lists() -> impl Strategy<Value = Lists> {
     let entities = proptest::collection::vec(select(Entity::KNOWN).prop_map(Entity::from), 1..3);
     let endpoints = proptest::collection::vec(selector(), 1..3);
+    let cidrs = proptest::collection::vec(select(&PREFIXES[..]).prop_map(str::to_owned), 1..3);
+    let cidr_sets = proptest::collection::vec(cidr_rule(), 1..3);
+    let none = || Lists { endpoints: None, entities: None, cidr: None, cidr_set: None, groups: false };
     let full = prop_oneof![
-        3 => endpoints.prop_map(|list| (Some(list), None)),
-        2 => entities.prop_map(|list| (None, Some(list))),
-        2 => Just((None, None)),
+        3 => endpoints.prop_map(move |list| Lists { endpoints: Some(list), ..none() }),
+        2 => entities.prop_map(move |list| Lists { entities: Some(list), ..none() }),
+        1 => cidrs.prop_map(move |list| Lists { cidr: Some(list), ..none() }),
+        2 => cidr_sets.prop_map(move |list| Lists { cidr_set: Some(list), ..none() }),
+        2 => Just(none()),
     ];
     let empty = (any::<bool>(), any::<bool>(), prop::bool::weighted(0.2), any::<bool>());
-    (full, option::weighted(0.3, empty)).prop_map(|((endpoints, entities), empty)| {
+    (full, option::weighted(0.3, empty)).prop_map(|(full, empty)| {
         let (no_endpoint, no_entity, no_cidr, groups) = empty.unwrap_or_default();
         Lists {
-            endpoints: endpoints.or(no_endpoint.then(Vec::new)),
-            entities: entities.or(no_entity.then(Vec::new)),
-            cidr: no_cidr.then(Vec::new),
+            endpoints: full.endpoints.or(no_endpoint.then(Vec::new)),
+            entities: full.entities.or(no_entity.then(Vec::new)),
+            cidr: full.cidr.or(no_cidr.then(Vec::new)),
+            cidr_set: full.cidr_set,
             groups,
         }
     })
 }
 
-fn ingress() -> impl Strategy<Value = IngressRule> {
-    (lists(), to_ports()).prop_map(|(lists, to_ports)| IngressRule {
-        peers: IngressPeers {
-            from_endpoints: lists.endpoints,
-            from_entities: lists.entities,
-            from_cidr: lists.cidr,
-            from_groups: lists.groups.then(Vec::new),
+impl Lists {
+    fn ingress(self) -> IngressPeers {
+        IngressPeers {
+            from_endpoints: self.endpoints,
+            from_entities: self.entities,
+            from_cidr: self.cidr,
+            from_cidr_set: self.cidr_set,
+            from_groups: self.groups.then(Vec::new),
             ..IngressPeers::default()
-        },
+        }
+    }
+
+    fn egress(self) -> EgressPeers {
+        EgressPeers {
+            to_endpoints: self.endpoints,
+            to_entities: self.entities,
+            to_cidr: self.cidr,
+            to_cidr_set: self.cidr_set,
+            to_services: self.groups.then(Vec::new),
+            ..EgressPeers::default()
+        }
+    }
+}
+
+fn denied(to_ports: Option<Vec<PortRule>>) -> Option<Vec<PortDenyRule>> {
+    Some(to_ports?.into_iter().map(|item| PortDenyRule { ports: item.ports }).collect())
+}
+
+fn ingress() -> impl Strategy<Value = IngressRule> {
+    (lists(), l4()).prop_map(|(lists, (to_ports, icmps))| IngressRule {
+        peers: lists.ingress(),
         to_ports,
+        icmps,
         ..IngressRule::default()
     })
 }
 
+fn ingress_deny() -> impl Strategy<Value = IngressDenyRule> {
+    (lists(), l4()).prop_map(|(lists, (to_ports, icmps))| IngressDenyRule {
+        peers: lists.ingress(),
+        to_ports: denied(to_ports),
+        icmps,
+    })
+}
+
 fn egress() -> impl Strategy<Value = EgressRule> {
-    (lists(), to_ports()).prop_map(|(lists, to_ports)| EgressRule {
-        peers: EgressPeers {
-            to_endpoints: lists.endpoints,
-            to_entities: lists.entities,
-            to_cidr: lists.cidr,
-            to_services: lists.groups.then(Vec::new),
-            ..EgressPeers::default()
-        },
-        to_ports,
+    (lists(), l4()).prop_map(|(lists, (to_ports, icmps))| EgressRule {
         to_fqdns: lists.groups.then(Vec::new),
+        peers: lists.egress(),
+        to_ports,
+        icmps,
         ..EgressRule::default()
     })
+}
+
+fn egress_deny() -> impl Strategy<Value = EgressDenyRule> {
+    (lists(), l4()).prop_map(|(lists, (to_ports, icmps))| EgressDenyRule {
+        peers: lists.egress(),
+        to_ports: denied(to_ports),
+        icmps,
+    })
+}
+
+/// A section that is absent, empty, or has entries.
+fn section<T: std::fmt::Debug>(
+    presence: f64,
+    entry: impl Strategy<Value = T>,
+) -> impl Strategy<Value = Option<Vec<T>>> {
+    option::weighted(presence, proptest::collection::vec(entry, 0..3))
 }
 
 fn rule() -> impl Strategy<Value = Rule> {
     let default_deny = (option::of(any::<bool>()), option::of(any::<bool>()));
     let default_deny = default_deny.prop_map(|(ingress, egress)| DefaultDeny { ingress, egress });
-    let ingress = option::of(proptest::collection::vec(ingress(), 0..3));
-    let egress = option::of(proptest::collection::vec(egress(), 0..3));
+    let ingress = (section(0.5, ingress()), section(0.3, ingress_deny()));
+    let egress = (section(0.5, egress()), section(0.3, egress_deny()));
     (selector(), ingress, egress, option::weighted(0.3, default_deny)).prop_map(
-        |(selector, ingress, egress, enable_default_deny)| Rule {
+        |(selector, (ingress, ingress_deny), (egress, egress_deny), enable_default_deny)| Rule {
             endpoint_selector: Some(selector),
             ingress,
+            ingress_deny,
             egress,
+            egress_deny,
             enable_default_deny,
             ..Rule::default()
         },
@@ -189,6 +285,8 @@ fn step() -> impl Strategy<Value = Step> {
     let mode = select(vec![Mode::Default, Mode::Default, Mode::Default, Mode::Always, Mode::Never]);
     prop_oneof![
         6 => (select(&POLICIES[..]), rules).prop_map(|(key, rules)| Step::Policy(key, rules)),
+        3 => (select(&OUTSIDE[..]), option::weighted(0.8, outside_labels(Families::Dual)))
+            .prop_map(|(n, l)| Step::Identity(n, l)),
         6 => (select(&NUMBERS[..]), option::weighted(0.8, plain_labels())).prop_map(|(n, l)| Step::Identity(n, l)),
         1 => mode.prop_map(Step::Mode),
     ]
@@ -223,6 +321,11 @@ fn new_world(families: Families) -> World {
     let reserved = reserved::all(families).into_iter();
     World {
         cluster: CLUSTER.into(),
+        only_family: match families {
+            Families::Ipv4 => Some('4'),
+            Families::Ipv6 => Some('6'),
+            Families::Dual => None,
+        },
         identities: reserved.map(|(number, labels)| (number, labels.to_security_labels())).collect(),
         ..World::default()
     }
@@ -315,11 +418,14 @@ fn selections(index: &PolicyIndex) -> Vec<BTreeSet<u32>> {
 fn check_invariants(policy: &Policy) {
     for direction in [&policy.ingress, &policy.egress] {
         assert!(direction.enforced || direction.allow.is_empty());
-        assert!(direction.allow.windows(2).all(|pair| pair[0] < pair[1]), "sorted");
-        let names: Vec<_> = direction.allow.iter().map(|a| (a.peer, a.protocol, a.first, a.last)).collect();
-        assert!(names.windows(2).all(|pair| pair[0] < pair[1]), "one entry for each peer and ports");
-        assert!(direction.allow.iter().all(|a| !a.origins.is_empty() && a.origins.is_sorted()));
-        assert!(direction.allow.iter().all(|a| a.first <= a.last && (a.protocol != 0 || a.last == 0)));
+        for list in [&direction.allow, &direction.deny] {
+            assert!(list.windows(2).all(|pair| pair[0] < pair[1]), "sorted");
+            let names: Vec<_> = list.iter().map(|a| (a.peer, a.protocol, a.first, a.last)).collect();
+            assert!(names.windows(2).all(|pair| pair[0] < pair[1]), "one entry for each peer and ports");
+            let implied = |a: &Entry| a.peer == reserved::HOST && a.origins.is_empty();
+            assert!(list.iter().all(|a| (!a.origins.is_empty() || implied(a)) && a.origins.is_sorted()));
+            assert!(list.iter().all(|a| a.first <= a.last && (a.protocol != 0 || a.last == 0)));
+        }
     }
     assert!(policy.origins.is_sorted());
 }
@@ -383,28 +489,36 @@ proptest! {
 fn flow() -> impl Strategy<Value = Flow> {
     let mut peers: Vec<u32> = (1..=10).chain(NUMBERS).collect();
     peers.extend(NUMBERS);
-    let protocol = select(vec![(6u8, true), (17, true), (132, true), (1, false), (58, false)]);
+    peers.extend(OUTSIDE);
+    let protocol = select(vec![(6u8, true), (17, true), (132, true), (1, false), (58, false), (47, false)]);
+    let kind = select(vec![0u16, 8, 13, 128]);
     let port = select(vec![79u16, 80, 81, 90, 91]);
-    (select(peers.clone()), select(peers), protocol, port).prop_map(
-        |(source, destination, (protocol, has_ports), port)| Flow {
+    (select(peers.clone()), select(peers), protocol, port, kind).prop_map(
+        |(source, destination, (protocol, has_ports), port, kind)| Flow {
             source,
             destination,
             protocol,
-            destination_port: if has_ports { port } else { 0 },
+            destination_port: match protocol {
+                1 | 58 => kind,
+                _ if has_ports => port,
+                _ => 0,
+            },
         },
     )
 }
 
 fn check_side(world: &World, side: Side, flow: &Flow, found: &Judgement<'_>) {
-    let Answer { restricted, granted_by } = world.answer(side, flow);
-    let expected = if !restricted {
+    let Answer { restricted, spoken_of, granted_by, denied_by } = world.answer(side, flow);
+    let expected = if !denied_by.is_empty() {
+        Judgement::Denied(denied_by.iter().map(String::as_str).collect())
+    } else if !restricted {
         Judgement::NotEnforced
-    } else if side == Side::Ingress && flow.source == reserved::HOST {
-        Judgement::LocalHost
-    } else if granted_by.is_empty() {
-        Judgement::DefaultDeny
-    } else {
+    } else if !granted_by.is_empty() {
         Judgement::Granted(granted_by.iter().map(String::as_str).collect())
+    } else if side == Side::Ingress && flow.source == reserved::HOST && spoken_of {
+        Judgement::LocalHost
+    } else {
+        Judgement::DefaultDeny
     };
     assert_eq!(*found, expected, "{side:?} of {flow:?}");
 }

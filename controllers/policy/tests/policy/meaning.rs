@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use cilium_core::Labels;
-use cilium_policy::{Host, Mode, PolicyIndex, PolicyRules};
+use cilium_core::{Families, Labels};
+use cilium_policy::{Config, Host, Judgement, Mode, PolicyIndex, PolicyRules, Side};
 use serde_json::{Value, json};
 
 use crate::support::{
@@ -121,6 +121,39 @@ fn ports_and_protocols() {
             entries.iter().map(|(_, protocol, first, last)| (*protocol, *first, *last)).collect();
         assert_eq!(found, expected);
     }
+}
+
+#[test]
+fn icmp_messages_are_types_of_a_family() {
+    for (fields, expected) in [
+        (json!([{"type": 8}]), vec![(1, 8)]),
+        (json!([{"type": "EchoRequest"}, {"type": "Echo", "family": "IPv4"}]), vec![(1, 8)]),
+        (json!([{"type": "EchoRequest", "family": "IPv6"}, {"type": "255"}]), vec![(1, 255), (58, 128)]),
+        (
+            json!([{"type": "ParameterProblem", "family": "IPv6"}, {"type": "ParameterProblem"}]),
+            vec![(1, 12), (58, 4)],
+        ),
+        (json!([{"type": "EchoReply"}]), vec![(1, 0)]),
+        (json!([]), vec![]),
+    ] {
+        let entries = allowed(json!({"icmps": [{"fields": fields}]}));
+        assert!(entries.iter().all(|(peer, _, first, last)| *peer == 0 && first == last), "{entries:?}");
+        let found: Vec<_> = entries.iter().map(|(_, protocol, first, _)| (*protocol, *first)).collect();
+        assert_eq!(found, expected, "{fields}");
+    }
+    let of = |icmps: Value| index_with(reduce_spec(spec(json!({"icmps": icmps}))).unwrap());
+    let ping = of(json!([{"fields": [{"type": 8}]}]));
+    assert!(passes(&ping, FAR, SUBJECT, 1, 8) && !passes(&ping, FAR, SUBJECT, 1, 13));
+    assert!(!passes(&ping, FAR, SUBJECT, 58, 8) && !passes(&ping, FAR, SUBJECT, TCP, 8));
+    let zero = of(json!([{"fields": [{"type": 0}]}]));
+    assert!(passes(&zero, FAR, SUBJECT, 1, 13), "type 0 is every type, as port 0 is every port");
+    assert!(!passes(&zero, FAR, SUBJECT, 58, 128));
+    let near = json!({"fromEndpoints": [{}], "icmps": [{"fields": [{"type": 8}]}]});
+    let index = index_with(reduce_spec(spec(near)).unwrap());
+    assert!(passes(&index, NEAR, SUBJECT, 1, 8) && !passes(&index, FAR, SUBJECT, 1, 8));
+    let deny = denying(json!({"icmps": [{"fields": [{"type": 8}]}]}), None, json!({"ingress": false}));
+    let index = index_with(deny);
+    assert!(!passes(&index, NEAR, SUBJECT, 1, 8) && passes(&index, NEAR, SUBJECT, 1, 13));
 }
 
 #[test]
@@ -248,6 +281,52 @@ fn entities() {
     }
 }
 
+/// Peers under an entry, where prefixes 10.0.0.0/8, 10.1.0.0/16 and 10.1.2.0/24 are identities 1, 2 and 3, and 2001:db8::/32 is 4, all
+/// of the local scope.
+fn peers_outside(entry: Value, families: Families) -> Vec<u32> {
+    let mut index = PolicyIndex::new(Config { families, mode: Mode::Default });
+    index.set_identity(SUBJECT, Some(mk_labels("default", &["app=web"])));
+    index.set_policy(&mk_key("p"), Some(reduce_spec(spec(entry)).unwrap()));
+    for (number, prefix) in (1..).zip(["10.0.0.0/8", "10.1.0.0/16", "10.1.2.0/24", "2001:db8::/32"]) {
+        let labels = cilium_core::prefix::labels(families, prefix.parse().unwrap());
+        index.set_identity((1 << 24) + number, Some(labels));
+    }
+    let entries = ingress_of(&index, SUBJECT).unwrap();
+    entries.into_iter().map(|(peer, ..)| peer & 0xff_ffff).collect()
+}
+
+#[test]
+fn a_prefix_selects_what_lies_inside_of_it_and_is_outside_of_the_cluster() {
+    let dual = |entry| peers_outside(entry, Families::Dual);
+    assert_eq!(dual(json!({"fromCIDR": ["10.0.0.0/8"]})), [1, 2, 3]);
+    assert_eq!(dual(json!({"fromCIDR": ["10.1.2.3"]})), Vec::<u32>::new(), "nothing is as narrow");
+    assert_eq!(dual(json!({"fromCIDR": ["10.1.255.255/16", "2001:db8::/32"]})), [2, 3, 4]);
+    let except = |list: Value| json!({"fromCIDRSet": [{"cidr": "10.0.0.0/8", "except": list}]});
+    assert_eq!(dual(except(json!(["10.1.0.0/16"]))), [1]);
+    assert_eq!(dual(except(json!(["10.1.2.0/24", "10.2.0.0/16"]))), [1, 2]);
+    assert_eq!(dual(except(json!(["10.0.0.0/8"]))), Vec::<u32>::new());
+    assert_eq!(dual(json!({"fromCIDR": ["0.0.0.0/0"]})), [9, 1, 2, 3], "and the world of the family");
+    assert_eq!(dual(json!({"fromCIDR": ["::/0"]})), [10, 4]);
+    let all_but = json!({"fromCIDRSet": [{"cidr": "0.0.0.0/0", "except": ["10.0.0.0/8"]}]});
+    assert_eq!(dual(all_but), [9]);
+    assert_eq!(dual(json!({"fromEntities": ["world"]})), [9, 10, 1, 2, 3, 4]);
+    let only = |families, prefix: &str| peers_outside(json!({"fromCIDR": [prefix]}), families);
+    assert_eq!(only(Families::Ipv4, "0.0.0.0/0"), [2, 1, 2, 3], "identity 2 is the world");
+    assert_eq!(only(Families::Ipv4, "::/0"), [4], "there is no such world");
+    assert_eq!(only(Families::Ipv6, "::/0"), [2, 4]);
+}
+
+#[test]
+fn every_prefix_that_is_named_is_known() {
+    let entry = json!({"fromCIDRSet": [
+        {"cidr": "10.7.0.0/8", "except": ["10.1.0.0/16"]}, {"cidr": "0.0.0.0/0", "except": ["192.0.2.0/24"]},
+    ]});
+    let mut rule = spec(entry);
+    rule["egressDeny"] = json!([{"toCIDR": ["2001:db8::1"]}]);
+    let named: Vec<String> = reduce_spec(rule).unwrap().prefixes().iter().map(ToString::to_string).collect();
+    assert_eq!(named, ["10.0.0.0/8", "10.1.0.0/16", "192.0.2.0/24", "2001:db8::1/128"]);
+}
+
 #[test]
 fn the_own_node_is_an_api_server_where_it_runs_one() {
     let rules =
@@ -302,6 +381,74 @@ fn default_deny() {
     assert_eq!(ingress_of(&index, SUBJECT).unwrap(), [(1, 0, 0, 0), (4, 0, 0, 0)], "once closed, both allow");
 }
 
+/// Rules with one entry that denies, and perhaps one that allows, for ingress.
+fn denying(deny: Value, allow: Option<Value>, default_deny: Value) -> PolicyRules {
+    let rule = json!({
+        "endpointSelector": {"matchLabels": {"app": "web"}},
+        "ingress": allow.map(|entry| vec![entry]),
+        "ingressDeny": [deny],
+        "enableDefaultDeny": default_deny,
+    });
+    reduce_spec(rule).unwrap()
+}
+
+#[test]
+fn what_is_denied_is_dropped_whatever_allows_it() {
+    let clients = json!({"fromEndpoints": [{"matchLabels": {"app": "client"}}]});
+    let on_80 = json!({"toPorts": [{"ports": [{"port": "80", "protocol": "TCP"}]}]});
+    let all = json!({"fromEntities": ["all"]});
+    let near_80 = json!({"fromEndpoints": [{"matchLabels": {"app": "client"}}], "toPorts": on_80["toPorts"]});
+    for (deny, allow, default_deny, on_80_passes, on_81_passes) in [
+        // A narrow denial in a wide allowance, and the other way round.
+        (&near_80, Some(&all), json!({}), false, true),
+        (&all, Some(&near_80), json!({}), false, false),
+        (&on_80, Some(&clients), json!({}), false, true),
+        (&clients, Some(&on_80), json!({}), false, false),
+        // It closes the direction, unless told otherwise.
+        (&on_80, None, json!({}), false, false),
+        (&on_80, None, json!({"ingress": false}), false, true),
+        (&json!({}), None, json!({}), false, false),
+        (&json!({}), None, json!({"ingress": false}), true, true),
+    ] {
+        let index = index_with(denying(deny.clone(), allow.cloned(), default_deny.clone()));
+        let found = [80, 81].map(|port| passes(&index, NEAR, SUBJECT, TCP, port));
+        assert_eq!(found, [on_80_passes, on_81_passes], "{deny} {allow:?} {default_deny}");
+    }
+}
+
+#[test]
+fn a_denial_goes_before_what_a_node_may_do_to_its_pods() {
+    let index = |deny: Value| index_with(denying(json!({"fromEntities": [deny]}), None, json!({})));
+    assert!(!passes(&index(json!("host")), 1, SUBJECT, TCP, 80));
+    assert!(!passes(&index(json!("all")), 1, SUBJECT, TCP, 80));
+    assert!(
+        passes(&index(json!("world")), 1, SUBJECT, TCP, 80),
+        "a denial of others is a rule about ingress"
+    );
+    let mut always = pods();
+    always.set_mode(Mode::Always);
+    assert!(!passes(&always, 1, SUBJECT, TCP, 80), "no rule says anything about ingress");
+    let mut never = index(json!("host"));
+    never.set_mode(Mode::Never);
+    assert!(passes(&never, 1, SUBJECT, TCP, 80));
+}
+
+#[test]
+fn every_policy_that_denies_is_named() {
+    let deny =
+        || denying(json!({"fromEntities": ["all"]}), Some(json!({"fromEntities": ["all"]})), json!({}));
+    let mut index = index_with(deny());
+    index.set_policy(&mk_key("a"), Some(deny()));
+    let policy = index.compile(SUBJECT, Host::Plain).unwrap();
+    assert_eq!(serde_json::to_string(&policy.ingress.deny).unwrap(), "[[0,0,0,0,[0,1]]]");
+    assert_eq!(cilium_policy::entries_of(&policy, &mk_key("a")), 2);
+    let policies = crate::support::compile_all(&index, &[SUBJECT]);
+    let flow = cilium_policy::Flow { source: NEAR, destination: SUBJECT, protocol: TCP, destination_port: 1 };
+    let verdict = cilium_policy::verdict(&policies, &flow);
+    assert_eq!(verdict.ingress, Judgement::Denied(vec!["cnp/default/a", "cnp/default/p"]));
+    assert_eq!(verdict.denied_by(), Some(Side::Ingress));
+}
+
 #[test]
 fn policies_that_allow_the_same_share_an_entry() {
     let rules = || reduce_spec(spec(json!({"fromEntities": ["health"]}))).unwrap();
@@ -310,7 +457,7 @@ fn policies_that_allow_the_same_share_an_entry() {
     let policy = index.compile(SUBJECT, Host::Plain).unwrap();
     assert_eq!(
         serde_json::to_string(&policy.ingress.allow).unwrap(),
-        "[[4,0,0,0,[0,1]]]",
+        "[[1,0,0,0,[]],[4,0,0,0,[0,1]]]",
         "{:?}",
         policy.origins
     );

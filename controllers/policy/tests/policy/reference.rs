@@ -2,9 +2,13 @@
 //! nothing with the code under test but the types of the objects.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
-use cilium_api::peer::Entity;
-use cilium_api::port::{PortProtocol, PortRule, Protocol};
+use cilium_api::egress::EgressPeers;
+use cilium_api::icmp::{IcmpFamily, IcmpField, IcmpRule, IcmpType};
+use cilium_api::ingress::IngressPeers;
+use cilium_api::peer::{CidrRule, Entity};
+use cilium_api::port::{PortDenyRule, PortProtocol, PortRule, Protocol};
 use cilium_api::rule::Rule;
 use cilium_api::selector::{EndpointSelector, MatchOperator};
 use cilium_policy::{Flow, Mode, Side};
@@ -28,15 +32,21 @@ pub(crate) struct Written {
 pub(crate) struct World {
     pub(crate) mode: Mode,
     pub(crate) cluster: String,
+    /// `4` or `6` in a cluster with one address family.
+    pub(crate) only_family: Option<char>,
     pub(crate) identities: BTreeMap<u32, PlainLabels>,
     pub(crate) policies: BTreeMap<String, Written>,
 }
 
-/// One side's answer: whether it is restricted, and the policies that allow the flow.
-#[derive(Debug, PartialEq, Eq)]
+/// One side's answer.
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Answer {
+    /// What nobody allows is dropped.
     pub(crate) restricted: bool,
+    /// Some rule says something about the direction.
+    pub(crate) spoken_of: bool,
     pub(crate) granted_by: BTreeSet<String>,
+    pub(crate) denied_by: BTreeSet<String>,
 }
 
 impl World {
@@ -46,7 +56,7 @@ impl World {
             Side::Ingress => (flow.destination, flow.source),
         };
         let can_be_endpoint = matches!(subject, 4 | 5 | 8) || (100..1 << 24).contains(&subject);
-        let mut answer = Answer { restricted: false, granted_by: BTreeSet::new() };
+        let mut answer = Answer::default();
         let Some(labels) =
             self.identities.get(&subject).filter(|_| can_be_endpoint && self.mode != Mode::Never)
         else {
@@ -57,13 +67,20 @@ impl World {
             for rule in policy.rules.iter().filter(|rule| self.selects(policy, rule, labels)) {
                 let about = About { world: self, policy, rule };
                 let deny = rule.enable_default_deny.clone().unwrap_or_default();
-                let (entries, deny) = match side {
-                    Side::Ingress => (about.ingress(peer, flow), deny.ingress),
-                    Side::Egress => (about.egress(peer, flow), deny.egress),
+                let (allowed, denied, deny) = match side {
+                    Side::Ingress => {
+                        (about.ingress(peer, flow), about.ingress_deny(peer, flow), deny.ingress)
+                    }
+                    Side::Egress => (about.egress(peer, flow), about.egress_deny(peer, flow), deny.egress),
                 };
-                answer.restricted |= !entries.is_empty() && deny != Some(false);
-                if entries.contains(&true) {
+                let speaks = !(allowed.is_empty() && denied.is_empty());
+                answer.spoken_of |= speaks;
+                answer.restricted |= speaks && deny != Some(false);
+                if allowed.contains(&true) {
                     answer.granted_by.insert(key.clone());
+                }
+                if denied.contains(&true) {
+                    answer.denied_by.insert(key.clone());
                 }
             }
         }
@@ -93,32 +110,46 @@ struct PeerLists {
 impl About<'_> {
     fn ingress(&self, peer: u32, flow: &Flow) -> Vec<bool> {
         let entries = self.rule.ingress.iter().flatten();
-        let verdicts = entries.map(|entry| {
-            let peers = &entry.peers;
-            let none_of =
-                peers.from_cidr.is_some() || peers.from_cidr_set.is_some() || peers.from_nodes.is_some();
-            let lists = self.lists(&peers.from_endpoints, &peers.from_entities, none_of, peer);
-            allows(&lists, &entry.to_ports, flow)
-        });
-        verdicts.collect()
+        entries.map(|e| hits(&self.from(&e.peers, peer), &ports_of(&e.to_ports), &e.icmps, flow)).collect()
+    }
+
+    fn ingress_deny(&self, peer: u32, flow: &Flow) -> Vec<bool> {
+        let entries = self.rule.ingress_deny.iter().flatten();
+        entries
+            .map(|e| hits(&self.from(&e.peers, peer), &denied_ports_of(&e.to_ports), &e.icmps, flow))
+            .collect()
     }
 
     fn egress(&self, peer: u32, flow: &Flow) -> Vec<bool> {
         let entries = self.rule.egress.iter().flatten();
-        let verdicts = entries.map(|entry| {
-            let peers = &entry.peers;
-            let none_of = peers.to_cidr.is_some() || peers.to_cidr_set.is_some() || peers.to_nodes.is_some();
-            let lists = self.lists(&peers.to_endpoints, &peers.to_entities, none_of, peer);
-            allows(&lists, &entry.to_ports, flow)
-        });
-        verdicts.collect()
+        entries.map(|e| hits(&self.to(&e.peers, peer), &ports_of(&e.to_ports), &e.icmps, flow)).collect()
+    }
+
+    fn egress_deny(&self, peer: u32, flow: &Flow) -> Vec<bool> {
+        let entries = self.rule.egress_deny.iter().flatten();
+        entries
+            .map(|e| hits(&self.to(&e.peers, peer), &denied_ports_of(&e.to_ports), &e.icmps, flow))
+            .collect()
+    }
+
+    fn from(&self, peers: &IngressPeers, peer: u32) -> PeerLists {
+        let mut lists = self.lists(&peers.from_endpoints, &peers.from_entities, peer);
+        lists.present |= peers.from_nodes.is_some();
+        self.add_prefixes(&mut lists, &peers.from_cidr, &peers.from_cidr_set, peer);
+        lists
+    }
+
+    fn to(&self, peers: &EgressPeers, peer: u32) -> PeerLists {
+        let mut lists = self.lists(&peers.to_endpoints, &peers.to_entities, peer);
+        lists.present |= peers.to_nodes.is_some();
+        self.add_prefixes(&mut lists, &peers.to_cidr, &peers.to_cidr_set, peer);
+        lists
     }
 
     fn lists(
         &self,
         endpoints: &Option<Vec<EndpointSelector>>,
         entities: &Option<Vec<Entity>>,
-        none_of: bool,
         peer: u32,
     ) -> PeerLists {
         let labels = self.world.identities.get(&peer);
@@ -128,8 +159,39 @@ impl About<'_> {
             *entity == Entity::All || labels.is_some_and(|labels| self.entity_matches(entity, labels))
         };
         PeerLists {
-            present: endpoints.is_some() || entities.is_some() || none_of,
+            present: endpoints.is_some() || entities.is_some(),
             matched: endpoints.iter().flatten().any(by_labels) || entities.iter().flatten().any(by_entity),
+        }
+    }
+
+    /// Peers outside whose prefix lies in one of the list, and in none that its item leaves out.
+    fn add_prefixes(
+        &self,
+        lists: &mut PeerLists,
+        cidrs: &Option<Vec<String>>,
+        sets: &Option<Vec<CidrRule>>,
+        peer: u32,
+    ) {
+        lists.present |= cidrs.is_some() || sets.is_some();
+        let Some(found) = self.world.identities.get(&peer).and_then(|labels| self.prefix_of(labels)) else {
+            return;
+        };
+        let inside = |text: &String| bits_of(text).is_some_and(|wanted| found.starts_with(&wanted));
+        let in_set =
+            |rule: &CidrRule| rule.cidr.iter().any(inside) && !rule.except.iter().flatten().any(inside);
+        lists.matched |= cidrs.iter().flatten().any(inside) || sets.iter().flatten().any(in_set);
+    }
+
+    /// The prefix of an identity as text of bits, after the family.
+    fn prefix_of(&self, labels: &PlainLabels) -> Option<String> {
+        let cidr = labels.keys().find_map(|label| label.strip_prefix("cidr:"));
+        let has = |name: &str| labels.contains_key(&format!("reserved:{name}"));
+        match cidr {
+            Some(text) => bits_of(&text.replace('-', ":")),
+            None if has("world-ipv4") => Some("4".into()),
+            None if has("world-ipv6") => Some("6".into()),
+            None if has("world") => Some(self.world.only_family?.to_string()),
+            None => None,
         }
     }
 
@@ -177,6 +239,20 @@ impl About<'_> {
     }
 }
 
+/// `4` or `6` and the bits of a prefix.
+fn bits_of(text: &str) -> Option<String> {
+    let (address, length) = text.split_once('/').unwrap_or((text, "128"));
+    let length: usize = length.parse().unwrap();
+    match address.parse().unwrap() {
+        IpAddr::V4(address) => {
+            Some(format!("4{:032b}", u32::from(address)).chars().take(1 + length).collect())
+        }
+        IpAddr::V6(address) => {
+            Some(format!("6{:0128b}", u128::from(address)).chars().take(1 + length).collect())
+        }
+    }
+}
+
 fn names(selector: &EndpointSelector) -> Vec<&str> {
     let labels = selector.match_labels.iter().flatten().map(|(name, _)| name.as_str());
     labels
@@ -215,14 +291,35 @@ fn values_of<'a>(labels: &'a PlainLabels, name: &str) -> Vec<&'a str> {
     found.map(|(_, value)| value.as_str()).collect()
 }
 
-fn allows(peers: &PeerLists, to_ports: &Option<Vec<PortRule>>, flow: &Flow) -> bool {
-    match to_ports.as_deref().unwrap_or_default() {
-        [] => peers.matched,
-        items => {
-            let ports = items.iter().flat_map(|item| item.ports.iter().flatten());
-            (peers.matched || !peers.present) && ports.into_iter().any(|port| port_matches(port, flow))
-        }
+/// Ports of the items of `toPorts`, if there are items.
+type Ports<'a> = Option<Vec<&'a PortProtocol>>;
+
+fn ports_of(to_ports: &Option<Vec<PortRule>>) -> Ports<'_> {
+    let items = to_ports.as_ref().filter(|items| !items.is_empty())?;
+    Some(items.iter().flat_map(|item| item.ports.iter().flatten()).collect())
+}
+
+fn denied_ports_of(to_ports: &Option<Vec<PortDenyRule>>) -> Ports<'_> {
+    let items = to_ports.as_ref().filter(|items| !items.is_empty())?;
+    Some(items.iter().flat_map(|item| item.ports.iter().flatten()).collect())
+}
+
+fn hits(peers: &PeerLists, ports: &Ports<'_>, icmps: &Option<Vec<IcmpRule>>, flow: &Flow) -> bool {
+    let icmps = icmps.as_ref().filter(|items| !items.is_empty());
+    let on_port = ports.as_ref().map(|ports| ports.iter().any(|port| port_matches(port, flow)));
+    let by_type = icmps
+        .map(|items| items.iter().flat_map(|item| item.fields.iter().flatten()).any(|f| is_type(f, flow)));
+    match on_port.or(by_type) {
+        None => peers.matched,
+        Some(matches) => (peers.matched || !peers.present) && matches,
     }
+}
+
+/// The generator has types as numbers only.
+fn is_type(field: &IcmpField, flow: &Flow) -> bool {
+    let protocol = if field.family == Some(IcmpFamily::Ipv6) { 58 } else { 1 };
+    let IcmpType::Number(number) = field.type_ else { unreachable!("the generator makes no names") };
+    flow.protocol == protocol && (number == 0 || number == i64::from(flow.destination_port))
 }
 
 fn port_matches(port: &PortProtocol, flow: &Flow) -> bool {

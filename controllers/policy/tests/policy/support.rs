@@ -77,9 +77,10 @@ pub(crate) fn passes(index: &PolicyIndex, source: u32, destination: u32, protoco
     verdict(&policies, &Flow { source, destination, protocol, destination_port: port }).allowed()
 }
 
-/// Ingress entries of an identity as `(peer, protocol, first, last)`; `None` when ingress is not restricted.
+/// Ingress entries of an identity that policies allow, as `(peer, protocol, first, last)`; `None` without default deny.
 pub(crate) fn ingress_of(index: &PolicyIndex, number: u32) -> Option<Vec<(u32, u8, u16, u16)>> {
     let ingress = index.compile(number, Host::Plain)?.ingress;
-    let entries = ingress.allow.iter().map(|allow| (allow.peer, allow.protocol, allow.first, allow.last));
+    let said = ingress.allow.iter().filter(|allow| !allow.origins.is_empty());
+    let entries = said.map(|allow| (allow.peer, allow.protocol, allow.first, allow.last));
     ingress.enforced.then(|| entries.collect())
 }

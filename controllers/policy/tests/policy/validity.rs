@@ -16,6 +16,11 @@ fn egress(entry: Value) -> Value {
     json!({"endpointSelector": {}, "egress": [entry]})
 }
 
+/// A spec with one egress entry that denies.
+fn deny(entry: Value) -> Value {
+    json!({"endpointSelector": {}, "ingress": [{}], "egressDeny": [entry]})
+}
+
 /// A spec with one port.
 fn port(port: Value) -> Value {
     ingress(json!({"toPorts": [{"ports": [port]}]}))
@@ -102,9 +107,87 @@ fn shape_of_an_entry() {
             "\"-\" is not a label value",
         ),
         (
+            deny(json!({"toEndpoints": [{}], "toEntities": ["all"]})),
+            "spec.egressDeny[0]",
+            "combining toEndpoints and toEntities is not supported yet",
+        ),
+        (
+            deny(json!({"toPorts": [{"ports": [{"port": "+1"}]}]})),
+            "spec.egressDeny[0].toPorts[0].ports[0].port",
+            "neither a port number",
+        ),
+        (
             ingress(json!({"authentication": {"mode": "maybe"}})),
             "spec.ingress[0].authentication.mode",
             "\"maybe\" is not a mode",
+        ),
+    ] {
+        check(reduce_spec(spec), path, Malformed, reason);
+    }
+}
+
+#[test]
+fn icmp_messages() {
+    let field = |field: Value| ingress(json!({"icmps": [{}, {"fields": [{"type": 8}, field]}]}));
+    let path = |field: &str| format!("spec.ingress[0].icmps[1].fields[1].{field}");
+    for (value, at, reason) in [
+        (json!({"type": 256}), "type", "256 is not a type, they go from 0 to 255"),
+        (json!({"type": -1}), "type", "-1 is not a type"),
+        (json!({"type": "+8"}), "type", "\"+8\" is no ICMP type"),
+        (json!({"type": "256"}), "type", "\"256\" is no ICMP type"),
+        (json!({"type": "Echo", "family": "IPv6"}), "type", "\"Echo\" is no ICMP type of the family"),
+        (
+            json!({"type": "PacketTooBig", "family": "IPv4"}),
+            "type",
+            "\"PacketTooBig\" is no ICMP type of the family",
+        ),
+        (json!({"type": "echorequest"}), "type", "\"echorequest\" is no ICMP type"),
+        (json!({"type": 8, "family": "IPX"}), "family", "\"IPX\" is neither IPv4 nor IPv6"),
+    ] {
+        check(reduce_spec(field(value)), &path(at), Malformed, reason);
+    }
+    let many = vec![json!({"type": 8}); 41];
+    let spec = deny(json!({"icmps": [{"fields": many}]}));
+    check(reduce_spec(spec), "spec.egressDeny[0].icmps[0].fields", Malformed, "41 messages are too many");
+}
+
+#[test]
+fn prefixes() {
+    let set = |rule: Value| egress(json!({"toCIDRSet": [{"cidr": "10.0.0.0/8"}, rule]}));
+    for (spec, path, reason) in [
+        (
+            ingress(json!({"fromCIDR": ["10.0.0.0/8", "10.0.0.0/33"]})),
+            "spec.ingress[0].fromCIDR[1]",
+            "not a prefix",
+        ),
+        (ingress(json!({"fromCIDR": ["example.org"]})), "spec.ingress[0].fromCIDR[0]", "not a prefix"),
+        (
+            ingress(json!({"fromCIDR": ["::ffff:10.0.0.0/104"]})),
+            "spec.ingress[0].fromCIDR[0]",
+            "written as IPv6",
+        ),
+        (ingress(json!({"fromCIDR": ["::ffff:10.0.0.1"]})), "spec.ingress[0].fromCIDR[0]", "written as IPv6"),
+        (set(json!({"cidr": "10.0.0.1"})), "spec.egress[0].toCIDRSet[1].cidr", "not a prefix"),
+        (set(json!({})), "spec.egress[0].toCIDRSet[1]", "exactly one of cidr"),
+        (
+            set(json!({"cidr": "10.0.0.0/8", "cidrGroupRef": "x"})),
+            "spec.egress[0].toCIDRSet[1]",
+            "exactly one of",
+        ),
+        (
+            set(json!({"cidr": "10.0.0.0/8", "except": ["10.1.0.0/16", "11.0.0.0/16"]})),
+            "spec.egress[0].toCIDRSet[1].except[1]",
+            "\"11.0.0.0/16\" does not lie inside of 10.0.0.0/8",
+        ),
+        (
+            set(json!({"cidr": "10.0.0.0/8", "except": ["::/0"]})),
+            "spec.egress[0].toCIDRSet[1].except[0]",
+            "does not lie inside",
+        ),
+        (
+            set(json!({"cidr": "10.0.0.0/8", "except": ["10.1.0.0"]})),
+            "spec.egress[0].toCIDRSet[1].except[0]",
+            "not a prefix",
         ),
     ] {
         check(reduce_spec(spec), path, Malformed, reason);
@@ -144,19 +227,24 @@ fn what_this_version_cannot_enforce_is_refused_by_path() {
     let tls = json!({"secret": {"name": "x"}});
     let listener = json!({"envoyConfig": {"name": "x"}, "name": "l"});
     for (spec, path) in [
-        (json!({"endpointSelector": {}, "ingressDeny": [{}]}), "spec.ingressDeny"),
-        (json!({"endpointSelector": {}, "ingress": [{}], "egressDeny": [{}]}), "spec.egressDeny"),
-        (ingress(json!({"fromCIDR": ["192.0.2.0/24"]})), "spec.ingress[0].fromCIDR"),
-        (ingress(json!({"fromCIDRSet": [{"cidr": "192.0.2.0/24"}]})), "spec.ingress[0].fromCIDRSet"),
+        (
+            deny(json!({"toServices": [{"k8sService": {"serviceName": "x"}}]})),
+            "spec.egressDeny[0].toServices",
+        ),
+        (
+            ingress(json!({"fromCIDRSet": [{"cidrGroupRef": "x"}]})),
+            "spec.ingress[0].fromCIDRSet[0].cidrGroupRef",
+        ),
+        (
+            deny(json!({"toCIDRSet": [{"cidrGroupSelector": {}}]})),
+            "spec.egressDeny[0].toCIDRSet[0].cidrGroupSelector",
+        ),
         (ingress(json!({"fromGroups": [{}]})), "spec.ingress[0].fromGroups"),
         (ingress(json!({"fromNodes": [{}]})), "spec.ingress[0].fromNodes"),
-        (egress(json!({"toCIDR": ["192.0.2.0/24"]})), "spec.egress[0].toCIDR"),
-        (egress(json!({"toCIDRSet": [{"cidr": "192.0.2.0/24"}]})), "spec.egress[0].toCIDRSet"),
         (egress(json!({"toServices": [{"k8sService": {"serviceName": "x"}}]})), "spec.egress[0].toServices"),
         (egress(json!({"toFQDNs": [{"matchName": "example.org"}]})), "spec.egress[0].toFQDNs"),
         (egress(json!({"toGroups": [{}]})), "spec.egress[0].toGroups"),
         (egress(json!({"toNodes": [{}]})), "spec.egress[0].toNodes"),
-        (ingress(json!({"icmps": [{}, {"fields": [{"type": 8}]}]})), "spec.ingress[0].icmps[1]"),
         (ingress(json!({"authentication": {"mode": "required"}})), "spec.ingress[0].authentication.mode"),
         (ingress(json!({"toPorts": [{"terminatingTLS": tls}]})), "spec.ingress[0].toPorts[0].terminatingTLS"),
         (ingress(json!({"toPorts": [{"originatingTLS": tls}]})), "spec.ingress[0].toPorts[0].originatingTLS"),
@@ -177,11 +265,15 @@ fn what_this_version_cannot_enforce_is_refused_by_path() {
 fn what_asks_for_nothing_special_is_accepted() {
     for spec in [
         json!({"endpointSelector": {}, "ingress": [{}], "ingressDeny": [], "egressDeny": []}),
+        json!({"endpointSelector": {}, "ingressDeny": [{}]}),
+        deny(json!({"toPorts": [{"ports": [{"port": "80"}]}]})),
         ingress(json!({"fromRequires": [], "authentication": {"mode": "disabled"}})),
         ingress(
             json!({"fromCIDR": [], "fromNodes": [], "fromGroups": [], "fromEndpoints": [{}], "icmps": []}),
         ),
         ingress(json!({"icmps": [{}, {"fields": []}]})),
+        ingress(json!({"fromCIDR": ["192.0.2.1", "192.0.2.7/24", "2001:db8::/32", "0.0.0.0/0", "::/0"]})),
+        egress(json!({"toCIDRSet": [{"cidr": "10.0.0.0/8", "except": ["10.0.0.0/8", "10.1.2.3/16"]}]})),
         egress(json!({"toFQDNs": [], "toServices": [], "toEntities": ["world-ipv4"]})),
         ingress(json!({"toPorts": [{"ports": [{"port": "80"}], "rules": {"http": []}}]})),
         port(json!({"port": "65535", "endPort": 0, "protocol": "SCTP"})),

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use cilium_api::parts::{Allow, Direction, Part, PartKey, Policy};
+use cilium_api::parts::{Direction, Entry, Part, PartKey, Policy};
 use cilium_bpf::layout::Event;
 use cilium_dataplane::{Planned, Unready, origins_of};
 use cilium_rest::model;
@@ -239,13 +239,14 @@ fn describe_link(status: &mut model::EndpointStatus, link: &model::EndpointChang
 
 fn direction(policy: &Policy, direction: &Direction) -> serde_json::Value {
     let origin = |at: &u16| policy.origins.get(usize::from(*at)).cloned().unwrap_or_default();
-    let allow = |allow: &Allow| {
+    let entry = |entry: &Entry| {
         json!({
-            "peer": allow.peer,
-            "protocol": describe::protocol(allow.protocol),
-            "ports": describe::ports(allow.first, allow.last),
-            "origins": allow.origins.iter().map(origin).collect::<Vec<_>>(),
+            "peer": entry.peer,
+            "protocol": describe::protocol(entry.protocol),
+            "ports": describe::ports(entry.first, entry.last),
+            "origins": entry.origins.iter().map(origin).collect::<Vec<_>>(),
         })
     };
-    json!({ "enforced": direction.enforced, "allow": direction.allow.iter().map(allow).collect::<Vec<_>>() })
+    let list = |entries: &[Entry]| entries.iter().map(entry).collect::<Vec<_>>();
+    json!({ "enforced": direction.enforced, "allow": list(&direction.allow), "deny": list(&direction.deny) })
 }

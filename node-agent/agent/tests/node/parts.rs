@@ -4,7 +4,7 @@ use cilium_api::digest::{digest, encode};
 use cilium_api::node_slice::CiliumNodeStateSliceSpec;
 use cilium_api::node_state::DesiredState;
 use cilium_api::parts::{
-    Address, Allow, Backend, Direction, Endpoint, FORMAT_VERSION, Identity, Node, Part, PartKey, Parts,
+    Address, Backend, Direction, Endpoint, Entry, FORMAT_VERSION, Identity, Node, Part, PartKey, Parts,
     Policy, Service, ServicePort,
 };
 
@@ -29,8 +29,10 @@ pub(crate) fn address4(id: u16) -> std::net::Ipv4Addr {
 /// Pod `to` takes UDP on `port` from pod `from`, and nothing else.
 pub(crate) fn mk_policy(to: u16, from: u16, port: u16) -> (PartKey, Part) {
     let allow =
-        Allow { peer: 1000 + u32::from(from), protocol: 17, first: port, last: port, origins: vec![0] };
-    let ingress = Direction { enforced: true, allow: vec![allow] };
+        Entry { peer: 1000 + u32::from(from), protocol: 17, first: port, last: port, origins: vec![0] };
+    // As the operator has it for the kubelet's probes.
+    let host = Entry { peer: 1, protocol: 0, first: 0, last: 0, origins: vec![] };
+    let ingress = Direction { enforced: true, allow: vec![host, allow], ..Direction::default() };
     let policy = Policy { ingress, egress: Direction::default(), origins: vec!["cnp/default/rule1".into()] };
     (PartKey::policy(1000 + u32::from(to)), Part::Policy(policy))
 }

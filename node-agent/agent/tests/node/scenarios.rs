@@ -194,12 +194,12 @@ fn emptied_maps_and_removed_routes_are_repaired() {
     let flush = || Command::new("ip").args(["route", "flush", "proto", "87"]).status().expect("ip runs");
     assert!(stage.netns.run(flush).expect("enters").success());
     eventually("everything is there again", || {
-        maps.policy.list().is_ok_and(|rules| rules.len() == 1)
+        maps.policy.list().is_ok_and(|rules| rules.len() == 2)
             && maps.endpoints.list().is_ok_and(|endpoints| endpoints.len() == 4)
             && answers(&one.netns, address4(1), (address4(2), 7000))
     });
     eventually("repairs are told", || {
-        stage.last_ack()["repairs"].as_i64().is_some_and(|repairs| repairs >= 7)
+        stage.last_ack()["repairs"].as_i64().is_some_and(|repairs| repairs >= 8)
     });
 }
 
@@ -322,8 +322,9 @@ fn health_metrics_and_lists_are_served() {
     let config: model::Config = client.get("/v1/config").expect("answers");
     assert_eq!((config.status.device_mtu, config.status.route_mtu), (1500, 1450));
     let rules: Vec<model::PolicyEntry> = client.get("/v1/map/policy").expect("answers");
+    let rule = rules.iter().find(|rule| rule.peer == 1001).expect("the rule of the policy");
     assert_eq!(
-        (rules[0].identities.clone(), rules[0].ports, rules[0].origins.clone()),
+        (rule.identities.clone(), rule.ports, rule.origins.clone()),
         (vec![1002], (7000, 7000), vec!["cnp/default/rule1".to_owned()])
     );
     let endpoints: Vec<model::EndpointEntry> = client.get("/v1/map/endpoints").expect("answers");

@@ -3,7 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use cilium_api::parts::{
-    Address, Allow, Backend, Direction, Endpoint, Node, Part, PartKey, Parts, Policy, Service, ServicePort,
+    Address, Backend, Direction, Endpoint, Entry, Node, Part, PartKey, Parts, Policy, Prefix, Service,
+    ServicePort,
 };
 use cilium_dataplane::{Config, Dataplane, Devices, Link};
 
@@ -39,12 +40,12 @@ pub(crate) fn mk_link(id: u16) -> Link {
     }
 }
 
-pub(crate) fn mk_allow(peer: u32, protocol: u8, first: u16, last: u16) -> Allow {
-    Allow { peer, protocol, first, last, origins: vec![0] }
+pub(crate) fn mk_allow(peer: u32, protocol: u8, first: u16, last: u16) -> Entry {
+    Entry { peer, protocol, first, last, origins: vec![0] }
 }
 
-pub(crate) fn mk_policy(identity: u32, allow: Vec<Allow>) -> (PartKey, Part) {
-    let ingress = Direction { enforced: true, allow };
+pub(crate) fn mk_policy(identity: u32, allow: Vec<Entry>) -> (PartKey, Part) {
+    let ingress = Direction { enforced: true, allow, ..Direction::default() };
     let policy = Policy { ingress, egress: Direction::default(), origins: vec!["cnp/default/rule1".into()] };
     (PartKey::policy(identity), Part::Policy(policy))
 }
@@ -52,6 +53,10 @@ pub(crate) fn mk_policy(identity: u32, allow: Vec<Allow>) -> (PartKey, Part) {
 pub(crate) fn mk_address(address: &str, identity: u32, node: Option<&str>) -> (PartKey, Part) {
     let part = Address { identity, node: node.map(str::to_owned) };
     (PartKey::address(ip(address)), Part::Address(part))
+}
+
+pub(crate) fn mk_prefix(prefix: &str, identity: u32) -> (PartKey, Part) {
+    (PartKey::prefix(prefix), Part::Prefix(Prefix { identity }))
 }
 
 pub(crate) fn mk_node(name: &str, number: u8) -> (PartKey, Part) {

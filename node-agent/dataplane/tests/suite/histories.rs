@@ -22,6 +22,8 @@ enum Step {
     AddressGone(u8),
     Node(u8),
     NodeGone(u8),
+    Prefix(usize, u32),
+    PrefixGone(usize),
     Service(u8, Vec<u8>),
     ServiceGone(u8),
     Sweep,
@@ -43,6 +45,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0u8..6).prop_map(Step::AddressGone),
         1 => (1u8..4).prop_map(Step::Node),
         1 => (1u8..4).prop_map(Step::NodeGone),
+        2 => (0..PREFIXES.len(), 1u32..4).prop_map(|(p, i)| Step::Prefix(p, (1 << 24) + i)),
+        1 => (0..PREFIXES.len()).prop_map(Step::PrefixGone),
         2 => (1u8..4, prop::collection::vec(0u8..6, 0..4)).prop_map(|(s, b)| Step::Service(s, b)),
         1 => (1u8..4).prop_map(Step::ServiceGone),
         1 => Just(Step::Sweep),
@@ -50,6 +54,18 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Restart),
     ]
 }
+
+/// Some of these are addresses of pods and nodes, prefixes of pods, or around all of IPv4.
+const PREFIXES: [&str; 8] = [
+    "10.0.0.0/8",
+    "10.244.2.0/24",
+    "10.244.2.0/25",
+    "10.244.2.1/32",
+    "172.30.0.1/32",
+    "fd00::/8",
+    "fd00:10:244:2::/80",
+    "::/8",
+];
 
 /// Some of these addresses are nodes' own.
 fn address(number: u8) -> String {
@@ -112,6 +128,8 @@ impl World {
             Step::AddressGone(number) => self.drop(&PartKey::address(ip(&address(number)))),
             Step::Node(number) => self.put(mk_node(&format!("n{number}"), number)),
             Step::NodeGone(number) => self.drop(&PartKey::node(&format!("n{number}"))),
+            Step::Prefix(at, identity) => self.put(mk_prefix(PREFIXES[at], identity)),
+            Step::PrefixGone(at) => self.drop(&PartKey::prefix(PREFIXES[at])),
             Step::Service(number, backends) => {
                 let names: Vec<String> = backends.into_iter().map(address).collect();
                 let backends: Vec<(&str, u16)> = names.iter().map(|name| (name.as_str(), 80)).collect();

@@ -3,6 +3,7 @@
 mod build;
 mod histories;
 mod kernel;
+mod lookup;
 mod policies;
 mod restart;
 mod tables;

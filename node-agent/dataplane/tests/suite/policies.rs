@@ -167,8 +167,8 @@ fn rules_have_the_length_of_what_they_say() {
 fn a_cookie_leads_back_to_the_policies() {
     let mut twice = mk_allow(7, 6, 80, 80);
     twice.origins = vec![1];
-    let ingress =
-        Direction { enforced: true, allow: vec![mk_allow(7, 6, 80, 80), twice, mk_allow(8, 0, 0, 0)] };
+    let allow = vec![mk_allow(7, 6, 80, 80), twice, mk_allow(8, 0, 0, 0)];
+    let ingress = Direction { enforced: true, allow, ..Direction::default() };
     let origins = vec!["ccnp/all".to_owned(), "cnp/default/rule1".to_owned()];
     let policy = Policy { ingress, egress: Direction::default(), origins };
     let cookies: Vec<u32> = compile(&policy).expect("compiles").rules.iter().map(|(_, e)| e.cookie).collect();
@@ -188,4 +188,42 @@ fn an_invalid_range_is_refused_and_the_old_policy_stays() {
     feed(&mut dataplane, &mut kernel, &parts);
     assert_eq!(slot(&kernel), before);
     assert!(dataplane.failures()[0].message.starts_with("ports 90 to 80 are no range"));
+}
+
+#[test]
+fn another_identity_of_a_prefix_makes_new_generations() {
+    let (mut dataplane, mut kernel, mut parts) = mk_connected(5, 300);
+    let open = slot(&kernel);
+    let change = |dataplane: &mut Dataplane, kernel: &mut Fake, parts: &Parts, key: &str| {
+        dataplane.update([&PartKey::prefix(key)], parts);
+        dataplane.apply(kernel, 0);
+        slot(kernel)
+    };
+    parts.extend([mk_prefix("10.0.0.0/8", 1 << 24)]);
+    assert_eq!(change(&mut dataplane, &mut kernel, &parts, "10.0.0.0/8"), open, "nothing was judged");
+
+    parts.extend([mk_policy(300, vec![mk_allow(9, 6, 80, 80)])]);
+    feed(&mut dataplane, &mut kernel, &parts);
+    let mut last = slot(&kernel).generation;
+    let mut is_newer = |slot: Slot| std::mem::replace(&mut last, slot.generation) < slot.generation;
+    for prefix in ["10.1.0.0/16", "10.1.2.3/32", "2001:db8::/32", "2001:db8::1/128"] {
+        parts.extend([mk_prefix(prefix, (1 << 24) + 1)]);
+        assert!(is_newer(change(&mut dataplane, &mut kernel, &parts, prefix)), "{prefix} came");
+        assert!(!is_newer(change(&mut dataplane, &mut kernel, &parts, prefix)), "{prefix} stays");
+        parts.extend([mk_prefix(prefix, (1 << 24) + 2)]);
+        assert!(
+            is_newer(change(&mut dataplane, &mut kernel, &parts, prefix)),
+            "{prefix} has another identity"
+        );
+        parts.remove(&PartKey::prefix(prefix));
+        assert!(is_newer(change(&mut dataplane, &mut kernel, &parts, prefix)), "{prefix} is gone");
+    }
+    assert!(dataplane.take_reassigned().is_empty(), "no connection has to be forgotten for that");
+    let before = last;
+    kernel.ipcache.clear();
+    let mut restarted = Dataplane::new(mk_config(false));
+    restarted.adopt(&mut kernel, 0).expect("lists");
+    restarted.link(5, Some(mk_link(5)));
+    feed(&mut restarted, &mut kernel, &parts);
+    assert!(slot(&kernel).generation > before, "what changed while no agent ran");
 }

@@ -192,3 +192,55 @@ fn routers_are_the_first_address_of_a_prefix() {
     assert_eq!(router("fd00:10:244:1::/64"), Some(ip("fd00:10:244:1::1")));
     assert_eq!(router("10.0.0.7/32"), None);
 }
+
+#[test]
+fn prefixes_give_way_to_pods_and_nodes() {
+    let (mut dataplane, mut kernel) = (Dataplane::new(mk_config(true)), Fake::default());
+    let (near, wide) = ((1 << 24) + 1, (1 << 24) + 2);
+    let mut parts = Parts::from([
+        mk_prefix("10.244.2.7/32", near),
+        mk_prefix("172.30.0.2/32", near),
+        mk_prefix("10.0.0.0/8", wide),
+        mk_prefix("10.244.2.0/24", wide),
+        mk_prefix("10.244.2.128/25", near),
+        mk_prefix("fd00:10:244:2::/65", near),
+        mk_prefix("198.51.100.0/24", near),
+        mk_address("10.244.2.7", 301, Some("n2")),
+        mk_node("n2", 2),
+    ]);
+    feed(&mut dataplane, &mut kernel, &parts);
+    let known =
+        |kernel: &Fake, prefix: &str| entry(kernel, prefix).unwrap_or_else(|| panic!("{prefix} is there"));
+    let tunnel = || "172.30.0.2".to_owned();
+    assert_eq!(known(&kernel, "10.244.2.7/32"), (301, tunnel()));
+    assert_eq!(known(&kernel, "172.30.0.2/32"), (6, tunnel()));
+    assert_eq!(known(&kernel, "10.0.0.0/8"), (wide, String::new()));
+    assert_eq!(known(&kernel, "10.244.2.0/24"), (9, tunnel()), "pods not known one by one");
+    assert_eq!(known(&kernel, "10.244.2.128/25"), (near, tunnel()), "some of them");
+    assert_eq!(known(&kernel, "fd00:10:244:2::/65"), (near, tunnel()));
+    assert_eq!(known(&kernel, "198.51.100.0/24"), (near, String::new()));
+    let gone = [mk_address("10.244.2.7", 0, None).0, mk_node("n2", 2).0];
+    gone.iter().for_each(|key| drop(parts.remove(key)));
+    dataplane.update(&gone, &parts);
+    dataplane.apply(&mut kernel, 0);
+    assert_eq!(known(&kernel, "10.244.2.7/32"), (near, String::new()));
+    assert_eq!(known(&kernel, "172.30.0.2/32"), (near, String::new()));
+    assert_eq!(known(&kernel, "10.244.2.0/24"), (wide, String::new()));
+    assert_eq!(known(&kernel, "10.244.2.128/25"), (near, String::new()));
+    let all: Vec<_> = parts.keys().cloned().collect();
+    dataplane.update(&all, &Parts::new());
+    dataplane.apply(&mut kernel, 0);
+    assert!(kernel.ipcache.is_empty());
+}
+
+#[test]
+fn a_prefix_of_ipv6_catches_no_ipv4() {
+    let (mut dataplane, mut kernel) = (Dataplane::new(mk_config(false)), Fake::default());
+    let parts = Parts::from([mk_prefix("::/8", 1 << 24), mk_prefix("2001:db8::/32", 1 << 24)]);
+    feed(&mut dataplane, &mut kernel, &parts);
+    assert_eq!(entry(&kernel, "0.0.0.0/0"), Some((9, String::new())));
+    let narrow = Parts::from([mk_prefix("2001:db8::/32", 1 << 24)]);
+    dataplane.update(parts.keys(), &narrow);
+    dataplane.apply(&mut kernel, 0);
+    assert_eq!((entry(&kernel, "0.0.0.0/0"), kernel.ipcache.len()), (None, 1));
+}

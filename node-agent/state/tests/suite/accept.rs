@@ -47,9 +47,9 @@ fn a_wrong_digest_changes_nothing_and_is_named() {
 fn an_unknown_format_or_part_is_refused_by_name() {
     let mut state = State::new();
     let mut newer = mk_inline(1, &Parts::new());
-    newer.format = 2;
+    newer.format = 3;
     state.apply(Event::Header(Some(newer)));
-    assert_eq!(state.failures()[0].message, "format 2 is not known, this agent knows 1: upgrade the agent");
+    assert_eq!(state.failures()[0].message, "format 3 is not known, this agent knows 2: upgrade the agent");
 
     let data = r#"{"teleport/1":{"teleport":{}}}"#.to_owned();
     let mut strange = mk_inline(2, &Parts::new());

@@ -1,0 +1,125 @@
+//! What the kernel finds in compiled entries is what the oracle says of the policy.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use cilium_api::parts::{Direction, Entry, Policy};
+use cilium_bpf::layout::{
+    DIRECTION_EGRESS, DIRECTION_INGRESS, NetPort, POLICY_ALLOW, PolicyEntry, PolicyKey,
+};
+use cilium_dataplane::{Compiled, compile, origins_of};
+use cilium_policy::{Flow, Judgement, verdict};
+use proptest::prelude::*;
+use proptest::sample::select;
+
+const SUBJECT: u32 = 500;
+const PEERS: [u32; 4] = [1, 9, 300, 301];
+const PORTS: [u16; 8] = [1, 79, 80, 81, 443, 8080, 8083, 65_535];
+
+fn entry() -> impl Strategy<Value = Entry> {
+    let peer = select(vec![0, 0, 1, 300, 301]);
+    let ports = prop_oneof![
+        2 => Just((0, 0)),
+        3 => select(&PORTS[..]).prop_map(|port| (port, port)),
+        2 => (select(&PORTS[..]), select(&PORTS[..])).prop_map(|(one, other)| (one.min(other), one.max(other))),
+    ];
+    let origins = proptest::collection::btree_set(0..3u16, 0..3);
+    (peer, select(vec![0u8, 6, 6, 17, 58]), ports, origins).prop_map(
+        |(peer, protocol, (first, last), origins)| {
+            let (first, last) = if protocol == 0 { (0, 0) } else { (first, last) };
+            Entry { peer, protocol, first, last, origins: origins.into_iter().collect() }
+        },
+    )
+}
+
+fn direction() -> impl Strategy<Value = Direction> {
+    let list = || proptest::collection::vec(entry(), 0..8);
+    (any::<bool>(), list(), list()).prop_map(|(enforced, allow, deny)| Direction {
+        enforced,
+        allow: if enforced { allow } else { Vec::new() },
+        deny,
+    })
+}
+
+fn policy() -> impl Strategy<Value = Policy> {
+    let origins = ["ccnp/a", "cnp/default/b", "cnp/default/c"].map(str::to_owned).to_vec();
+    (direction(), direction()).prop_map(move |(ingress, egress)| Policy {
+        ingress,
+        egress,
+        origins: origins.clone(),
+    })
+}
+
+/// The entry that the trie gives: of those that agree with the key in all of their bits, the longest.
+fn longest(compiled: &Compiled, direction: u8, peer: u32, protocol: u8, port: u16) -> Option<PolicyEntry> {
+    let agrees = |key: &PolicyKey| {
+        let bits = key.prefix_len.saturating_sub(PolicyKey::ANY_PROTOCOL);
+        let word =
+            |protocol: u8, port: NetPort| (u64::from(protocol) << 16 | u64::from(port.0)) >> (24 - bits);
+        (key.direction, key.peer) == (direction, peer)
+            && word(key.protocol, key.port) == word(protocol, NetPort(port))
+    };
+    let entries = compiled.rules.iter().map(|(rule, entry)| (rule.key(1), *entry));
+    entries.filter(|(key, _)| agrees(key)).max_by_key(|(key, _)| key.prefix_len).map(|(_, entry)| entry)
+}
+
+/// As the programs look up: the peer, and only if it has nothing, any peer.
+fn find(compiled: &Compiled, direction: u8, peer: u32, protocol: u8, port: u16) -> Option<PolicyEntry> {
+    longest(compiled, direction, peer, protocol, port)
+        .or_else(|| longest(compiled, direction, 0, protocol, port))
+}
+
+fn check(policy: &Policy, compiled: &Compiled, direction: u8, peer: u32, protocol: u8, port: u16) {
+    let policies = BTreeMap::from([(SUBJECT, policy.clone())]);
+    let (source, destination) =
+        if direction == DIRECTION_INGRESS { (peer, SUBJECT) } else { (SUBJECT, peer) };
+    let verdict = verdict(&policies, &Flow { source, destination, protocol, destination_port: port });
+    let (judged, enforced) = if direction == DIRECTION_INGRESS {
+        (verdict.ingress, compiled.ingress)
+    } else {
+        (verdict.egress, compiled.egress)
+    };
+    let found = find(compiled, direction, peer, protocol, port);
+    let passes = !enforced || found.is_some_and(|entry| entry.verdict == POLICY_ALLOW);
+    let expected = !matches!(judged, Judgement::DefaultDeny | Judgement::Denied(_));
+    assert_eq!(passes, expected, "{direction} {peer} {protocol}/{port}: {found:?}, {judged:?}");
+    assert_eq!(judged == Judgement::DefaultDeny, enforced && found.is_none(), "{judged:?}");
+    // An entry names policies of its own; narrower ones do not repeat what wider ones say.
+    let named: BTreeSet<&str> =
+        found.map(|entry| origins_of(policy, entry.cookie)).unwrap_or_default().into_iter().collect();
+    if let Judgement::Granted(all) | Judgement::Denied(all) = judged {
+        assert!(named.iter().all(|name| all.contains(name)), "{named:?} of {all:?}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 500, ..ProptestConfig::default() })]
+    #[test]
+    fn entries_looked_up_mean_what_the_oracle_says(policy in policy()) {
+        let compiled = compile(&policy).expect("ranges are in order");
+        for direction in [DIRECTION_INGRESS, DIRECTION_EGRESS] {
+            for peer in PEERS {
+                for protocol in [6, 17, 58, 132] {
+                    for port in PORTS.into_iter().chain([0, 8081]) {
+                        check(&policy, &compiled, direction, peer, protocol, port);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn without_default_deny_everything_but_the_denied_passes() {
+    let deny = Entry { peer: 300, protocol: 6, first: 80, last: 80, origins: vec![0] };
+    let ingress = Direction { deny: vec![deny], ..Direction::default() };
+    let policy = Policy { ingress, egress: Direction::default(), origins: vec!["cnp/default/a".to_owned()] };
+    let compiled = compile(&policy).expect("compiles");
+    assert!(compiled.ingress && !compiled.egress);
+    let shown: Vec<_> = compiled
+        .rules
+        .iter()
+        .map(|(rule, entry)| (rule.key(1), entry))
+        .map(|(key, entry)| (key.peer, key.prefix_len, entry.verdict, origins_of(&policy, entry.cookie)))
+        .collect();
+    assert_eq!(shown, [(0, 72, 1, vec![]), (300, 96, 2, vec!["cnp/default/a"])]);
+}
