@@ -164,8 +164,13 @@ fn an_emptied_policy_map_is_filled_again() -> anyhow::Result<()> {
     let node = &stage.nodes[1];
     // Something must be in the map: who may reach the closed server on another port.
     stage.ns.apply("{apiVersion: cilium.io/v2, kind: CiliumNetworkPolicy, metadata: {name: some}, spec: {endpointSelector: {matchLabels: {app: closed}}, ingress: [{fromEndpoints: [{matchLabels: {app: client}}], toPorts: [{ports: [{port: '7001'}]}]}]}}")?;
-    eventually("the policy map has entries", || Ok(policy_entries(node)? > 0))?;
-    let before = policy_entries(node)?;
+    stage.ns.kubectl(&["wait", "--for=condition=Enforced", "--timeout=60s", "cnp/some"])?;
+    let mut before = 0;
+    eventually("the entries of the generation before are gone", || {
+        let last = std::mem::replace(&mut before, policy_entries(node)?);
+        sleep(Duration::from_millis(500));
+        Ok(before > 0 && last == before)
+    })?;
     let ran = nodes::in_agent(node, &["cilium-dbg", "bpf", "policy", "flush", "--yes"])?;
     ensure!(ran.ok(), "{ran:?}");
     eventually("the entries are back (within 30 s)", || Ok(policy_entries(node)? == before))?;
