@@ -27,8 +27,8 @@ pub(crate) fn measure(pairs: usize) -> anyhow::Result<Vec<Row>> {
     ns.kubectl(&["wait", "--for=condition=Enforced", "--timeout=60s", "cnp/measured"])?;
     let [near, _] = addresses(&ns, "near")?;
     let [far, _] = addresses(&ns, "far")?;
-    let pair = Floor::veth_pair()?;
-    let routed = Floor::two_nodes()?;
+    let pair = Floor::veth_pair(&ns, "client", "near")?;
+    let routed = Floor::two_nodes(&ns, "client", "far")?;
     Ok(vec![
         figure(
             "TCP between pods on one node, with policy",
@@ -97,18 +97,19 @@ fn figure(
 ) -> anyhow::Result<Row> {
     let (mut floors, mut values) = (Vec::new(), Vec::new());
     for _ in 0..pairs {
-        floors.push(read(&floor.run(kind.command, kind.more)?, kind)?);
-        let target = socket(to, 7000);
-        let command = [&["probe", kind.command, &target], kind.more].concat();
-        let ran = exec(&ns.name, "client", &command)?;
-        ensure!(ran.ok(), "{what}: {ran:?}");
-        values.push(read(&serde_json::from_str(&ran.out)?, kind)?);
+        floors.push(probe(ns, floor.address, kind).with_context(|| format!("{what}: the floor"))?);
+        values.push(probe(ns, to, kind).with_context(|| what.to_owned())?);
     }
     let what = format!("{what} ({})", kind.unit);
     Ok(Row { what, unit: kind.unit, floor: Some(median(&mut floors)), value: median(&mut values), goal })
 }
 
-fn read(answer: &Value, kind: &Kind) -> anyhow::Result<f64> {
+/// Runs the probe in the client's pod.
+fn probe(ns: &Namespace, to: &str, kind: &Kind) -> anyhow::Result<f64> {
+    let target = socket(to, 7000);
+    let ran = exec(&ns.name, "client", &[&["probe", kind.command, &target], kind.more].concat())?;
+    ensure!(ran.ok(), "{ran:?}");
+    let answer: Value = serde_json::from_str(&ran.out)?;
     answer[kind.field]
         .as_f64()
         .map(|n| n * kind.scale)
