@@ -13,6 +13,7 @@ use cilium_dataplane::{Devices, router_address};
 use cilium_drivers::datapath::{AttachMode, Attached, Datapath, DeviceProgram, LoadOptions};
 use cilium_drivers::netlink::{HOST_DEVICE, Link, NET_DEVICE, Netlink, VXLAN_DEVICE};
 use cilium_drivers::{probe, sysctl};
+use cilium_rest::model::EndpointChange;
 use ipnet::IpNet;
 
 use crate::config::Settings;
@@ -99,17 +100,6 @@ impl Host {
         Ok(changed + self.datapath.attach_cgroup(&settings.cgroup)?)
     }
 
-    /// Makes sure that a pod's device has its programs and parameters, without waiting for the kernel; [`settle`] follows.
-    /// Returns how many programs were not there.
-    pub(crate) fn attach_pod(&self, device: &Link) -> anyhow::Result<usize> {
-        sysctl::prepare_pod_device(&device.name)?;
-        let mut changed = 0;
-        for program in POD_PROGRAMS {
-            changed += usize::from(self.datapath.attach_at_once(program, device)? != Attached::Unchanged);
-        }
-        Ok(changed)
-    }
-
     fn attach_one(&self, program: DeviceProgram, device: &Link) -> anyhow::Result<usize> {
         Ok(usize::from(self.datapath.attach(program, device)? != Attached::Unchanged))
     }
@@ -122,6 +112,30 @@ impl Host {
 
 /// Programs of a pod's device.
 const POD_PROGRAMS: [DeviceProgram; 2] = [DeviceProgram::FromContainer, DeviceProgram::ToContainer];
+
+/// Makes sure that a pod's device has its programs and parameters; [`settle`] follows. It needs the lock of all network
+/// configuration, which others may hold for a while, so new pods' devices are not for the thread that puts policies in
+/// force, either.
+pub(crate) fn attach_pod(datapath: &Datapath, device: &Link) -> anyhow::Result<()> {
+    sysctl::prepare_pod_device(&device.name)?;
+    for program in POD_PROGRAMS {
+        datapath.attach_at_once(program, device)?;
+    }
+    Ok(())
+}
+
+/// As [`attach_pod`], for a device that the plugin has made.
+pub(crate) fn attach_new_pod(datapath: &Datapath, change: &EndpointChange) -> anyhow::Result<()> {
+    let device = Netlink::open()?.require_link(&change.interface_name)?;
+    anyhow::ensure!(
+        device.index == change.interface_index,
+        "device {} has number {}, not {}",
+        device.name,
+        device.index,
+        change.interface_index
+    );
+    attach_pod(datapath, &device)
+}
 
 /// Between two devices, so that nobody waits long for the lock of all network configuration.
 const SETTLE_PAUSE: Duration = Duration::from_millis(50);

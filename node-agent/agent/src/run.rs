@@ -1,6 +1,6 @@
 //! Puts the parts together: one loop that owns the brain, and tasks around it that wait for the outside world.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use kube::Client;
@@ -74,19 +74,32 @@ pub(crate) async fn run(settings: Settings) -> anyhow::Result<()> {
             biased;
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-            Some(first) = seen.recv() => {
+            Some(first) = seen.recv() => timed("a watch event", || {
                 brain.see(first);
                 while let Ok(more) = seen.try_recv() {
                     brain.see(more);
                 }
                 brain.settle();
-            }
-            Some(job) = jobs.recv() => job(&mut brain),
-            () = tokio::time::sleep_until(deadline) => brain.tick(),
+            }),
+            Some(job) = jobs.recv() => timed("a request", || job(&mut brain)),
+            () = tokio::time::sleep_until(deadline) => timed("a timer", || brain.tick()),
         }
     }
     tracing::info!("stopping; the datapath goes on");
     Ok(())
+}
+
+/// Everything waits for the loop, policies and pods alike.
+const LONG: Duration = Duration::from_millis(50);
+
+/// Does one thing of the loop, and says so when it took long.
+fn timed(what: &str, work: impl FnOnce()) {
+    let begin = Instant::now();
+    work();
+    let took = begin.elapsed();
+    if took > LONG {
+        tracing::warn!(what, milliseconds = took.as_millis(), "took long, and everything else had to wait");
+    }
 }
 
 /// Finds the API server and starts what talks to it. Tries for ever: the node works from disk meanwhile.

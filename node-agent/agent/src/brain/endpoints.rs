@@ -1,10 +1,11 @@
 //! What the CNI plugin asks for.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use cilium_dataplane::Planned;
-use cilium_drivers::netlink::Netlink;
+use cilium_drivers::datapath::Datapath;
 use cilium_rest::model::{EndpointChange, IpamAnswer};
 use tokio::sync::oneshot;
 
@@ -97,8 +98,13 @@ impl Brain {
         Ok(answer)
     }
 
-    /// Connects a pod that the plugin has linked. On failure it is not connected.
-    pub(crate) fn connect(&mut self, id: u16, mut change: EndpointChange) -> Result<EndpointChange, String> {
+    /// Looks whether a pod that the plugin has linked is the planned one. Returns what its device's programs are attached with
+    /// before [`Brain::connect`].
+    pub(crate) fn admit(
+        &self,
+        id: u16,
+        mut change: EndpointChange,
+    ) -> Result<(Arc<Datapath>, EndpointChange), String> {
         let Some(running) = &self.running else { return Err(self.obstacle.clone()) };
         let (key, planned) = running
             .dataplane
@@ -114,22 +120,21 @@ impl Brain {
                 planned.uid, change.k8s_uid
             ));
         }
-        self.connect_planned(id, change).map_err(|error| format!("endpoint {id} ({wanted}): {error:#}"))
+        Ok((running.host.datapath.clone(), change))
+    }
+
+    /// Connects a pod whose device has its programs. On failure it is not connected.
+    pub(crate) fn connect(&mut self, id: u16, change: EndpointChange) -> Result<EndpointChange, String> {
+        // The pod may have gone meanwhile.
+        let (_, change) = self.admit(id, change)?;
+        let pod = format!("{}/{}", change.k8s_namespace, change.k8s_pod_name);
+        self.connect_planned(id, change).map_err(|error| format!("endpoint {id} ({pod}): {error:#}"))
     }
 
     fn connect_planned(&mut self, id: u16, change: EndpointChange) -> anyhow::Result<EndpointChange> {
         let link = to_link(&change).context("the MAC addresses of its device cannot be read")?;
-        let device = Netlink::open()?.require_link(&change.interface_name)?;
-        anyhow::ensure!(
-            device.index == change.interface_index,
-            "device {} has number {}, not {}",
-            device.name,
-            device.index,
-            change.interface_index
-        );
         let now = self.clock.now();
         let running = self.running.as_mut().context("the node does not work yet")?;
-        running.host.attach_pod(&device)?;
         self.links.insert(id, change.clone())?;
         running.dataplane.link(id, Some(link));
         running.dataplane.apply(&mut running.tables, now);

@@ -10,7 +10,7 @@ use cilium_rest::model::EndpointChange;
 
 use super::{Brain, Desired, Running, report};
 use crate::config::Settings;
-use crate::host::{Facts, Host, worlds};
+use crate::host::{Facts, Host, attach_pod, worlds};
 use crate::kernel::Tables;
 use crate::links::{self, to_link};
 
@@ -86,7 +86,7 @@ impl Brain {
         dataplane.apply(&mut tables, now);
         host.attach(&self.settings)?;
         for device in &devices {
-            host.attach_pod(device)?;
+            attach_pod(&host.datapath, device)?;
         }
         for pin in host.datapath.sweep()? {
             tracing::debug!(pin, "removed the pin of a link whose device is gone");

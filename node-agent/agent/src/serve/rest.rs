@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::maps;
 use crate::brain::Brain;
+use crate::host;
 use crate::run::{Gone, Handle};
 
 /// Names of attachments begin so.
@@ -137,8 +138,12 @@ async fn connect(
 ) -> Answer<model::EndpointChange> {
     let bad = || Refused(StatusCode::BAD_REQUEST, format!("{id:?} is no number of an endpoint"));
     let number: u16 = id.parse().map_err(|_| bad())?;
+    let conflict = |message| Refused(StatusCode::CONFLICT, message);
+    let admitted = api.handle.ask(move |brain| brain.admit(number, change)).await?;
+    let (datapath, change) = admitted.map_err(conflict)?;
+    let change = apart(move || host::attach_new_pod(&datapath, &change).map(|()| change)).await?;
     let connected = api.handle.ask(move |brain| brain.connect(number, change)).await?;
-    connected.map(Json).map_err(|message| Refused(StatusCode::CONFLICT, message))
+    connected.map(Json).map_err(conflict)
 }
 
 async fn disconnect(State(api): State<Api>, Path(id): Path<String>) -> Answer<()> {
@@ -169,7 +174,7 @@ async fn nodes(State(api): State<Api>) -> Answer<model::ClusterNodes> {
 }
 
 async fn ips(State(api): State<Api>) -> Answer<Vec<model::IpEntry>> {
-    read(move || maps::ips(&api.bpffs)).await.map(Json)
+    apart(move || maps::ips(&api.bpffs)).await.map(Json)
 }
 
 async fn map(State(api): State<Api>, Path(name): Path<String>) -> Answer<serde_json::Value> {
@@ -178,11 +183,12 @@ async fn map(State(api): State<Api>, Path(name): Path<String>) -> Answer<serde_j
         let message = format!("there is no map {name}, there are {}", maps::NAMES.join(", "));
         return Err(Refused(StatusCode::NOT_FOUND, message));
     }
-    read(move || maps::list(&api.bpffs, &name, &generations)).await.map(Json)
+    apart(move || maps::list(&api.bpffs, &name, &generations)).await.map(Json)
 }
 
 /// Large maps take a while to read: not on the thread that puts policies in force.
-async fn read<T: Send + 'static>(
+/// Does what may take a while on a thread of its own.
+async fn apart<T: Send + 'static>(
     work: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
 ) -> Result<T, Refused> {
     let failed = |message: String| Refused(StatusCode::INTERNAL_SERVER_ERROR, message);
