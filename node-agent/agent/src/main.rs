@@ -87,6 +87,7 @@ fn start(config_dir: Option<&std::path::Path>, node: &str) -> anyhow::Result<()>
         .init();
     let settings = config::Settings::load(config_dir, node).context("the configuration cannot be used")?;
     // One thread: all work is short, and a second would cost memory on every node.
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(16).build()?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(16).build()?;
     runtime.block_on(run::run(settings))
 }
