@@ -65,6 +65,7 @@ fn node_state(Write { key, action }: Write<NodeDesired>) -> Result<Job> {
         Action::Create(desired) => {
             vec![
                 Request::create(&mk_node_state(&key.name, &desired.owner_uid))?,
+                untracked()?,
                 first_desired(&desired.desired)?,
             ]
         }
@@ -88,6 +89,13 @@ fn mk_node_state(name: &str, owner_uid: &str) -> CiliumNodeState {
         ..Default::default()
     }]);
     state
+}
+
+/// Lets the API server forget who wrote which field. It then does not begin to keep account again (that takes a create or an
+/// apply), which would cost every later write of the node's state a comparison of the whole object with its schema. Who may
+/// write which half is not a matter of this account, but of the admission policy.
+fn untracked() -> Result<Request> {
+    Request::json_patch(None, &json!([{"op": "add", "path": "/metadata/managedFields", "value": [{}]}]))
 }
 
 /// The agent may have written its half of the status, or nobody anything.
@@ -230,8 +238,9 @@ mod tests {
         let created = body(&job.requests[0]);
         assert_eq!(created["metadata"]["ownerReferences"][0]["uid"], "u1");
         assert_eq!((&created["kind"], &created["spec"]), (&json!("CiliumNodeState"), &json!({})));
-        assert_eq!(body(&job.requests[1])[1]["path"], "/status");
-        let beside = job.requests[1].otherwise.as_deref().unwrap();
+        assert_eq!(body(&job.requests[1])[0]["path"], "/metadata/managedFields");
+        assert_eq!(body(&job.requests[2])[1]["path"], "/status");
+        let beside = job.requests[2].otherwise.as_deref().unwrap();
         assert_eq!(body(beside)[1]["path"], "/status/desired");
     }
 
