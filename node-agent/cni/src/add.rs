@@ -1,6 +1,6 @@
 use cilium_drivers::netlink::{
-    Error, Mac, Netlink, POD_ALIAS, PodAddress, PodLink, PodLinkEnds, PodNetwork, configure_pod, lxc_name,
-    remove_pod_device,
+    Error, Mac, Netlink, POD_ALIAS, PodAddress, PodLink, PodLinkEnds, PodNetwork, configure_entered_pod,
+    lxc_name, remove_pod_device,
 };
 use cilium_drivers::netns::Netns;
 use cilium_rest::Client;
@@ -31,12 +31,13 @@ pub(crate) fn add(
     steps.done("plan");
     let host_device = lxc_name(&arguments.container, &arguments.device);
     let netns = Netns::open(&arguments.netns).map_err(|error| Failure::link("no pod to connect", &error))?;
-    let ends = make_link(arguments, &planned, &host_device, &netns)
-        .map_err(|error| Failure::link("the pod's device cannot be made", &error))?;
+    let no_link = |error: Error| Failure::link("the pod's device cannot be made", &error);
+    let mut host = Netlink::open().map_err(no_link)?;
+    let ends = make_link(&mut host, arguments, &planned, &host_device, &netns).map_err(no_link)?;
     steps.done("link");
     let connected = connect(arguments, client, &planned, &ends, &netns, steps);
     if let Err(failure) = connected {
-        return Err(undo(arguments, client, &host_device, failure));
+        return Err(undo(&mut host, arguments, client, &host_device, failure));
     }
     let attached = Attached {
         host_device: &host_device,
@@ -52,6 +53,7 @@ pub(crate) fn add(
 }
 
 fn make_link(
+    netlink: &mut Netlink,
     arguments: &Arguments,
     planned: &IpamAnswer,
     host: &str,
@@ -59,7 +61,6 @@ fn make_link(
 ) -> Result<PodLinkEnds, Error> {
     let alias = format!("{POD_ALIAS}{}", planned.endpoint_id);
     let link = PodLink { host, device: &arguments.device, netns, mtu: planned.device_mtu, alias: &alias };
-    let mut netlink = Netlink::open()?;
     match netlink.create_pod_link(&link) {
         Err(Error::CreatePodLink { source, .. }) if source.errno() == Some(EEXIST) => {
             // Left by an ADD that was cut off.
@@ -83,6 +84,7 @@ fn addresses(planned: &IpamAnswer) -> Vec<PodAddress> {
     v6.into_iter().chain(v4).collect()
 }
 
+/// Sets the pod's end up and has the agent connect it. The process is in the pod's namespace afterwards.
 fn connect(
     arguments: &Arguments,
     client: &Client,
@@ -98,7 +100,8 @@ fn connect(
         route_mtu: planned.route_mtu,
     };
     let unusable = |error: Error| Failure::link("the pod's device cannot be set up", &error);
-    let configured = configure_pod(netns, &network).map_err(unusable)?;
+    netns.enter().map_err(|error| Failure::link("the pod's namespace cannot be entered", &error))?;
+    let configured = configure_entered_pod(netns, &network).map_err(unusable)?;
     steps.done("configure");
     let change = describe(arguments, ends.host.index, &ends.host.name, ends.host.mac, ends.pod_mac);
     let _: EndpointChange = client
@@ -126,12 +129,18 @@ fn describe(arguments: &Arguments, index: u32, host: &str, host_mac: Mac, mac: M
 }
 
 /// Leaves nothing behind; what cannot be removed is said along with the failure.
-fn undo(arguments: &Arguments, client: &Client, host: &str, mut failure: Failure) -> Failure {
+fn undo(
+    netlink: &mut Netlink,
+    arguments: &Arguments,
+    client: &Client,
+    host: &str,
+    mut failure: Failure,
+) -> Failure {
     let path = format!("/v1/endpoint/cni-attachment-id:{}", arguments.attachment());
     if let Err(error) = client.delete(&path) {
         failure.details = format!("{}; and it cannot be withdrawn: {}", failure.details, error.chain());
     }
-    if let Err(error) = Netlink::open().and_then(|mut netlink| netlink.delete_link(host)) {
+    if let Err(error) = netlink.delete_link(host) {
         failure.details = format!("{}; and {host} stays: {}", failure.details, crate::failure::chain(&error));
     }
     failure

@@ -41,6 +41,10 @@ const CHECK_EVERY: u64 = 10_000;
 /// Milliseconds in which changes are collected before the operator is told of them.
 const ACK_AFTER: u64 = 20;
 
+/// Milliseconds between two times that the operator is told: entries are read back each time, which takes a processor from new
+/// pods while many come at once.
+const ACK_EVERY: u64 = 200;
+
 /// Milliseconds in which addresses that stand for somebody else are collected before their connections are forgotten: one
 /// pass over the connection table serves them all.
 const FORGET_AFTER: u64 = 200;
@@ -71,10 +75,12 @@ struct Running {
 }
 
 /// When something has to be done, in milliseconds of the clock.
+#[derive(Default)]
 struct Due {
     check: u64,
     sweep: Option<u64>,
     ack: Option<u64>,
+    next_ack: u64,
     forget: Option<u64>,
     settle: Option<u64>,
     /// A set-up that failed is not tried again before.
@@ -132,7 +138,7 @@ impl Brain {
             changed: BTreeSet::new(),
             waiters: Vec::new(),
             reassigned: HashSet::new(),
-            due: Due { check: CHECK_EVERY, sweep: None, ack: None, forget: None, settle: None, start: 0 },
+            due: Due { check: CHECK_EVERY, ..Due::default() },
             applied,
             connections: BTreeMap::new(),
             server_version: String::new(),
@@ -246,7 +252,7 @@ impl Brain {
 
     fn ack_soon(&mut self) {
         if self.due.ack.is_none() {
-            self.due.ack = Some(self.clock.now() + ACK_AFTER);
+            self.due.ack = Some((self.clock.now() + ACK_AFTER).max(self.due.next_ack));
         }
     }
 
@@ -279,6 +285,7 @@ impl Brain {
         }
         if self.due.ack.is_some_and(|due| due <= now) {
             self.due.ack = None;
+            self.due.next_ack = now + ACK_EVERY;
             self.ack();
         }
         self.answer_waiters();

@@ -31,7 +31,8 @@ pub use self::{
     link::{Kind, Link, Mac},
     neighbour::{Neighbour, NeighbourTable},
     pod::{
-        Configured, PodAddress, PodLink, PodLinkEnds, PodNetwork, configure_pod, lxc_name, remove_pod_device,
+        Configured, PodAddress, PodLink, PodLinkEnds, PodNetwork, configure_entered_pod, configure_pod,
+        lxc_name, remove_pod_device,
     },
     route::{Route, RouteTable},
     socket::Fault,

@@ -176,27 +176,33 @@ fn is_in_use(message: &RouteNetlinkMessage, address: IpAddr) -> bool {
 /// # Errors
 /// [`Error::ConfigurePod`] names the step that the kernel refused; [`Error::Netns`], [`Error::Sysctl`], [`Error::NoLink`].
 pub fn configure_pod(netns: &Netns, network: &PodNetwork<'_>) -> Result<Configured, Error> {
-    netns.run(|| {
-        let awaited: Vec<_> =
-            network.addresses.iter().map(|pod| pod.address).filter(IpAddr::is_ipv6).collect();
-        let mut listener = None;
-        if !awaited.is_empty() {
-            prepare_ipv6(network.device)?;
-            listener = Some(Socket::open_listener(PATIENCE).map_err(Error::Open)?);
-        }
-        let mut netlink = Netlink::open()?;
-        let device = netlink.require_link(network.device)?;
-        let steps = steps(network, &device);
-        let (names, requests): (Vec<_>, Vec<_>) = steps.into_iter().unzip();
-        netlink.socket.execute(requests).map_err(|source| Error::ConfigurePod {
-            device: network.device.to_owned(),
-            netns: netns.path().to_owned(),
-            step: refused_step(&source, &names),
-            source,
-        })?;
-        let (device, netns) = (network.device.to_owned(), netns.path().to_owned());
-        Ok(Configured { netlink, listener, awaited, device, netns })
-    })?
+    netns.run(|| configure_entered_pod(netns, network))?
+}
+
+/// As [`configure_pod`], for a thread that has [entered](Netns::enter) `netns`: a busy machine may take its time to run another
+/// one.
+///
+/// # Errors
+/// As [`configure_pod`].
+pub fn configure_entered_pod(netns: &Netns, network: &PodNetwork<'_>) -> Result<Configured, Error> {
+    let awaited: Vec<_> = network.addresses.iter().map(|pod| pod.address).filter(IpAddr::is_ipv6).collect();
+    let mut listener = None;
+    if !awaited.is_empty() {
+        prepare_ipv6(network.device)?;
+        listener = Some(Socket::open_listener(PATIENCE).map_err(Error::Open)?);
+    }
+    let mut netlink = Netlink::open()?;
+    let device = netlink.require_link(network.device)?;
+    let steps = steps(network, &device);
+    let (names, requests): (Vec<_>, Vec<_>) = steps.into_iter().unzip();
+    netlink.socket.execute(requests).map_err(|source| Error::ConfigurePod {
+        device: network.device.to_owned(),
+        netns: netns.path().to_owned(),
+        step: refused_step(&source, &names),
+        source,
+    })?;
+    let (device, netns) = (network.device.to_owned(), netns.path().to_owned());
+    Ok(Configured { netlink, listener, awaited, device, netns })
 }
 
 fn refused_step(fault: &Fault, names: &[String]) -> String {
