@@ -16,6 +16,25 @@
 #define SCOPE_CIDR 1
 #define SCOPE_REMOTE_NODE 2
 
+/* Peers of policy entries that stand for many identities. */
+#define AGGREGATE_CLUSTER 11
+#define AGGREGATE_WORLD 13
+#define AGGREGATE_REMOTE_NODE 14
+#define FIRST_POD 100
+#define LAST_POD 65535
+
+/* The aggregate that an identity is one of; 0, which is any peer, for the others. */
+static __always_inline __u32 aggregate_of(__u32 identity)
+{
+	__u32 scope = identity >> 24;
+
+	if (scope == SCOPE_CIDR)
+		return AGGREGATE_WORLD;
+	if (scope == SCOPE_REMOTE_NODE)
+		return AGGREGATE_REMOTE_NODE;
+	return identity >= FIRST_POD && identity <= LAST_POD ? AGGREGATE_CLUSTER : 0;
+}
+
 static __always_inline bool is_remote_node(__u32 identity)
 {
 	return identity == IDENTITY_REMOTE_NODE || identity == IDENTITY_KUBE_APISERVER ||

@@ -39,7 +39,7 @@ SUBPROGRAM int ask_policy(struct __sk_buff *skb, const struct flow *f, const str
 	peer = ingress ? s->from_identity : s->to_identity;
 	rule = find_rule(f, slot, peer, direction);
 	if (!rule)
-		rule = find_rule(f, slot, 0, direction);
+		rule = find_rule(f, slot, aggregate_of(peer), direction);
 	if (!rule) {
 		occasion.reason = DROP_POLICY_DENIED;
 	} else {

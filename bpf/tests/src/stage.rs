@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use cilium_bpf::layout::{
-    Addr, CONFIG_MASQUERADE4, CONFIG_MASQUERADE6, Config, CtEntry, CtKey, DIRECTION_EGRESS,
+    AGGREGATES, Addr, CONFIG_MASQUERADE4, CONFIG_MASQUERADE6, Config, CtEntry, CtKey, DIRECTION_EGRESS,
     DIRECTION_INGRESS, Endpoint, IpcacheEntry, IpcacheKey, METRIC_COLUMNS, METRIC_EGRESS, METRIC_INGRESS,
     NetPort, POLICY_ALLOW, POLICY_DENY, PolicyEntry, PolicyKey, Prefix, Slot,
 };
@@ -309,10 +309,8 @@ impl Stage {
     /// # Panics
     /// When the kernel refuses.
     pub fn deny(&mut self, generation: u32, direction: u8, rules: &[Rule]) {
-        for rule in rules {
-            let entry = PolicyEntry { cookie: rule.0 + 1, verdict: POLICY_DENY };
-            self.maps.policy.set(&policy_key(generation, direction, *rule), &entry).expect("a rule fits");
-        }
+        let entry = |rule: Rule| PolicyEntry { cookie: rule.0 + 1, verdict: POLICY_DENY };
+        rules.iter().for_each(|rule| write_rule(&mut self.maps, generation, direction, *rule, entry(*rule)));
     }
 
     /// What is recorded of a connection.
@@ -420,6 +418,15 @@ fn policy_key(generation: u32, direction: u8, Rule(peer, protocol, port): Rule) 
     PolicyKey { prefix_len, generation, peer, direction, protocol, port: NetPort(port.unwrap_or(0)) }
 }
 
+/// What is said of any peer is said of each aggregate, too.
+fn write_rule(maps: &mut Maps, generation: u32, direction: u8, rule: Rule, entry: PolicyEntry) {
+    let aggregates = AGGREGATES.into_iter().filter(|_| rule.0 == 0);
+    for peer in aggregates.chain([rule.0]) {
+        let key = policy_key(generation, direction, Rule(peer, rule.1, rule.2));
+        maps.policy.set(&key, &entry).expect("a rule fits");
+    }
+}
+
 /// Writes the rules of a slot under a generation, and then switches the slot to it.
 ///
 /// # Panics
@@ -434,7 +441,7 @@ pub fn write_policy(
     for (direction, rules) in [(DIRECTION_INGRESS, ingress), (DIRECTION_EGRESS, egress)] {
         for rule in rules.unwrap_or_default() {
             let entry = PolicyEntry { cookie: rule.0 + 1, verdict: POLICY_ALLOW };
-            maps.policy.set(&policy_key(generation, direction, *rule), &entry).expect("a rule fits");
+            write_rule(maps, generation, direction, *rule, entry);
         }
     }
     let (ingress_enforced, egress_enforced) = (ingress.is_some(), egress.is_some());

@@ -33,8 +33,19 @@ impl<S> Peers<S> {
     }
 }
 
-/// Reserved labels whose holders are part of the cluster, beside endpoints with the cluster's label.
-const INSIDE: [&str; 7] = ["host", "remote-node", "init", "ingress", "health", "unmanaged", "kube-apiserver"];
+/// Reserved labels whose holders are part of the cluster, beside endpoints with the cluster's label. The aggregates stand for most
+/// of these, so that they need no entries of their own.
+const INSIDE: [&str; 9] = [
+    "host",
+    "remote-node",
+    "init",
+    "ingress",
+    "health",
+    "unmanaged",
+    "kube-apiserver",
+    "aggregate-cluster",
+    "aggregate-remote-node",
+];
 
 /// What an entity selects; `cluster` is the name of the local cluster. `None` for an entity that does not exist.
 pub fn peers(entity: &Entity, cluster: &str) -> Option<Peers> {
@@ -44,12 +55,12 @@ pub fn peers(entity: &Entity, cluster: &str) -> Option<Peers> {
             return Some(inside(Requirement::equals(Source::K8S, pod::CLUSTER, cluster)));
         }
         Entity::ClusterMesh => return Some(inside(Requirement::exists(Source::K8S, pod::CLUSTER))),
-        Entity::World => &["world", "world-ipv4", "world-ipv6"],
+        Entity::World => &["world", "world-ipv4", "world-ipv6", "aggregate-world"],
         Entity::Host => &["host"],
         Entity::Init => &["init"],
         Entity::Ingress => &["ingress"],
         Entity::Unmanaged => &["unmanaged"],
-        Entity::RemoteNode => &["remote-node"],
+        Entity::RemoteNode => &["remote-node", "aggregate-remote-node"],
         Entity::Health => &["health"],
         Entity::None => &[],
         Entity::KubeApiserver => &["kube-apiserver"],
@@ -102,6 +113,21 @@ mod tests {
         }
         assert_eq!(numbers("world-ipv6"), [10]);
         assert_eq!(peers(&"mars".into(), "local"), None);
+    }
+
+    #[test]
+    fn aggregates_are_for_what_an_entity_has_all_of() {
+        let aggregates = |entity: &str| match peers(&entity.into(), "local").unwrap() {
+            Peers::Any => vec![0],
+            Peers::Selected(all) => all.iter().filter_map(reserved::selected_aggregate).collect::<Vec<_>>(),
+        };
+        assert_eq!(aggregates("world"), [13]);
+        assert_eq!(aggregates("remote-node"), [14]);
+        assert_eq!(aggregates("cluster"), [11, 14]);
+        assert_eq!(aggregates("cluster-mesh"), [11, 14]);
+        for entity in ["world-ipv4", "kube-apiserver", "host", "none"] {
+            assert_eq!(aggregates(entity), Vec::<u32>::new(), "{entity}");
+        }
     }
 
     #[test]

@@ -19,6 +19,10 @@ impl Source {
     pub const K8S: Self = Self(Cow::Borrowed("k8s"));
     /// Prefixes of addresses outside the cluster.
     pub const CIDR: Self = Self(Cow::Borrowed("cidr"));
+    /// Groups of prefixes: their names, in labels of the identities of prefixes, and their own labels.
+    pub const CIDR_GROUP: Self = Self(Cow::Borrowed("cidrgroup"));
+    /// Labels of Kubernetes nodes, in identities of nodes.
+    pub const NODE: Self = Self(Cow::Borrowed("node"));
     /// Reserved identities.
     pub const RESERVED: Self = Self(Cow::Borrowed("reserved"));
     /// A label that was written without a source.
@@ -26,10 +30,9 @@ impl Source {
 
     /// The source of this name.
     pub fn new(name: &str) -> Self {
-        [Self::ANY, Self::K8S, Self::CIDR, Self::RESERVED, Self::UNSPEC]
-            .into_iter()
-            .find(|known| known.0 == name)
-            .unwrap_or_else(|| Self(Cow::Owned(name.to_owned())))
+        let known =
+            [Self::ANY, Self::K8S, Self::CIDR, Self::CIDR_GROUP, Self::NODE, Self::RESERVED, Self::UNSPEC];
+        known.into_iter().find(|known| known.0 == name).unwrap_or_else(|| Self(Cow::Owned(name.to_owned())))
     }
 
     /// The name.

@@ -9,6 +9,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::label::{Label, Labels, Source};
 use crate::reserved::{self, Families};
+use crate::selector::Requirement;
 
 /// The prefix of one address.
 pub fn host(address: IpAddr) -> IpNet {
@@ -31,6 +32,24 @@ pub fn of_label(label: &Label) -> Option<IpNet> {
         return None;
     }
     label.key.replace('-', ":").parse().ok()
+}
+
+/// Start of the keys of labels that name a group which a prefix is in.
+const GROUP_NAME: &str = "io.cilium.policy.cidrgroupname/";
+
+/// The label of what is in the group of this name.
+pub fn group_label(name: &str) -> Label {
+    Label::new(Source::CIDR_GROUP, &format!("{GROUP_NAME}{name}"), "")
+}
+
+/// Asks for what is in the group of this name.
+pub fn in_group(name: &str) -> Requirement {
+    Requirement::exists(Source::CIDR_GROUP, &format!("{GROUP_NAME}{name}"))
+}
+
+/// Name of the group that a requirement asks for; `None` for requirements of other kinds.
+pub fn group_of(requirement: &Requirement) -> Option<&str> {
+    (requirement.source == Source::CIDR_GROUP).then(|| requirement.key.strip_prefix(GROUP_NAME))?
 }
 
 /// Labels of the identity of a prefix.
@@ -83,6 +102,16 @@ mod tests {
         }
         assert_eq!(of_label(&Label::k8s("10.0.0.0/8", "")), None);
         assert_eq!(of_label(&Label::new(Source::CIDR, "mars", "")), None);
+    }
+
+    #[test]
+    fn groups_are_asked_for_by_the_label_that_their_prefixes_have() {
+        let label = group_label("servers");
+        assert_eq!(label.to_string(), "cidrgroup:io.cilium.policy.cidrgroupname/servers");
+        let labels: Labels = [label].into_iter().collect();
+        assert!(in_group("servers").matches(&labels) && !in_group("server").matches(&labels));
+        assert_eq!(group_of(&in_group("servers")), Some("servers"));
+        assert_eq!(group_of(&Requirement::within(net("10.0.0.0/8"))), None);
     }
 
     #[test]

@@ -1,7 +1,10 @@
 //! Reserved identities: numbers that mean the same in every cluster.
 
-use crate::label::{Label, Labels};
-use crate::prefix;
+use std::collections::BTreeMap;
+
+use crate::label::{Label, Labels, Source};
+use crate::selector::Selector;
+use crate::{pod, prefix};
 
 /// Any peer, in policy entries.
 pub const ANY: u32 = 0;
@@ -26,6 +29,13 @@ pub const WORLD_IPV4: u32 = 9;
 /// IPv6 outside the cluster, when there are two address families.
 pub const WORLD_IPV6: u32 = 10;
 
+/// In policy entries: every pod of the local cluster, whatever its labels.
+pub const AGGREGATE_CLUSTER: u32 = 11;
+/// In policy entries: every prefix outside of the cluster that has an identity.
+pub const AGGREGATE_WORLD: u32 = 13;
+/// In policy entries: every node that has an identity of its own.
+pub const AGGREGATE_REMOTE_NODE: u32 = 14;
+
 /// Below are numbers with a fixed meaning and aggregates.
 const FIRST_WELL_KNOWN: u32 = 100;
 /// First number that is allocated for labels.
@@ -34,6 +44,8 @@ pub const FIRST_ALLOCATED: u32 = 256;
 pub const LAST_ALLOCATED: u32 = 65535;
 /// First number that stands for addresses outside the cluster.
 pub const FIRST_LOCAL: u32 = 1 << 24;
+/// First number that stands for another node by itself, where nodes are told apart by their labels.
+pub const FIRST_REMOTE_NODE: u32 = 2 << 24;
 
 /// Address families that the cluster uses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -79,11 +91,40 @@ fn names(number: u32) -> &'static [&'static str] {
         INGRESS => &["ingress"],
         WORLD_IPV4 => &["world-ipv4"],
         WORLD_IPV6 => &["world-ipv6"],
+        AGGREGATE_CLUSTER => &["aggregate-cluster"],
+        AGGREGATE_WORLD => &["aggregate-world"],
+        AGGREGATE_REMOTE_NODE => &["aggregate-remote-node"],
         _ => &[],
     }
 }
 
-/// Labels of a reserved identity; `None` for other numbers.
+/// The aggregate that an identity is one of; [`ANY`] for those that are in none.
+pub fn aggregate_of(number: u32) -> u32 {
+    match number {
+        FIRST_WELL_KNOWN..=LAST_ALLOCATED => AGGREGATE_CLUSTER,
+        _ if number >> 24 == FIRST_LOCAL >> 24 => AGGREGATE_WORLD,
+        _ if number >> 24 == FIRST_REMOTE_NODE >> 24 => AGGREGATE_REMOTE_NODE,
+        _ => ANY,
+    }
+}
+
+/// Selects an aggregate: all identities of a range, with labels that are known or not. Nothing has this label.
+pub fn aggregate(number: u32) -> Option<Selector> {
+    let name = names(number).first()?;
+    is_aggregate(number).then(|| Selector::reserved(name))
+}
+
+/// The aggregate that a selector was made for by [`aggregate`].
+pub fn selected_aggregate(selector: &Selector) -> Option<u32> {
+    let all = [AGGREGATE_CLUSTER, AGGREGATE_WORLD, AGGREGATE_REMOTE_NODE];
+    all.into_iter().find(|number| aggregate(*number).as_ref() == Some(selector))
+}
+
+fn is_aggregate(number: u32) -> bool {
+    matches!(number, AGGREGATE_CLUSTER | AGGREGATE_WORLD | AGGREGATE_REMOTE_NODE)
+}
+
+/// Labels of a reserved identity or of an aggregate; `None` for other numbers.
 pub fn labels(number: u32) -> Option<Labels> {
     match names(number) {
         [] => None,
@@ -94,6 +135,14 @@ pub fn labels(number: u32) -> Option<Labels> {
 /// Labels of [`HOST`] on a node that runs an API server.
 pub fn api_server_host_labels() -> Labels {
     [Label::reserved("host"), Label::reserved("kube-apiserver")].into_iter().collect()
+}
+
+/// Labels of the identity that a node has by itself for all other nodes.
+pub fn remote_node_labels(cluster: &str, api_server: bool, labels: &BTreeMap<String, String>) -> Labels {
+    let number = if api_server { KUBE_APISERVER } else { REMOTE_NODE };
+    let reserved = names(number).iter().map(|name| Label::reserved(name));
+    let own = labels.iter().map(|(key, value)| Label::new(Source::NODE, key, value));
+    reserved.chain(own).chain([Label::k8s(pod::CLUSTER, cluster)]).collect()
 }
 
 /// Labels of the identity of an API server's address outside the cluster's nodes.
@@ -132,12 +181,37 @@ mod tests {
     fn labels_of_nodes() {
         assert_eq!(labels(7).unwrap().to_strings(), ["reserved:kube-apiserver", "reserved:remote-node"]);
         assert_eq!(api_server_host_labels().to_strings(), ["reserved:host", "reserved:kube-apiserver"]);
+        let own = BTreeMap::from([("zone".to_owned(), "a".to_owned())]);
+        let texts = remote_node_labels("kind", true, &own).to_strings();
+        let expected = [
+            "k8s:io.cilium.k8s.policy.cluster=kind",
+            "node:zone=a",
+            "reserved:kube-apiserver",
+            "reserved:remote-node",
+        ];
+        assert_eq!(texts, expected);
         let external = external_api_server_labels(Families::Dual, "192.0.2.1".parse().unwrap());
         assert_eq!(
             external.to_strings(),
             ["cidr:192.0.2.1/32", "reserved:kube-apiserver", "reserved:world-ipv4"]
         );
-        assert_eq!(labels(11), None);
+        assert_eq!(labels(12), None);
+    }
+
+    #[test]
+    fn aggregates_are_of_identities_that_come_and_go() {
+        for number in [100, 256, 65535] {
+            assert_eq!(aggregate_of(number), AGGREGATE_CLUSTER);
+        }
+        assert_eq!(aggregate_of(FIRST_LOCAL + 5), AGGREGATE_WORLD);
+        assert_eq!(aggregate_of(FIRST_REMOTE_NODE + 5), AGGREGATE_REMOTE_NODE);
+        for number in [0, 1, 6, 7, 9, 11, 13, 14, 65536, 3 << 24, u32::MAX] {
+            assert_eq!(aggregate_of(number), ANY, "{number}");
+        }
+        let selector = aggregate(AGGREGATE_WORLD).unwrap();
+        assert_eq!(selected_aggregate(&selector), Some(AGGREGATE_WORLD));
+        assert_eq!(aggregate(WORLD), None);
+        assert_eq!(selected_aggregate(&Selector::reserved("world")), None);
     }
 
     #[test]

@@ -120,6 +120,12 @@ impl Selector {
         self.0.into_iter().chain([requirement]).collect()
     }
 
+    /// The same requirements on labels of one source, whatever they were written with.
+    #[must_use]
+    pub fn on(self, source: &Source) -> Self {
+        self.0.into_iter().map(|requirement| Requirement { source: source.clone(), ..requirement }).collect()
+    }
+
     /// The requirements, sorted.
     pub fn requirements(&self) -> &[Requirement] {
         &self.0

@@ -1,36 +1,59 @@
-//! Numbers for prefixes outside the cluster.
+//! Numbers for what has a name of its own: prefixes outside the cluster, and nodes.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 
-use cilium_core::reserved::FIRST_LOCAL;
+use cilium_core::reserved::{FIRST_LOCAL, FIRST_REMOTE_NODE};
 use ipnet::IpNet;
 
-/// How many numbers there are, from [`FIRST_LOCAL`] on.
+/// How many numbers a scope has.
 const COUNT: u32 = 1 << 24;
 
-/// Gives every prefix a number of the local scope (16777216 and up).
-///
-/// # Guarantees
-/// - The number is a hash of the prefix, so it needs no record: it is the same in every cluster and after every restart, and a
-///   number that was freed comes back for the same prefix only.
-/// - When two prefixes have one hash, the later gets the next free number. Then [`Local::remember`] keeps it over a restart.
-#[derive(Clone, Debug, Default)]
-pub struct Local {
-    numbers: BTreeMap<IpNet, u32>,
-    taken: BTreeMap<u32, IpNet>,
-    remembered: BTreeMap<IpNet, u32>,
+/// What numbers of a scope stand for.
+pub trait Named: Clone + Ord + Display {
+    /// First number of the scope.
+    const FIRST: u32;
 }
 
-impl Local {
-    /// What prefixes had before a restart; asked before the hash is. Numbers out of range, or of two prefixes, do not count.
-    pub fn remember(&mut self, numbers: impl IntoIterator<Item = (IpNet, u32)>) {
+/// A prefix outside the cluster.
+impl Named for IpNet {
+    const FIRST: u32 = FIRST_LOCAL;
+}
+
+/// The name of a node.
+impl Named for String {
+    const FIRST: u32 = FIRST_REMOTE_NODE;
+}
+
+/// Gives every name a number of its scope: prefixes from 16777216 on, nodes from 33554432 on.
+///
+/// # Guarantees
+/// - The number is a hash of the name, so it needs no record: it is the same in every cluster and after every restart, and a
+///   number that was freed comes back for the same name only.
+/// - When two names have one hash, the later gets the next free number. Then [`Local::remember`] keeps it over a restart.
+#[derive(Clone, Debug)]
+pub struct Local<N> {
+    numbers: BTreeMap<N, u32>,
+    taken: BTreeMap<u32, N>,
+    remembered: BTreeMap<N, u32>,
+}
+
+impl<N> Default for Local<N> {
+    fn default() -> Self {
+        Self { numbers: BTreeMap::new(), taken: BTreeMap::new(), remembered: BTreeMap::new() }
+    }
+}
+
+impl<N: Named> Local<N> {
+    /// What names had before a restart; asked before the hash is. Numbers out of range, or of two names, do not count.
+    pub fn remember(&mut self, numbers: impl IntoIterator<Item = (N, u32)>) {
         let mut owners = BTreeMap::new();
-        for (prefix, number) in numbers {
-            if (FIRST_LOCAL..FIRST_LOCAL + COUNT).contains(&number) {
-                owners.entry(number).or_insert(prefix);
+        for (name, number) in numbers {
+            if (N::FIRST..N::FIRST + COUNT).contains(&number) {
+                owners.entry(number).or_insert(name);
             }
         }
-        self.remembered = owners.into_iter().map(|(number, prefix)| (prefix, number)).collect();
+        self.remembered = owners.into_iter().map(|(number, name)| (name, number)).collect();
     }
 
     /// Forgets what [`Local::remember`] was told.
@@ -38,36 +61,36 @@ impl Local {
         self.remembered.clear();
     }
 
-    /// The number of a prefix, given out if it has none. `None` when all numbers are taken.
-    pub fn acquire(&mut self, prefix: IpNet) -> Option<u32> {
-        if let Some(number) = self.numbers.get(&prefix) {
+    /// The number of a name, given out if it has none. `None` when all numbers are taken.
+    pub fn acquire(&mut self, name: N) -> Option<u32> {
+        if let Some(number) = self.numbers.get(&name) {
             return Some(*number);
         }
-        let start = hash(&prefix);
-        let candidates = (start..COUNT).chain(0..start).map(|offset| FIRST_LOCAL + offset);
-        let before = self.remembered.get(&prefix).copied();
+        let start = hash(&name);
+        let candidates = (start..COUNT).chain(0..start).map(|offset| N::FIRST + offset);
+        let before = self.remembered.get(&name).copied();
         let number = before.into_iter().chain(candidates).find(|number| !self.taken.contains_key(number))?;
-        self.numbers.insert(prefix, number);
-        self.taken.insert(number, prefix);
+        self.numbers.insert(name.clone(), number);
+        self.taken.insert(number, name);
         Some(number)
     }
 
-    /// Frees the number of a prefix and gives it.
-    pub fn release(&mut self, prefix: &IpNet) -> Option<u32> {
-        let number = self.numbers.remove(prefix)?;
+    /// Frees the number of a name and gives it.
+    pub fn release(&mut self, name: &N) -> Option<u32> {
+        let number = self.numbers.remove(name)?;
         self.taken.remove(&number);
         Some(number)
     }
 
-    /// The number of a prefix, if it has one.
-    pub fn number(&self, prefix: &IpNet) -> Option<u32> {
-        self.numbers.get(prefix).copied()
+    /// The number of a name, if it has one.
+    pub fn number(&self, name: &N) -> Option<u32> {
+        self.numbers.get(name).copied()
     }
 }
 
-/// 32-bit FNV-1a over the prefix as text, folded to 24 bits.
-fn hash(prefix: &IpNet) -> u32 {
-    let text = prefix.to_string();
+/// 32-bit FNV-1a over the name as text, folded to 24 bits.
+fn hash(name: &impl Display) -> u32 {
+    let text = name.to_string();
     let hash =
         text.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
     (hash >> 24 ^ hash) & (COUNT - 1)
@@ -106,6 +129,13 @@ mod tests {
         assert_eq!(one.release(&prefixes[0]), numbers[0]);
         assert_eq!(one.number(&prefixes[0]), None);
         assert_eq!(one.acquire(prefixes[0]), numbers[0]);
+    }
+
+    #[test]
+    fn nodes_have_numbers_of_another_scope() {
+        let mut nodes = Local::default();
+        let numbers = ["a", "b"].map(|name| nodes.acquire(name.to_owned()).unwrap());
+        assert!(numbers[0] != numbers[1] && numbers.iter().all(|number| number >> 24 == 2));
     }
 
     #[test]

@@ -6,7 +6,8 @@ use cilium_api::node_slice::CiliumNodeStateSlice;
 use cilium_api::node_state::CiliumNodeState;
 use cilium_api::slim::{EndpointSlice, Namespace, Node, Pod, Service};
 use cilium_api::{
-    CiliumClusterwideNetworkPolicy, CiliumEndpoint, CiliumIdentity, CiliumNetworkPolicy, CiliumNode,
+    CiliumCIDRGroup, CiliumClusterwideNetworkPolicy, CiliumEndpoint, CiliumIdentity, CiliumNetworkPolicy,
+    CiliumNode,
 };
 use cilium_plan::{Kind, Object, ObjectKey, UnreadablePolicy};
 use cilium_runtime::metrics::Metrics;
@@ -45,6 +46,7 @@ pub fn start(client: &Client, metrics: &Metrics) -> mpsc::Receiver<News> {
     feed.watch::<EndpointSlice>();
     feed.watch_lenient::<CiliumNetworkPolicy>();
     feed.watch_lenient::<CiliumClusterwideNetworkPolicy>();
+    feed.watch_lenient::<CiliumCIDRGroup>();
     feed.watch_lenient::<CiliumIdentity>();
     feed.watch_lenient::<CiliumEndpoint>();
     feed.watch_lenient::<CiliumNode>();
@@ -138,6 +140,7 @@ pub fn parse(kind: Kind, value: serde_json::Value) -> Result<News, serde_json::E
         Kind::EndpointSlice => strict::<EndpointSlice>(value),
         Kind::NetworkPolicy => lenient::<CiliumNetworkPolicy>(value),
         Kind::ClusterwideNetworkPolicy => lenient::<CiliumClusterwideNetworkPolicy>(value),
+        Kind::CidrGroup => lenient::<CiliumCIDRGroup>(value),
         Kind::Identity => lenient::<CiliumIdentity>(value),
         Kind::Endpoint => lenient::<CiliumEndpoint>(value),
         Kind::CiliumNode => lenient::<CiliumNode>(value),

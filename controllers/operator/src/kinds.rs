@@ -4,7 +4,8 @@ use cilium_api::node_slice::CiliumNodeStateSlice;
 use cilium_api::node_state::CiliumNodeState;
 use cilium_api::slim::{EndpointSlice, Namespace, Node, Pod, Service};
 use cilium_api::{
-    CiliumClusterwideNetworkPolicy, CiliumEndpoint, CiliumIdentity, CiliumNetworkPolicy, CiliumNode,
+    CiliumCIDRGroup, CiliumClusterwideNetworkPolicy, CiliumEndpoint, CiliumIdentity, CiliumNetworkPolicy,
+    CiliumNode,
 };
 use cilium_plan::{Kind, ObjectKey};
 use cilium_runtime::object::{Key, ObjectRef, Resource};
@@ -42,6 +43,7 @@ watched! {
     EndpointSlice: EndpointSlice,
     CiliumNetworkPolicy: NetworkPolicy,
     CiliumClusterwideNetworkPolicy: ClusterwideNetworkPolicy,
+    CiliumCIDRGroup: CidrGroup,
     CiliumIdentity: Identity,
     CiliumEndpoint: Endpoint,
     CiliumNode: CiliumNode,
@@ -50,7 +52,7 @@ watched! {
 }
 
 /// All kinds that are watched.
-pub const ALL: [Kind; 12] = [
+pub const ALL: [Kind; 13] = [
     Kind::Pod,
     Kind::Namespace,
     Kind::Node,
@@ -58,6 +60,7 @@ pub const ALL: [Kind; 12] = [
     Kind::EndpointSlice,
     Kind::NetworkPolicy,
     Kind::ClusterwideNetworkPolicy,
+    Kind::CidrGroup,
     Kind::Identity,
     Kind::Endpoint,
     Kind::CiliumNode,
@@ -79,6 +82,7 @@ pub const fn describe(kind: Kind) -> (Resource, Written) {
         Kind::ClusterwideNetworkPolicy => {
             (cilium("CiliumClusterwideNetworkPolicy", "ciliumclusterwidenetworkpolicies"), Written::Status)
         }
+        Kind::CidrGroup => (cilium("CiliumCIDRGroup", "ciliumcidrgroups"), Written::Nothing),
         Kind::Identity => (cilium("CiliumIdentity", "ciliumidentities"), Written::All),
         Kind::Endpoint => (cilium("CiliumEndpoint", "ciliumendpoints"), Written::All),
         Kind::CiliumNode => (cilium("CiliumNode", "ciliumnodes"), Written::All),
@@ -144,6 +148,7 @@ mod tests {
         check::<EndpointSlice>();
         check::<CiliumNetworkPolicy>();
         check::<CiliumClusterwideNetworkPolicy>();
+        check::<CiliumCIDRGroup>();
         check::<CiliumIdentity>();
         check::<CiliumEndpoint>();
         check::<CiliumNode>();

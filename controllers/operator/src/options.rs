@@ -43,6 +43,11 @@ pub struct Options {
     #[arg(long, default_value = "", value_name = "PATTERNS")]
     pub labels: String,
 
+    /// Give every node an identity of its own, with its labels, so that policies can name nodes by them.
+    #[arg(long, default_value = "false", num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        action = ArgAction::Set, value_parser = BoolishValueParser::new(), value_name = "BOOL")]
+    pub enable_node_selector_labels: bool,
+
     /// How often identities are looked through for those that no pod has had for half an hour; 0 keeps them for ever.
     #[arg(long, default_value = "15m", value_parser = parse_duration, value_name = "DURATION")]
     pub identity_gc_interval: Duration,

@@ -174,6 +174,7 @@ fn plan_config(options: &Options) -> anyhow::Result<cilium_plan::Config> {
         ipv6: options.enable_ipv6,
         mode: options.enable_policy.into(),
         labels: options.label_filter()?,
+        node_selector_labels: options.enable_node_selector_labels,
         identity_gc_interval: i64::try_from(options.identity_gc_interval.as_secs()).unwrap_or(i64::MAX),
     })
 }

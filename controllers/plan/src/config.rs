@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use cilium_core::{Families, LabelFilter};
 use cilium_policy::Mode;
+use cilium_policy::reduce::Settings;
 
 /// Settings of the cluster. More fields may come: fill the rest from [`Config::default`].
 #[derive(Clone, Debug)]
@@ -18,6 +19,8 @@ pub struct Config {
     pub mode: Mode,
     /// Which labels count for identities.
     pub labels: LabelFilter,
+    /// Nodes have identities of their own, so that policies can name them by their labels.
+    pub node_selector_labels: bool,
     /// Time between two looks for identities without endpoints, in seconds. 0 keeps them for ever.
     pub identity_gc_interval: i64,
 }
@@ -30,12 +33,18 @@ impl Default for Config {
             ipv6: true,
             mode: Mode::default(),
             labels: LabelFilter::default(),
+            node_selector_labels: false,
             identity_gc_interval: 15 * 60,
         }
     }
 }
 
 impl Config {
+    /// What the meaning of a policy depends on.
+    pub(crate) fn settings(&self) -> Settings<'_> {
+        Settings { cluster: &self.cluster, node_selector_labels: self.node_selector_labels }
+    }
+
     pub(crate) fn families(&self) -> Families {
         match (self.ipv4, self.ipv6) {
             (true, false) => Families::Ipv4,

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use cilium_api::parts::PartKey;
 use cilium_api::{CiliumClusterwideNetworkPolicy, CiliumNetworkPolicy};
+use cilium_policy::reduce::Settings;
 use cilium_policy::{Invalid, PolicyKey, PolicyRules, reduce};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::{Deserialize, Serialize};
@@ -105,13 +106,14 @@ impl Kept {
     ///
     /// # Errors
     /// This version of the operator refuses what an earlier one took.
-    pub(crate) fn load(&self, cluster: &str) -> Result<Loaded, Invalid> {
+    pub(crate) fn load<'a>(&'a self, settings: impl Into<Settings<'a>>) -> Result<Loaded, Invalid> {
+        let settings = settings.into();
         let (generation, rules, text) = match self {
             Self::Cnp(policy) => {
-                (policy.metadata.generation, reduce::cnp(policy, cluster)?, cnp_text(policy))
+                (policy.metadata.generation, reduce::cnp(policy, settings)?, cnp_text(policy))
             }
             Self::Ccnp(policy) => {
-                (policy.metadata.generation, reduce::ccnp(policy, cluster)?, ccnp_text(policy))
+                (policy.metadata.generation, reduce::ccnp(policy, settings)?, ccnp_text(policy))
             }
         };
         Ok(Loaded { generation: generation.unwrap_or(0), rules, text })

@@ -4,8 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use cilium_api::node_slice::owner_label;
 use cilium_api::node_state::CiliumNodeState;
-use cilium_api::parts::{Part, PartKey};
+use cilium_api::parts::{Part, PartKey, Parts};
 use cilium_api::slim;
+use cilium_core::reserved;
+use cilium_identity::Local;
 
 use crate::names::PodName;
 use crate::node::{Node, Seen, State, Token};
@@ -25,12 +27,22 @@ pub(crate) struct Entry {
     pub(crate) api_server: bool,
 }
 
+/// Identities of nodes in parts that were written before.
+pub(crate) fn recorded(parts: &Parts) -> impl Iterator<Item = (String, u32)> {
+    parts.iter().filter_map(|(key, part)| match part {
+        Part::Node(part) => Some((key.0.strip_prefix("node/")?.to_owned(), part.identity?)),
+        _ => None,
+    })
+}
+
 /// All nodes by name.
 #[derive(Debug, Default)]
 pub(crate) struct Nodes {
     all: BTreeMap<String, Entry>,
     /// Names by what stands for them in names of slices.
     labels: BTreeMap<String, String>,
+    /// Identities that nodes have by themselves.
+    pub(crate) numbers: Local<String>,
     /// Nodes whose object changed since the last plan.
     pub(crate) dirty: BTreeSet<String>,
 }
@@ -112,9 +124,26 @@ impl Planner {
 
     /// Writes the part that tells other nodes of this one.
     pub(crate) fn set_node_part(&mut self, name: &str) {
+        let identity = self.follow_node_identity(name);
         let entry = self.nodes.get(name);
-        let part = entry.and_then(|entry| Some(Part::Node(entry.object.as_ref()?.part(entry.api_server))));
+        let part =
+            entry.and_then(|entry| Some(Part::Node(entry.object.as_ref()?.part(entry.api_server, identity))));
         self.shared.set(&PartKey::node(name), part.as_ref());
+    }
+
+    /// Gives a node an identity of its own, where nodes are told apart, or takes it away.
+    fn follow_node_identity(&mut self, name: &str) -> Option<u32> {
+        let entry = self.nodes.get(name).filter(|_| self.config.node_selector_labels);
+        let object = entry.and_then(|entry| Some((entry.api_server, entry.object.as_ref()?)));
+        let Some((api_server, object)) = object else {
+            let gone = self.nodes.numbers.release(&name.to_owned())?;
+            self.set_known(gone, None);
+            return None;
+        };
+        let labels = reserved::remote_node_labels(&self.config.cluster, api_server, &object.labels);
+        let number = self.nodes.numbers.acquire(name.to_owned())?;
+        self.set_known(number, Some(labels));
+        Some(number)
     }
 
     pub(crate) fn observe_node_state(&mut self, object: &CiliumNodeState) {

@@ -6,7 +6,8 @@ use cilium_api::node_slice::CiliumNodeStateSlice;
 use cilium_api::node_state::CiliumNodeState;
 use cilium_api::slim::{EndpointSlice, Namespace, Node, Pod, Service};
 use cilium_api::{
-    CiliumClusterwideNetworkPolicy, CiliumEndpoint, CiliumIdentity, CiliumNetworkPolicy, CiliumNode,
+    CiliumCIDRGroup, CiliumClusterwideNetworkPolicy, CiliumEndpoint, CiliumIdentity, CiliumNetworkPolicy,
+    CiliumNode,
 };
 
 /// Kinds that the planner reads or writes.
@@ -26,6 +27,8 @@ pub enum Kind {
     NetworkPolicy,
     /// CiliumClusterwideNetworkPolicy.
     ClusterwideNetworkPolicy,
+    /// CiliumCIDRGroup.
+    CidrGroup,
     /// CiliumIdentity.
     Identity,
     /// CiliumEndpoint.
@@ -102,6 +105,8 @@ pub enum Object {
     ClusterwideNetworkPolicy(Box<CiliumClusterwideNetworkPolicy>),
     /// A policy of either kind that does not parse.
     UnreadablePolicy(Box<UnreadablePolicy>),
+    /// Prefixes that policies refer to.
+    CidrGroup(Box<CiliumCIDRGroup>),
     /// An identity: the record of numbers.
     Identity(Box<CiliumIdentity>),
     /// An endpoint: a record of addresses.
@@ -133,6 +138,7 @@ from_boxed! {
     NetworkPolicy: CiliumNetworkPolicy,
     ClusterwideNetworkPolicy: CiliumClusterwideNetworkPolicy,
     UnreadablePolicy: UnreadablePolicy,
+    CidrGroup: CiliumCIDRGroup,
     Identity: CiliumIdentity,
     Endpoint: CiliumEndpoint,
     CiliumNode: CiliumNode,

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use crate::api_server::ApiServer;
 use crate::config::Config;
 use crate::endpoints::Endpoints;
+use crate::groups::Groups;
 use crate::identities::Identities;
 use crate::last_valid;
 use crate::ledger::Ledger;
@@ -16,6 +17,7 @@ use crate::packed::Packed;
 use crate::pod::Pod;
 use crate::policies::Policies;
 use crate::prefixes::Prefixes;
+use crate::references::References;
 use crate::reports::Reports;
 use crate::restore::Records;
 use crate::slices;
@@ -43,6 +45,8 @@ pub struct Planner {
     pub(crate) endpoints: Endpoints,
     pub(crate) identities: Identities,
     pub(crate) policies: Policies,
+    pub(crate) references: References,
+    pub(crate) groups: Groups,
     pub(crate) prefixes: Prefixes,
     pub(crate) services: cilium_services::Services,
     pub(crate) api_server: ApiServer,
@@ -70,6 +74,8 @@ impl Planner {
             endpoints: Endpoints::default(),
             identities: Identities::default(),
             policies: Policies::new(policies),
+            references: References::default(),
+            groups: Groups::default(),
             prefixes: Prefixes::default(),
             services: cilium_services::Services::default(),
             api_server: ApiServer::default(),
@@ -100,6 +106,7 @@ impl Planner {
             Object::NetworkPolicy(it) => self.observe_cnp(&it),
             Object::ClusterwideNetworkPolicy(it) => self.observe_ccnp(&it),
             Object::UnreadablePolicy(it) => self.observe_unreadable(&it),
+            Object::CidrGroup(it) => self.observe_group(&it),
             Object::Identity(it) => self.observe_identity(&it),
             Object::Endpoint(it) => self.observe_endpoint(&it),
             Object::CiliumNode(it) => self.observe_public_node(&it),
@@ -118,6 +125,7 @@ impl Planner {
             Kind::Service => self.services.remove_service(namespace, name),
             Kind::EndpointSlice => self.services.remove_slice(namespace, name),
             Kind::NetworkPolicy | Kind::ClusterwideNetworkPolicy => self.forget_policy(key),
+            Kind::CidrGroup => self.put_group(name, None),
             Kind::Identity => self.forget_identity(key),
             Kind::Endpoint => self.reports.endpoints.forget(key),
             Kind::CiliumNode => self.reports.nodes.forget(key),
@@ -143,7 +151,12 @@ impl Planner {
                 self.policies.statuses.written(key, outcome);
             }
             // Nothing writes these.
-            Kind::Pod | Kind::Namespace | Kind::Node | Kind::Service | Kind::EndpointSlice => {}
+            Kind::Pod
+            | Kind::Namespace
+            | Kind::Node
+            | Kind::Service
+            | Kind::EndpointSlice
+            | Kind::CidrGroup => {}
         }
     }
 
@@ -153,14 +166,16 @@ impl Planner {
             return Output::default();
         }
         // Nodes before pods, which take addresses from their prefixes; pods before policies, which nodes need for them.
+        self.restore_numbers();
         self.follow_identities(now);
         self.follow_nodes();
         self.restore();
         self.follow_pods(now);
         self.follow_services();
+        self.follow_references();
         self.follow_api_server();
         self.follow_prefixes();
-        self.forget_recorded_prefixes();
+        self.forget_recorded_numbers();
         self.follow_policies();
         let node_states = self.write_node_states();
         self.follow_confirmed();

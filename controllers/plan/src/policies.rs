@@ -11,6 +11,7 @@ use crate::ledger::Ledger;
 use crate::object::{Kind, ObjectKey, UnreadablePolicy};
 use crate::pack::Text;
 use crate::planner::Planner;
+use crate::prefixes::Holder;
 
 /// All policies of both kinds.
 #[derive(Debug)]
@@ -111,7 +112,7 @@ impl Planner {
             return;
         }
         let content =
-            reduce::cnp(policy, &self.config.cluster).map(|rules| (rules, last_valid::cnp_text(policy)));
+            reduce::cnp(policy, self.config.settings()).map(|rules| (rules, last_valid::cnp_text(policy)));
         let (uid, generation) = (meta.uid.clone().unwrap_or_default(), meta.generation.unwrap_or(0));
         self.put_policy(Found { key, object, uid, generation, content: content.map_err(Refusal::from) });
     }
@@ -125,7 +126,7 @@ impl Planner {
             return;
         }
         let content =
-            reduce::ccnp(policy, &self.config.cluster).map(|rules| (rules, last_valid::ccnp_text(policy)));
+            reduce::ccnp(policy, self.config.settings()).map(|rules| (rules, last_valid::ccnp_text(policy)));
         let (uid, generation) = (meta.uid.clone().unwrap_or_default(), meta.generation.unwrap_or(0));
         self.put_policy(Found { key, object, uid, generation, content: content.map_err(Refusal::from) });
     }
@@ -189,10 +190,18 @@ impl Planner {
     /// Puts a version in force and on record, or takes the policy out of force.
     pub(crate) fn put_version(&mut self, key: &PolicyKey, version: Option<(PolicyRules, Text)>) {
         let (rules, text) = version.unzip();
-        let prefixes = rules.as_ref().map(PolicyRules::prefixes).unwrap_or_default();
-        self.prefixes.set_policy(key, prefixes);
-        self.policies.index.set_policy(key, rules);
+        let rules = self.resolve(key, rules);
+        self.put_rules(key, rules);
         self.kept.set_text(&last_valid::part_key(key), text);
+    }
+
+    /// Puts rules in force that have no references.
+    pub(crate) fn put_rules(&mut self, key: &PolicyKey, rules: Option<PolicyRules>) {
+        let prefixes = rules.as_ref().map(PolicyRules::prefixes).unwrap_or_default();
+        self.prefixes.set_holder(&Holder::Policy(key.clone()), prefixes);
+        let groups = rules.as_ref().map(PolicyRules::groups).unwrap_or_default();
+        self.set_groups_of(key, &groups);
+        self.policies.index.set_policy(key, rules);
         self.policies.changed.insert(key.clone());
     }
 }

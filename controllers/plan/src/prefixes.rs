@@ -1,11 +1,11 @@
-//! Prefixes outside of the cluster that have an identity: those that policies name, and addresses of API servers.
+//! Prefixes outside of the cluster that have an identity: those that policies and their groups name, and addresses of API servers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use cilium_api::parts::{Part, PartKey, Parts, Prefix};
 use cilium_core::reserved::external_api_server_labels;
-use cilium_core::{Labels, prefix};
+use cilium_core::{Labels, prefix, reserved};
 use cilium_identity::Local;
 use cilium_policy::PolicyKey;
 use ipnet::IpNet;
@@ -13,13 +13,21 @@ use ipnet::IpNet;
 use crate::object::{Kind, ObjectKey};
 use crate::planner::Planner;
 
+/// Who names prefixes.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Holder {
+    /// A policy, in the version that is in force.
+    Policy(PolicyKey),
+    /// A group that policies are about.
+    Group(String),
+}
+
 /// Which prefixes are wanted, and their numbers.
 #[derive(Debug, Default)]
 pub(crate) struct Prefixes {
-    pub(crate) numbers: Local,
-    /// Prefixes of the version of each policy that is in force.
-    by_policy: BTreeMap<PolicyKey, BTreeSet<IpNet>>,
-    /// How many policies name a prefix.
+    pub(crate) numbers: Local<IpNet>,
+    by_holder: BTreeMap<Holder, BTreeSet<IpNet>>,
+    /// How many holders name a prefix.
     named: BTreeMap<IpNet, usize>,
     /// Addresses of API servers outside.
     api_servers: BTreeSet<IpNet>,
@@ -27,16 +35,16 @@ pub(crate) struct Prefixes {
 }
 
 impl Prefixes {
-    /// Takes the prefixes of a policy as it is in force now.
-    pub(crate) fn set_policy(&mut self, key: &PolicyKey, prefixes: BTreeSet<IpNet>) {
+    /// Takes the prefixes that somebody names now; those of all addresses of a family are not among them.
+    pub(crate) fn set_holder(&mut self, holder: &Holder, prefixes: BTreeSet<IpNet>) {
         for prefix in &prefixes {
             *self.named.entry(*prefix).or_default() += 1;
         }
         self.dirty.extend(prefixes.iter().copied());
         let old = if prefixes.is_empty() {
-            self.by_policy.remove(key)
+            self.by_holder.remove(holder)
         } else {
-            self.by_policy.insert(key.clone(), prefixes)
+            self.by_holder.insert(holder.clone(), prefixes)
         };
         for prefix in old.into_iter().flatten() {
             let count = self.named.entry(prefix).or_default();
@@ -44,6 +52,17 @@ impl Prefixes {
             if *count == 0 {
                 self.named.remove(&prefix);
             }
+            self.dirty.insert(prefix);
+        }
+    }
+
+    /// Labels of a prefix, and of all inside of it, may have changed.
+    pub(crate) fn touch_inside(&mut self, prefix: IpNet) {
+        // In this order, what lies inside of a prefix comes right after it.
+        let named = self.named.range(prefix..).map(|(found, _)| *found);
+        let inside = named.take_while(|found| prefix.contains(found));
+        self.dirty.extend(inside.chain(self.api_servers.iter().copied().filter(|it| prefix.contains(it))));
+        if prefix.prefix_len() == 0 {
             self.dirty.insert(prefix);
         }
     }
@@ -60,7 +79,7 @@ impl Prefixes {
         self.numbers.number(&prefix::host(address))
     }
 
-    /// Prefixes that policies name.
+    /// Prefixes that somebody names.
     #[cfg(any(test, debug_assertions))]
     pub(crate) fn named(&self) -> impl Iterator<Item = &IpNet> {
         self.named.keys()
@@ -88,11 +107,15 @@ impl Planner {
     }
 
     /// What was taken over at the start has been given out, or is not wanted any more.
-    pub(crate) fn forget_recorded_prefixes(&mut self) {
+    pub(crate) fn forget_recorded_numbers(&mut self) {
         self.prefixes.numbers.forget_remembered();
+        self.nodes.numbers.forget_remembered();
     }
 
     fn follow_prefix(&mut self, prefix: IpNet) {
+        if prefix.prefix_len() == 0 {
+            return self.follow_world(prefix);
+        }
         let is_named = self.prefixes.named.contains_key(&prefix);
         let is_api_server = self.prefixes.api_servers.contains(&prefix);
         let number = if is_named || is_api_server {
@@ -112,13 +135,24 @@ impl Planner {
         self.shared.set(&PartKey::prefix(prefix), part.as_ref());
     }
 
+    /// All addresses of a family have the identity of the world: it has no part, and no number of its own.
+    fn follow_world(&mut self, all: IpNet) {
+        let number = self.config.families().world_of(all.addr());
+        let labels = reserved::labels(number).unwrap_or_default();
+        let labels = labels.iter().cloned().chain(self.groups.labels_around(all)).collect();
+        if self.config.has_family(all.addr()) {
+            self.policies.index.set_identity(number, Some(labels));
+        }
+    }
+
     fn prefix_labels(&self, prefix: IpNet, is_api_server: bool) -> Labels {
         let families = self.config.families();
-        if is_api_server {
+        let labels = if is_api_server {
             external_api_server_labels(families, prefix.addr())
         } else {
             prefix::labels(families, prefix)
-        }
+        };
+        labels.iter().cloned().chain(self.groups.labels_around(prefix)).collect()
     }
 
     fn warn_of(&mut self, prefix: IpNet) {

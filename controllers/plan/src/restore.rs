@@ -37,6 +37,8 @@ pub(crate) struct Records {
     policies: BTreeMap<(u8, String), String>,
     /// Numbers of prefixes.
     prefixes: BTreeMap<IpNet, u32>,
+    /// Identities of nodes.
+    nodes: BTreeMap<String, u32>,
 }
 
 /// What a pod held.
@@ -76,6 +78,7 @@ impl Records {
             // What does not decode was not ours: its prefixes get the numbers that they would get anyway, mostly.
             let parts = decode(&slice.spec.data).unwrap_or_default();
             self.prefixes.extend(recorded(&parts));
+            self.nodes.extend(crate::nodes::recorded(&parts));
         } else if name.starts_with("node.") {
             let data = &slice.spec.data;
             self.slices.insert(name, (digest(data.as_bytes()), endpoints_in(data)));
@@ -127,10 +130,17 @@ fn held(key: &PartKey, part: Part) -> Option<(PodName, Held)> {
 }
 
 impl Planner {
+    /// Restores which numbers prefixes and nodes have. Before any is given out.
+    pub(crate) fn restore_numbers(&mut self) {
+        if let Some(records) = &mut self.records {
+            self.prefixes.numbers.remember(std::mem::take(&mut records.prefixes));
+            self.nodes.numbers.remember(std::mem::take(&mut records.nodes));
+        }
+    }
+
     /// Restores what pods hold and which versions of policies are in force. Nodes are known by now.
     pub(crate) fn restore(&mut self) {
         let Some(mut records) = self.records.take() else { return };
-        self.prefixes.numbers.remember(std::mem::take(&mut records.prefixes));
         for (name, held) in records.told() {
             self.restore_endpoint(&name, &held, Trust::Full);
         }
@@ -189,7 +199,7 @@ impl Planner {
         if !self.policies.lacks_version(&key, version.uid()) {
             return;
         }
-        let loaded = match version.load(&self.config.cluster) {
+        let loaded = match version.load(self.config.settings()) {
             Ok(loaded) => loaded,
             Err(error) => {
                 let note = format!("the version that was in force is refused now: {error}");

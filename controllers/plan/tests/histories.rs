@@ -52,6 +52,11 @@ enum Step {
         name: usize,
         spec: Option<usize>,
     },
+    Group {
+        name: usize,
+        content: Option<usize>,
+        color: bool,
+    },
     /// Somebody deletes what the planner wrote.
     Vandal {
         kind: usize,
@@ -92,7 +97,7 @@ const LABELS: [&[&str]; 4] =
     [&["org=empire", "class=deathstar", LONG], &["org=empire", LONG], &["org=alliance"], &[]];
 const POLICIES: [(&str, &str); 5] = [("red", "p"), ("red", "q"), ("blue", "p"), ("", "r"), ("", "s")];
 const WRITTEN: [Kind; 5] = [Kind::NodeState, Kind::Slice, Kind::Identity, Kind::Endpoint, Kind::CiliumNode];
-const ALL_KINDS: [Kind; 12] = [
+const ALL_KINDS: [Kind; 13] = [
     Kind::Pod,
     Kind::Namespace,
     Kind::Node,
@@ -100,12 +105,17 @@ const ALL_KINDS: [Kind; 12] = [
     Kind::EndpointSlice,
     Kind::NetworkPolicy,
     Kind::ClusterwideNetworkPolicy,
+    Kind::CidrGroup,
     Kind::Identity,
     Kind::Endpoint,
     Kind::CiliumNode,
     Kind::NodeState,
     Kind::Slice,
 ];
+
+/// Some hold the API server, or each other, or all there is.
+const GROUPS: [&[&str]; 4] =
+    [&[], &["172.16.0.0/12", "fd00::/8"], &["172.18.0.0/24", "10.0.0.0/8"], &["0.0.0.0/0", "172.18.0.2/32"]];
 
 fn mk_spec(number: usize) -> Value {
     let subject = json!({"matchLabels": {"org": "empire"}});
@@ -138,6 +148,21 @@ fn mk_spec(number: usize) -> Value {
                 "egressDeny": [{"toCIDR": ["172.18.0.2/32", "10.0.0.0/8", "fd00::/8"]}, {"icmps": [{"fields": [{"type": 8}]}]}],
                 "ingress": [{"fromCIDR": ["0.0.0.0/0", "172.18.0.0/24"]}]})
         }
+        // Groups of prefixes.
+        11 => {
+            json!({"endpointSelector": subject, "egress": [{"toCIDRSet": [{"cidrGroupRef": "g", "except": ["172.18.0.0/24"]}]}]})
+        }
+        12 => {
+            json!({"endpointSelector": {}, "egress": [{"toCIDRSet": [{"cidrGroupSelector": {"matchLabels": {"color": "red"}}}]}],
+                "ingressDeny": [{"fromCIDRSet": [{"cidrGroupRef": "h"}]}]})
+        }
+        // Services, by name and by label.
+        13 => {
+            json!({"endpointSelector": subject, "egress": [{"toServices": [{"k8sService": {"serviceName": "web", "namespace": "red"}}]}]})
+        }
+        14 => {
+            json!({"endpointSelector": {}, "egressDeny": [{"toServices": [{"k8sServiceSelector": {"selector": {}}}]}]})
+        }
         // Denies, and leaves the rest open or not.
         8 => {
             json!({"endpointSelector": subject, "enableDefaultDeny": {"egress": false},
@@ -161,7 +186,8 @@ fn mk_step() -> impl Strategy<Value = Step> {
         2 => (0..3usize, prop::bool::weighted(0.7)).prop_map(|(name, present)| Step::Node { name, present }),
         2 => (0..3usize, prop::option::weighted(0.8, 0..4u8)).prop_map(|(name, backends)| Step::Service { name, backends }),
         1 => (0..4u8).prop_map(|place| Step::ApiServer { place }),
-        6 => (0..5usize, prop::option::weighted(0.8, 0..11usize)).prop_map(|(name, spec)| Step::Policy { name, spec }),
+        6 => (0..5usize, prop::option::weighted(0.8, 0..15usize)).prop_map(|(name, spec)| Step::Policy { name, spec }),
+        2 => (0..2usize, prop::option::weighted(0.8, 0..GROUPS.len()), any::<bool>()).prop_map(|(name, content, color)| Step::Group { name, content, color }),
         1 => (0..5usize, any::<prop::sample::Index>()).prop_map(|(kind, which)| Step::Vandal { kind, which }),
         8 => any::<u16>().prop_map(|kinds| Step::Deliver { kinds }),
         8 => any::<u64>().prop_map(|fates| Step::Plan { fates }),
@@ -248,6 +274,7 @@ impl History {
             }
             Step::Service { name, backends } => self.service(["web", "db", "dns"][*name], *backends),
             Step::ApiServer { place } => self.api_server(*place),
+            Step::Group { name, content, color } => self.group(["g", "h"][*name], *content, *color),
             Step::Policy { name, spec } => self.policy(*name, *spec),
             Step::Vandal { kind, which } => {
                 let keys = self.world.store.keys(WRITTEN[*kind]);
@@ -276,6 +303,16 @@ impl History {
             Step::Restart => self.world.restart(),
             Step::Settle => self.world.settle(),
             Step::Time { seconds } => self.world.now += seconds,
+        }
+    }
+
+    fn group(&mut self, name: &str, content: Option<usize>, color: bool) {
+        match content {
+            Some(content) => {
+                let labels = if color { &["color=red"][..] } else { &[] };
+                self.world.apply(mk_group(name, labels, GROUPS[content]));
+            }
+            None => self.world.delete(&ObjectKey::cluster(Kind::CidrGroup, name)),
         }
     }
 
@@ -316,7 +353,10 @@ impl History {
         };
         let addresses: Vec<String> = (0..backends).map(|last| format!("10.1.0.{}", last + 2)).collect();
         let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
-        self.world.apply(mk_service("red", name, "10.96.0.9", 80));
+        let mut service = mk_service("red", name, "10.96.0.9", 80);
+        // Its backends are as they are, but policies go by the selector.
+        service.spec.selector = (backends == 3).then(|| mk(labels(&["org=alliance"])));
+        self.world.apply(service);
         self.world.apply(mk_endpoint_slice("red", name, &addresses, 8080));
     }
 

@@ -1,5 +1,9 @@
 //! Policies: what is in force, and what their status says.
-#![allow(clippy::unwrap_used, reason = "a test that lacks what it looks at has failed")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::needless_pass_by_value,
+    reason = "a test that lacks what it looks at has failed; builders take json!(…) as it is written"
+)]
 
 mod common;
 
@@ -160,7 +164,7 @@ fn a_policy_that_never_was_valid_enforces_nothing_and_says_so() {
     world.settle();
     assert!(policies(&world, "a").is_empty());
     let valid = world.condition("default", "rule1", "Valid");
-    assert!(valid.starts_with("False Unsupported: spec.egress[0].toNodes"), "{valid}");
+    assert!(valid.starts_with("False Disabled: spec.egress[0].toNodes"), "{valid}");
     assert!(world.condition("default", "rule1", "Enforced").starts_with("False NotValid: "));
 }
 
@@ -396,4 +400,254 @@ fn an_api_server_outside_is_in_prefixes_too() {
     world.apply(mk_endpoint_slice("default", "kubernetes", &["192.168.0.1"], 6443));
     world.settle();
     assert_eq!((address(&world), egress(&world)), (None, vec![number]), "the prefix stays");
+}
+
+/// Prefixes that a node's only pod may send to, by what their identities are labelled with; `world-ipv4` for all the rest of it.
+fn reachable(world: &World) -> Vec<String> {
+    let node = Agent(&world.store).node_parts("a").unwrap();
+    let Some(Part::Policy(policy)) = node.get(&PartKey::policy(256)) else { panic!("{node:?}") };
+    let shared = Agent(&world.store).shared_parts();
+    let name = |peer: u32| match shared.get(&PartKey::identity(peer)) {
+        Some(Part::Identity(identity)) => {
+            identity.labels.iter().find_map(|label| label.strip_prefix("cidr:")).unwrap().to_owned()
+        }
+        _ => peer.to_string(),
+    };
+    let mut names: Vec<_> = policy.egress.allow.iter().map(|entry| name(entry.peer)).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_group_changes_what_is_enforced_without_the_policy() {
+    let mut world = World::new(Config::default());
+    world.apply(mk_namespace("default", &[]));
+    world.apply(mk_node("a", 1));
+    world.apply(mk_pod("default", "web", "a", &["app=web"]));
+    let spec = json!({"endpointSelector": {}, "egress": [{"toCIDRSet": [
+        {"cidrGroupRef": "servers", "except": ["10.1.0.0/16"]},
+    ]}]});
+    world.apply(mk_cnp("default", "p", 1, spec));
+    world.settle();
+    assert_eq!(world.condition("default", "p", "Valid"), "True Valid: Policy validation succeeded");
+    assert_eq!(reachable(&world), Vec::<String>::new(), "no such group");
+
+    world.apply(mk_group("servers", &[], &["10.0.0.0/8", "192.0.2.7/32"]));
+    world.apply(mk_group("others", &[], &["198.51.100.0/24"]));
+    world.settle();
+    assert_eq!(reachable(&world), ["10.0.0.0/8", "192.0.2.7/32"]);
+    let names: Vec<_> = prefixes(&world).into_iter().map(|(prefix, _)| prefix).collect();
+    assert_eq!(names, ["10.0.0.0/8", "10.1.0.0/16", "192.0.2.7/32"], "nobody is about the other group");
+
+    world.apply(mk_group("servers", &[], &["10.0.0.0/9"]));
+    world.settle();
+    assert_eq!(reachable(&world), ["10.0.0.0/9"]);
+    // What another policy names lies in the group as well.
+    let other = json!({"endpointSelector": {"matchLabels": {"app": "other"}}, "egress": [{"toCIDR": ["10.2.0.0/16"]}]});
+    world.apply(mk_cnp("default", "q", 1, other));
+    world.settle();
+    assert_eq!(reachable(&world), ["10.0.0.0/9", "10.2.0.0/16"]);
+
+    world.restart();
+    world.deliver();
+    assert_eq!(count_output(&world.plan()), 0, "a restart finds the same");
+    world.apply(mk_group("servers", &[], &["0.0.0.0/0"]));
+    world.settle();
+    assert_eq!(reachable(&world), ["10.2.0.0/16", "9"], "all of IPv4 but what is left out");
+    world.delete(&ObjectKey::cluster(Kind::CidrGroup, "servers"));
+    world.settle();
+    assert_eq!(reachable(&world), Vec::<String>::new());
+    assert_eq!(prefixes(&world).len(), 2, "the policies' own prefixes");
+}
+
+#[test]
+fn groups_by_label_are_each_taken_for_themselves() {
+    let mut world = World::new(Config::default());
+    world.apply(mk_namespace("default", &[]));
+    world.apply(mk_node("a", 1));
+    world.apply(mk_pod("default", "web", "a", &["app=web"]));
+    let spec = json!({"endpointSelector": {}, "egress": [{"toCIDRSet": [{"cidrGroupSelector": {
+        "matchLabels": {"stage": "test"}, "matchExpressions": [{"key": "closed", "operator": "DoesNotExist"}],
+    }}]}]});
+    world.apply(mk_cnp("default", "p", 1, spec));
+    world.apply(mk_group("one", &["stage=test"], &["10.1.0.0/16", "10.9.0.0/16"]));
+    world.apply(mk_group("two", &["stage=test"], &["10.2.0.0/16"]));
+    world.apply(mk_group("live", &["stage=live", "closed=yes"], &["10.9.0.0/16", "10.3.0.0/16"]));
+    world.settle();
+    // Also what another group holds, with a label that the selector does not want.
+    assert_eq!(reachable(&world), ["10.1.0.0/16", "10.2.0.0/16", "10.9.0.0/16"]);
+    world.apply(mk_group("two", &["stage=live"], &["10.2.0.0/16"]));
+    world.apply(mk_group("live", &["stage=test"], &["10.3.0.0/16"]));
+    world.settle();
+    assert_eq!(reachable(&world), ["10.1.0.0/16", "10.3.0.0/16", "10.9.0.0/16"]);
+    world.delete(&ObjectKey::cluster(Kind::CidrGroup, "one"));
+    world.settle();
+    assert_eq!(reachable(&world), ["10.3.0.0/16"]);
+}
+
+#[test]
+fn an_item_that_is_no_prefix_is_left_out_and_told() {
+    let mut world = World::new(Config::default());
+    world.planner.observe(mk_group("odd", &[], &["example.org", "::ffff:10.0.0.0/104"]).into());
+    let output = world.planner.plan(world.now);
+    let notes: Vec<_> = output.events.iter().map(|event| event.note.as_str()).collect();
+    assert_eq!(notes.len(), 2);
+    assert!(notes[0].starts_with("spec.externalCIDRs: \"example.org\" is not a prefix"), "{notes:?}");
+}
+
+fn mk_selecting_service(
+    namespace: &str,
+    name: &str,
+    texts: &[&str],
+    pods: &[&str],
+) -> cilium_api::slim::Service {
+    mk(json!({
+        "metadata": {"namespace": namespace, "name": name, "labels": labels(texts)},
+        "spec": {"clusterIPs": ["None"], "selector": labels(pods), "ports": [{"port": 80}]},
+    }))
+}
+
+/// A cluster with a client in the namespace `default` (identity 256), servers there (257) and elsewhere (258).
+fn mk_service_world(to_services: Value) -> World {
+    let mut world = World::new(Config::default());
+    world.apply(mk_namespace("default", &[]));
+    world.apply(mk_namespace("shop", &[]));
+    world.apply(mk_node("a", 1));
+    world.apply(mk_pod("default", "client", "a", &["app=client"]));
+    world.settle();
+    world.apply(mk_pod("default", "server", "a", &["app=web"]));
+    world.settle();
+    world.apply(mk_pod("shop", "server", "a", &["app=web"]));
+    let spec = json!({"endpointSelector": {"matchLabels": {"app": "client"}}, "egress": [{
+        "toServices": to_services, "toPorts": [{"ports": [{"port": "80", "protocol": "TCP"}]}],
+    }]});
+    world.apply(mk_cnp("default", "p", 1, spec));
+    world.settle();
+    world
+}
+
+/// Who the client may send to.
+fn peers(world: &World) -> Vec<u32> {
+    let node = Agent(&world.store).node_parts("a").unwrap();
+    let Some(Part::Policy(policy)) = node.get(&PartKey::policy(256)) else { panic!("{node:?}") };
+    assert!(policy.egress.enforced);
+    policy.egress.allow.iter().map(|entry| entry.peer).collect()
+}
+
+#[test]
+fn a_service_stands_for_its_pods_as_it_changes() {
+    let mut world = mk_service_world(json!([{"k8sService": {"serviceName": "web", "namespace": "shop"}}]));
+    assert_eq!(peers(&world), Vec::<u32>::new(), "no such service: nobody, not everybody on the port");
+    assert_eq!(world.condition("default", "p", "Valid"), "True Valid: Policy validation succeeded");
+    world.apply(mk_selecting_service("default", "web", &[], &["app=web"]));
+    world.settle();
+    assert_eq!(peers(&world), Vec::<u32>::new(), "another namespace");
+    world.apply(mk_selecting_service("shop", "web", &[], &["app=web"]));
+    world.settle();
+    assert_eq!(peers(&world), [258]);
+    world.apply(mk_selecting_service("shop", "web", &[], &["app=db"]));
+    world.settle();
+    assert_eq!(peers(&world), Vec::<u32>::new());
+    world.apply(mk_selecting_service("shop", "web", &[], &["app=web"]));
+    world.settle();
+    world.restart();
+    world.deliver();
+    assert_eq!(count_output(&world.plan()), 0, "a restart finds the same");
+    assert_eq!(peers(&world), [258]);
+    world.delete(&ObjectKey::namespaced(Kind::Service, "shop", "web"));
+    world.settle();
+    assert_eq!(peers(&world), Vec::<u32>::new());
+}
+
+#[test]
+fn services_by_label_in_one_namespace_or_in_any() {
+    let selector = json!({"matchLabels": {"k8s:tier": "front"}});
+    for (namespace, expected) in [(json!("shop"), vec![258]), (json!(null), vec![257, 258])] {
+        let item = json!([{"k8sServiceSelector": {"selector": selector.clone(), "namespace": namespace}}]);
+        let mut world = mk_service_world(item);
+        for namespace in ["default", "shop"] {
+            world.apply(mk_selecting_service(namespace, "web", &["tier=back"], &["app=web"]));
+        }
+        world.settle();
+        assert_eq!(peers(&world), Vec::<u32>::new());
+        for namespace in ["default", "shop"] {
+            world.apply(mk_selecting_service(namespace, "web", &["tier=front"], &["app=web"]));
+        }
+        world.settle();
+        assert_eq!(peers(&world), expected);
+    }
+}
+
+#[test]
+fn a_service_without_selector_stands_for_where_its_backends_are_outside() {
+    let mut world = mk_service_world(json!([{"k8sService": {"serviceName": "db"}}]));
+    world.apply(mk_service("shop", "db", "10.96.0.7", 80));
+    world.apply(mk_endpoint_slice("shop", "db", &["192.0.2.7", "10.1.0.2", "192.168.0.1"], 5432));
+    world.settle();
+    let names: Vec<_> = prefixes(&world).into_iter().map(|(prefix, _)| prefix).collect();
+    assert_eq!(names, ["10.1.0.2/32", "192.0.2.7/32", "192.168.0.1/32"]);
+    // Addresses of pods and nodes have the identities of these, so the prefixes around them mean nobody.
+    assert_eq!(peers(&world).len(), 3);
+    world.apply(mk_endpoint_slice("shop", "db", &["192.0.2.8"], 5432));
+    world.settle();
+    let names: Vec<_> = prefixes(&world).into_iter().map(|(prefix, _)| prefix).collect();
+    assert_eq!((names, peers(&world).len()), (vec!["192.0.2.8/32".to_owned()], 1));
+    world.delete(&ObjectKey::namespaced(Kind::EndpointSlice, "shop", "db-1"));
+    world.settle();
+    assert_eq!((prefixes(&world), peers(&world)), (vec![], vec![]));
+}
+
+/// A node with labels.
+fn mk_labelled_node(name: &str, number: u8, texts: &[&str]) -> cilium_api::slim::Node {
+    let mut node = mk_node(name, number);
+    node.metadata.labels = Some(mk(labels(texts)));
+    node
+}
+
+#[test]
+fn nodes_are_peers_by_their_labels_where_that_is_turned_on() {
+    let mut world = World::new(Config { node_selector_labels: true, ..Config::default() });
+    world.apply(mk_namespace("default", &[]));
+    world.apply(mk_labelled_node("a", 1, &["zone=east"]));
+    world.apply(mk_labelled_node("b", 2, &["zone=west"]));
+    world.apply(mk_pod("default", "client", "a", &["app=client"]));
+    let zone = |zone: &str| json!({"endpointSelector": {}, "egress": [{"toNodes": [{"matchLabels": {"zone": zone}}]}]});
+    world.apply(mk_cnp("default", "p", 1, zone("west")));
+    world.settle();
+    let numbers = |world: &World| {
+        let shared = Agent(&world.store).shared_parts();
+        let number = |name: &str| match shared.get(&PartKey::node(name)) {
+            Some(Part::Node(node)) => node.identity.unwrap(),
+            other => panic!("{other:?}"),
+        };
+        [number("a"), number("b")]
+    };
+    let [east, west] = numbers(&world);
+    assert_eq!((east >> 24, west >> 24), (2, 2));
+    assert_eq!(peers(&world), [west]);
+    world.restart();
+    world.deliver();
+    assert_eq!(count_output(&world.plan()), 0, "a restart finds the same");
+
+    world.apply(mk_labelled_node("b", 2, &["zone=east"]));
+    world.settle();
+    assert_eq!(
+        (peers(&world), numbers(&world)),
+        (vec![], [east, west]),
+        "the number stays, its labels change"
+    );
+    world.apply(mk_cnp("default", "p", 2, zone("east")));
+    world.settle();
+    let mut both = [east, west];
+    both.sort_unstable();
+    assert_eq!(peers(&world), both);
+    // The entity takes all of them, whichever there are.
+    let entity = json!({"endpointSelector": {}, "egress": [{"toEntities": ["remote-node"]}]});
+    world.apply(mk_cnp("default", "p", 3, entity));
+    world.settle();
+    assert_eq!(peers(&world), [6, 7, 14]);
+    world.delete(&ObjectKey::cluster(Kind::Node, "b"));
+    world.settle();
+    let shared = Agent(&world.store).shared_parts();
+    assert!(!shared.contains_key(&PartKey::identity(west)) && shared.contains_key(&PartKey::identity(east)));
 }

@@ -106,10 +106,19 @@ impl PolicyIndex {
         match peers {
             Peers::Any => BTreeSet::from([reserved::ANY]),
             Peers::Selected(selectors) => {
+                let aggregates: BTreeSet<u32> = self.aggregates(selectors).collect();
                 let members = selectors.iter().flat_map(|id| self.selectors.members(*id));
-                members.filter_map(|number| on_node(number, host)).collect()
+                let single = members.filter(|number| !aggregates.contains(&reserved::aggregate_of(*number)));
+                single.filter_map(|number| on_node(number, host)).chain(aggregates.iter().copied()).collect()
             }
         }
+    }
+}
+
+impl PolicyIndex {
+    /// Aggregates among selectors of peers.
+    pub(crate) fn aggregates(&self, selectors: &[SelectorId]) -> impl Iterator<Item = u32> {
+        selectors.iter().filter_map(|id| self.selectors.aggregate(*id))
     }
 }
 

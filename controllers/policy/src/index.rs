@@ -65,8 +65,13 @@ impl PolicyIndex {
 
     /// Puts a policy in force in place of the one with its key, or takes it out of force.
     ///
-    /// A version that [`crate::reduce`] refuses must not come here: without this call the last valid one stays.
+    /// A version that [`crate::reduce`] refuses must not come here: without this call the last valid one stays. References must
+    /// be [resolved](PolicyRules::resolved): what they stand for is not known here.
     pub fn set_policy(&mut self, key: &PolicyKey, rules: Option<PolicyRules>) {
+        debug_assert!(
+            !rules.as_ref().is_some_and(PolicyRules::has_references),
+            "{key} has unresolved references"
+        );
         let new: Option<Vec<_>> =
             rules.map(|rules| rules.rules.into_iter().map(|rule| self.intern(rule)).collect());
         if self.policies.get(key) == new.as_ref() {
@@ -91,7 +96,8 @@ impl PolicyIndex {
             return;
         }
         for id in self.selectors.set_identity(number, labels) {
-            let rules: Vec<RuleId> = self.selectors.rules_with_peer(id).cloned().collect();
+            let rules = self.selectors.rules_with_peer(id).filter(|rule| !self.is_covered(rule, id, number));
+            let rules: Vec<RuleId> = rules.cloned().collect();
             rules.iter().for_each(|rule| self.affect_subjects(rule));
         }
         self.affect(number);
@@ -161,6 +167,15 @@ impl PolicyIndex {
         if let Some(subject) = rule.map(|rule| rule.subject) {
             self.affect_members(subject);
         }
+    }
+
+    /// Whether an identity makes no difference to a rule that names it as a peer, as the rule has its aggregate, too.
+    fn is_covered(&self, (key, index): &RuleId, selector: SelectorId, number: u32) -> bool {
+        let aggregate = reserved::aggregate_of(number);
+        let rule = self.policies.get(key).and_then(|rules| rules.get(*index));
+        let lists = rule.into_iter().flat_map(Rule::traffic).map(|traffic| traffic.peers.selectors());
+        let mut about = lists.filter(|selectors| selectors.contains(&selector));
+        about.all(|selectors| self.aggregates(selectors).any(|found| found == aggregate))
     }
 
     fn affect_members(&mut self, subject: SelectorId) {

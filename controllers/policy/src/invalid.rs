@@ -23,6 +23,8 @@ pub enum InvalidKind {
     Malformed,
     /// The policy asks for something that this version does not enforce.
     Unsupported,
+    /// The policy asks for something that is turned off.
+    Disabled,
 }
 
 impl InvalidKind {
@@ -31,6 +33,7 @@ impl InvalidKind {
         match self {
             Self::Malformed => "Malformed",
             Self::Unsupported => "Unsupported",
+            Self::Disabled => "Disabled",
         }
     }
 }
@@ -59,6 +62,12 @@ impl Path {
     /// `what` is the subject of the sentence, such as `an ICMP rule`.
     pub(crate) fn unsupported(&self, what: impl fmt::Display) -> Invalid {
         self.invalid(InvalidKind::Unsupported, format!("{what} cannot be enforced by this version"))
+    }
+
+    /// `what` is the subject of the sentence; `flag` and `value` are what turns it on in the operator and in the chart.
+    pub(crate) fn disabled(&self, what: &str, flag: &str, value: &str) -> Invalid {
+        let reason = format!("{what} needs the operator's flag {flag} ({value} in the chart), which is off");
+        self.invalid(InvalidKind::Disabled, reason)
     }
 
     fn invalid(&self, kind: InvalidKind, reason: String) -> Invalid {

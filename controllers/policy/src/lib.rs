@@ -3,6 +3,7 @@
 //! | step | where | in → out |
 //! |---|---|---|
 //! | reduce | [`reduce`] | a policy object → [`PolicyRules`], or [`Invalid`] with the path of the field |
+//! | resolve | [`PolicyRules::resolved`] | references to other objects ([`Catalog`]) → selectors |
 //! | index | [`PolicyIndex`] | rules and identities, one change at a time → which identities are affected |
 //! | compile | [`PolicyIndex::compile`] | an identity → [`cilium_api::parts::Policy`] |
 //! | judge | [`verdict()`] | compiled policies and a flow → allowed or not, and why |
@@ -15,6 +16,7 @@ mod invalid;
 mod key;
 mod labels;
 pub mod reduce;
+mod reference;
 mod rules;
 mod selectors;
 pub mod verdict;
@@ -23,5 +25,6 @@ pub use compile::{Host, entries_of};
 pub use index::{Config, Mode, PolicyIndex};
 pub use invalid::{Invalid, InvalidKind};
 pub use key::PolicyKey;
+pub use reference::{Backends, Catalog, Reference, Services, Which};
 pub use rules::{PolicyRules, Ports, Rule, Section, Traffic};
 pub use verdict::{Flow, Judgement, Side, Verdict, verdict};

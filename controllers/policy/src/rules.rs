@@ -2,8 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use cilium_core::{Operator, Peers, Selector};
+use cilium_core::{Operator, Peers, Requirement, Selector, prefix};
 use ipnet::IpNet;
+
+use crate::reference::Reference;
 
 /// ICMP for IPv4 (IANA, protocol numbers).
 pub(crate) const ICMP: u8 = 1;
@@ -50,6 +52,8 @@ pub struct Section<S = Selector> {
 pub struct Traffic<S = Selector> {
     /// Where the traffic comes from, or goes to.
     pub peers: Peers<S>,
+    /// Further peers, that other objects stand for. None is left once the rule is [resolved](PolicyRules::resolved).
+    pub references: Vec<Reference>,
     /// Destination ports. Not empty.
     pub ports: Vec<Ports>,
 }
@@ -70,13 +74,20 @@ impl PolicyRules {
     ///
     /// Each has to have an identity, so that the addresses inside can be told from those around.
     pub fn prefixes(&self) -> BTreeSet<IpNet> {
-        let selectors = self.rules.iter().flat_map(Rule::peer_selectors);
-        let requirements = selectors.flat_map(Selector::requirements);
-        let named = requirements.filter_map(|requirement| match requirement.operator {
+        let named = self.requirements().filter_map(|requirement| match requirement.operator {
             Operator::Within(prefix) | Operator::NotWithin(prefix) => Some(prefix),
             _ => None,
         });
         named.filter(|prefix| prefix.prefix_len() > 0).collect()
+    }
+
+    /// Names of the groups of prefixes that the rules are about. What is in them has to have identities, too.
+    pub fn groups(&self) -> BTreeSet<String> {
+        self.requirements().filter_map(prefix::group_of).map(str::to_owned).collect()
+    }
+
+    fn requirements(&self) -> impl Iterator<Item = &Requirement> {
+        self.rules.iter().flat_map(Rule::peer_selectors).flat_map(Selector::requirements)
     }
 }
 
@@ -95,11 +106,15 @@ impl<S> Rule<S> {
         }
     }
 
+    /// What is allowed and denied, in both directions.
+    pub(crate) fn traffic(&self) -> impl Iterator<Item = &Traffic<S>> {
+        let sections = self.ingress.iter().chain(&self.egress);
+        sections.flat_map(|section| section.allow.iter().chain(&section.deny))
+    }
+
     /// Selectors of peers, in both directions.
     pub(crate) fn peer_selectors(&self) -> impl Iterator<Item = &S> {
-        let sections = self.ingress.iter().chain(&self.egress);
-        let all = sections.flat_map(|section| section.allow.iter().chain(&section.deny));
-        all.flat_map(|traffic| traffic.peers.selectors())
+        self.traffic().flat_map(|traffic| traffic.peers.selectors())
     }
 }
 
@@ -113,6 +128,6 @@ impl<S> Section<S> {
 
 impl<S> Traffic<S> {
     fn map<T>(self, replace: impl FnMut(S) -> T) -> Traffic<T> {
-        Traffic { peers: self.peers.map(replace), ports: self.ports }
+        Traffic { peers: self.peers.map(replace), references: self.references, ports: self.ports }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use cilium_core::{Labels, Selector};
+use cilium_core::{Labels, Selector, reserved};
 
 use crate::key::PolicyKey;
 use crate::labels::{LabelMap, anchor};
@@ -37,6 +37,8 @@ pub(crate) struct Selectors {
 #[derive(Clone, Debug)]
 struct Used {
     selector: Selector,
+    /// The aggregate that the selector was made for; it has no members then.
+    aggregate: Option<u32>,
     members: BTreeSet<u32>,
     subject_of: BTreeSet<RuleId>,
     peer_of: BTreeSet<RuleId>,
@@ -72,8 +74,10 @@ impl Selectors {
             }
         }
         self.ids.insert(selector.clone(), id);
-        self.used
-            .insert(id, Used { selector, members, subject_of: BTreeSet::new(), peer_of: BTreeSet::new() });
+        let aggregate = reserved::selected_aggregate(&selector);
+        let used =
+            Used { selector, aggregate, members, subject_of: BTreeSet::new(), peer_of: BTreeSet::new() };
+        self.used.insert(id, used);
         id
     }
 
@@ -135,6 +139,11 @@ impl Selectors {
     /// Identities that a selector matches, in order.
     pub(crate) fn members(&self, id: SelectorId) -> impl Iterator<Item = u32> {
         self.used.get(&id).into_iter().flat_map(|used| &used.members).copied()
+    }
+
+    /// The aggregate that a selector was made for.
+    pub(crate) fn aggregate(&self, id: SelectorId) -> Option<u32> {
+        self.used.get(&id)?.aggregate
     }
 
     /// Rules with a subject that matches the identity.

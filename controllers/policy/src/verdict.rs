@@ -125,7 +125,7 @@ fn origins_of<'a>(policy: &'a Policy, entries: &[Entry], peer: u32, flow: &Flow)
 }
 
 fn covers(entry: &Entry, peer: u32, flow: &Flow) -> bool {
-    let peer = entry.peer == reserved::ANY || entry.peer == peer;
+    let peer = [reserved::ANY, peer, reserved::aggregate_of(peer)].contains(&entry.peer);
     let protocol = entry.protocol == 0 || entry.protocol == flow.protocol;
     let any_port = (entry.first, entry.last) == (0, 0);
     peer && protocol && (any_port || (entry.first..=entry.last).contains(&flow.destination_port))

@@ -6,6 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::build::build;
 use crate::reduce::{Frontend, Readiness, Slice};
+use crate::target::{Described, Target};
 
 /// Label of an EndpointSlice that names its Service (Kubernetes API, EndpointSlice).
 const SERVICE_LABEL: &str = "kubernetes.io/service-name";
@@ -30,6 +31,8 @@ impl ServiceName {
 #[derive(Clone, Debug, Default)]
 struct Entry {
     frontend: Option<Frontend>,
+    /// Of the Service, as far as there is one.
+    described: Option<Described>,
     /// By name of the slice.
     slices: BTreeMap<String, Slice>,
 }
@@ -41,18 +44,24 @@ pub struct Services {
     /// Namespace and name of a slice → name of its Service, to find it again when the label changes or the slice goes.
     owners: BTreeMap<(String, String), String>,
     changed: BTreeSet<ServiceName>,
+    /// Services that mean something else to policies.
+    changed_targets: BTreeSet<ServiceName>,
 }
 
 impl Services {
     /// Takes a Service as it is now.
     pub fn set_service(&mut self, service: &slim::Service) {
         let (namespace, name) = names(&service.metadata);
-        self.put_frontend(ServiceName::new(namespace, name), Frontend::reduce(service));
+        let name = ServiceName::new(namespace, name);
+        self.put_described(&name, Some(Described::reduce(service)));
+        self.put_frontend(name, Frontend::reduce(service));
     }
 
     /// Takes note that a Service is gone.
     pub fn remove_service(&mut self, namespace: &str, name: &str) {
-        self.put_frontend(ServiceName::new(namespace, name), None);
+        let name = ServiceName::new(namespace, name);
+        self.put_described(&name, None);
+        self.put_frontend(name, None);
     }
 
     /// Takes an EndpointSlice as it is now.
@@ -81,6 +90,30 @@ impl Services {
         std::mem::take(&mut self.changed)
     }
 
+    /// Services that mean something else to policies since the last call, in order.
+    pub fn take_changed_targets(&mut self) -> BTreeSet<ServiceName> {
+        std::mem::take(&mut self.changed_targets)
+    }
+
+    /// All Services that exist, in order, of any type.
+    pub fn described(&self) -> impl Iterator<Item = (&ServiceName, &Described)> {
+        self.entries.iter().filter_map(|(name, entry)| Some((name, entry.described.as_ref()?)))
+    }
+
+    /// A Service that exists, of any type.
+    pub fn describe(&self, service: &ServiceName) -> Option<&Described> {
+        self.entries.get(service)?.described.as_ref()
+    }
+
+    /// Where a Service leads; `None` if there is no such Service.
+    pub fn target(&self, service: &ServiceName) -> Option<Target<'_>> {
+        let described = self.describe(service)?;
+        Some(match &described.selector {
+            Some(labels) => Target::Pods(labels),
+            None => Target::Addresses(self.backend_addresses(service)),
+        })
+    }
+
     /// The part of a Service; `None` if it is gone, headless, an ExternalName or another proxy's.
     pub fn part(&self, service: &ServiceName) -> Option<parts::Service> {
         let entry = self.entries.get(service)?;
@@ -92,6 +125,14 @@ impl Services {
         let slices = self.entries.get(service).into_iter().flat_map(|entry| entry.slices.values());
         let endpoints = slices.flat_map(|slice| &slice.endpoints);
         endpoints.filter(|(_, ready)| *ready != Readiness::NotReady).map(|(address, _)| *address).collect()
+    }
+
+    fn put_described(&mut self, service: &ServiceName, described: Option<Described>) {
+        if self.describe(service) != described.as_ref() {
+            self.entries.entry(service.clone()).or_default().described = described;
+            self.changed_targets.insert(service.clone());
+            self.drop_empty(service);
+        }
     }
 
     fn put_frontend(&mut self, service: ServiceName, frontend: Option<Frontend>) {
@@ -119,10 +160,19 @@ impl Services {
     }
 
     fn touch(&mut self, service: ServiceName) {
-        if self.entries.get(&service).is_some_and(|e| e.frontend.is_none() && e.slices.is_empty()) {
-            self.entries.remove(&service);
+        if self.describe(&service).is_some_and(|described| described.selector.is_none()) {
+            self.changed_targets.insert(service.clone());
         }
+        self.drop_empty(&service);
         self.changed.insert(service);
+    }
+
+    fn drop_empty(&mut self, service: &ServiceName) {
+        let is_empty =
+            |entry: &Entry| entry.frontend.is_none() && entry.described.is_none() && entry.slices.is_empty();
+        if self.entries.get(service).is_some_and(is_empty) {
+            self.entries.remove(service);
+        }
     }
 }
 

@@ -1,4 +1,5 @@
-//! Services and their EndpointSlices, turned into the parts that nodes translate cluster addresses with.
+//! Services and their EndpointSlices, turned into the parts that nodes translate cluster addresses with, and into what policies mean
+//! by a Service.
 //!
 //! Pure. [`Services`] keeps both sides in reduced form, knows which Services changed, and builds the part of one Service on demand.
 //!
@@ -10,5 +11,7 @@
 mod build;
 mod index;
 mod reduce;
+mod target;
 
 pub use index::{ServiceName, Services};
+pub use target::{Described, Target};

@@ -29,7 +29,7 @@ pub const SCHEMA_VERSION_LABEL: &str = "io.cilium.k8s.crd.schema.version";
 /// patch number of upstream's times one hundred, plus a number of our own. So it is higher than upstream's
 /// (without that, our status fields would be pruned in a cluster that upstream was installed in before), an upstream
 /// operator of the same minor leaves our superset alone, and every change of a schema of ours has room for a new number.
-pub const SCHEMA_VERSION: &str = "1.33.1201";
+pub const SCHEMA_VERSION: &str = "1.33.1202";
 
 /// `apiVersion` of an object of [`GROUP`] and [`VERSION`]: a constant that takes no space.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -172,7 +172,8 @@ impl Definition {
             name: VERSION.into(),
             served: true,
             storage: true,
-            additional_printer_columns: Some(self.columns.iter().map(Column::to_crd).collect()),
+            additional_printer_columns: (!self.columns.is_empty())
+                .then(|| self.columns.iter().map(Column::to_crd).collect()),
             schema: Some(CustomResourceValidation {
                 open_api_v3_schema: Some(schema::typed(schema::with_object_fields(schema::derived::<T>()))),
             }),
@@ -183,6 +184,18 @@ impl Definition {
             ..Default::default()
         }
     }
+}
+
+/// The definition with its version under another, older name too: served, and deprecated.
+pub(crate) fn also_served(mut crd: CustomResourceDefinition, old: &str) -> CustomResourceDefinition {
+    let older = crd.spec.versions.first().map(|version| CustomResourceDefinitionVersion {
+        name: old.into(),
+        storage: false,
+        deprecated: Some(true),
+        ..version.clone()
+    });
+    crd.spec.versions.extend(older);
+    crd
 }
 
 /// Strings of a definition as a list of the API type.

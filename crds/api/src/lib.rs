@@ -7,6 +7,7 @@
 //! An object that the API server accepted under these schemas parses. That holds for enumerated strings of other
 //! versions too: they parse as `Other`. An absent list is `None`, an empty one is `Some` and empty: policies tell them apart.
 
+pub mod cidr_group;
 pub mod clusterwide_network_policy;
 pub mod condition;
 mod definition;
@@ -34,6 +35,7 @@ mod string_enum;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube_core::CustomResourceExt;
 
+pub use cidr_group::CiliumCIDRGroup;
 pub use clusterwide_network_policy::CiliumClusterwideNetworkPolicy;
 pub use definition::{ApiVersion, GROUP, SCHEMA_VERSION, SCHEMA_VERSION_LABEL, VERSION};
 pub use endpoint::CiliumEndpoint;
@@ -46,6 +48,7 @@ pub fn all() -> Vec<CustomResourceDefinition> {
     [
         CiliumNetworkPolicy::crd(),
         CiliumClusterwideNetworkPolicy::crd(),
+        CiliumCIDRGroup::with_old_version(),
         CiliumEndpoint::crd(),
         CiliumIdentity::crd(),
         CiliumNode::crd(),

@@ -12,7 +12,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 /// Version of the format of parts and slices. An agent refuses a version it does not know and keeps the old state.
-pub const FORMAT_VERSION: u32 = 2;
+pub const FORMAT_VERSION: u32 = 3;
 
 /// Name of a part: `<kind>/<rest>`, for example `endpoint/default/xwing` or `policy/20011`.
 ///
@@ -167,7 +167,8 @@ impl Direction {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(from = "EntryTuple", into = "EntryTuple")]
 pub struct Entry {
-    /// Identity of the peer; 0 is any peer.
+    /// Identity of the peer; 0 is any peer. Aggregates: 11 is every pod of the cluster (100 to 65535), 13 every prefix outside
+    /// (scope 1), 14 every node with an identity of its own (scope 2).
     pub peer: u32,
     /// IP protocol number; 0 is any protocol (then the ports are 0 as well).
     pub protocol: u8,
@@ -222,7 +223,7 @@ pub struct Identity {
     pub labels: Vec<String>,
 }
 
-/// A node. Its own addresses have identity 1 on the node itself and 6 (7 with an API server) everywhere else.
+/// A node. Its own addresses have identity 1 on the node itself, and everywhere else its own one, or else 6 (7 with an API server).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Node {
@@ -233,6 +234,9 @@ pub struct Node {
     /// The node runs an API server.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub api_server: bool,
+    /// Identity of its own (33554432 and up), which nodes have where they are told apart by their labels.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<u32>,
 }
 
 /// A Service with cluster addresses.

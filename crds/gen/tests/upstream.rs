@@ -99,15 +99,29 @@ fn differences(upstream: &FieldList, ours: &FieldList) -> Vec<Difference> {
     found
 }
 
+/// Compares the only version of a kind.
 fn compare(kind: &str) -> usize {
-    let text = fs::read_to_string(tests_directory().join(format!("upstream/{kind}.tsv"))).unwrap();
+    let count = cilium_api::all()
+        .iter()
+        .filter(|crd| crd.spec.names.kind == kind)
+        .flat_map(|crd| crd.spec.versions.clone())
+        .count();
+    assert_eq!(count, 1, "{kind} has other than one version");
+    compare_version(kind, kind, "v2")
+}
+
+/// Compares a version of a kind with the list in a file.
+fn compare_version(kind: &str, file: &str, version: &str) -> usize {
+    let text = fs::read_to_string(tests_directory().join(format!("upstream/{file}.tsv"))).unwrap();
     let upstream = FieldList::parse(&text);
     let crds = cilium_api::all();
     let crd = crds
         .iter()
         .find(|crd| crd.spec.names.kind == kind)
         .unwrap_or_else(|| panic!("no definition of {kind}"));
-    let found = differences(&upstream, &FieldList::of(crd));
+    let version =
+        crd.spec.versions.iter().find(|known| known.name == version).expect("the version is defined");
+    let found = differences(&upstream, &FieldList::of(crd, version));
     let allowed = allowed_for(kind);
 
     let unlisted: Vec<_> =
@@ -130,6 +144,16 @@ fn network_policy() {
 #[test]
 fn clusterwide_network_policy() {
     assert_eq!(compare("CiliumClusterwideNetworkPolicy"), 854);
+}
+
+#[test]
+fn cidr_group_in_both_versions() {
+    assert_eq!(compare_version("CiliumCIDRGroup", "CiliumCIDRGroup", "v2"), 3);
+    assert_eq!(compare_version("CiliumCIDRGroup", "CiliumCIDRGroup.v2alpha1", "v2alpha1"), 3);
+    let crds = cilium_api::all();
+    let group = crds.iter().find(|crd| crd.spec.names.kind == "CiliumCIDRGroup").unwrap();
+    let versions = group.spec.versions.iter().map(|it| (it.name.as_str(), it.deprecated == Some(true)));
+    assert_eq!(versions.collect::<Vec<_>>(), [("v2", false), ("v2alpha1", true)]);
 }
 
 #[test]

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use cilium_api::parts::{Direction, Entry, Policy};
 use cilium_bpf::layout::{
-    DIRECTION_EGRESS, DIRECTION_INGRESS, NetPort, POLICY_ALLOW, POLICY_DENY, PolicyEntry, PolicyKey, Slot,
+    AGGREGATES, DIRECTION_EGRESS, DIRECTION_INGRESS, NetPort, POLICY_ALLOW, POLICY_DENY, PolicyEntry,
+    PolicyKey, Slot, aggregate_of,
 };
 
 use crate::block::{Block, InvalidRange};
@@ -128,14 +129,14 @@ fn merged(policy: &Policy) -> Result<Merged, InvalidRange> {
     Ok(rules)
 }
 
-/// Settles what denials mean for a look-up that takes the longest entry of the peer, and asks for any peer only without one.
+/// Settles what denials mean for a look-up that takes the longest entry of the peer, and asks for the peer's aggregate only
+/// without one.
 ///
-/// What is allowed inside of a denial is left out. What is denied to any peer is repeated for a peer that is allowed
-/// more around it, as the look-up would not come to it.
+/// What is said of any peer is said of each aggregate, too. What is allowed inside of a denial is left out. What is denied to an
+/// aggregate is repeated for a peer that is allowed more around it, as the look-up would not come to it.
 fn decide(direction: &Direction) -> Result<Decisions, InvalidRange> {
-    let (allow, deny) = (allowed(direction)?, by_peer(&direction.deny)?);
+    let (allow, deny) = (spread(allowed(direction)?), spread(by_peer(&direction.deny)?));
     let none = Blocks::new();
-    let to_any = deny.get(&ANY_PEER).unwrap_or(&none);
     let mut entries = Decisions::new();
     for (peer, blocks) in &deny {
         let all = blocks.iter().map(|(block, origins)| ((*peer, *block), (POLICY_DENY, origins.clone())));
@@ -143,6 +144,7 @@ fn decide(direction: &Direction) -> Result<Decisions, InvalidRange> {
     }
     for (peer, blocks) in &allow {
         let own = deny.get(peer).unwrap_or(&none);
+        let to_any = deny.get(&aggregate_of(*peer)).unwrap_or(&none);
         let is_open =
             |block: &Block| block.around().all(|it| !own.contains_key(&it) && !to_any.contains_key(&it));
         for (block, origins) in blocks.iter().filter(|(block, _)| is_open(block)) {
@@ -155,6 +157,18 @@ fn decide(direction: &Direction) -> Result<Decisions, InvalidRange> {
         }
     }
     Ok(entries)
+}
+
+/// Says of each aggregate what is said of any peer.
+fn spread(mut all: BTreeMap<u32, Blocks>) -> BTreeMap<u32, Blocks> {
+    let of_any = all.get(&ANY_PEER).cloned().unwrap_or_default();
+    for aggregate in AGGREGATES.into_iter().filter(|_| !of_any.is_empty()) {
+        let blocks = all.entry(aggregate).or_default();
+        for (block, origins) in &of_any {
+            blocks.entry(*block).or_default().extend(origins);
+        }
+    }
+    all
 }
 
 /// What is allowed. Without default deny that is everything; where nothing is denied either, the kernel does not ask.

@@ -32,6 +32,7 @@ pub(crate) struct NodeFacts {
     pub(crate) addresses: Vec<IpAddr>,
     pub(crate) prefixes: Vec<IpNet>,
     api_server: bool,
+    identity: Option<u32>,
 }
 
 impl NodeFacts {
@@ -46,7 +47,8 @@ impl NodeFacts {
                 }
             }
         }
-        (Self { addresses: node.addresses.clone(), prefixes, api_server: node.api_server }, unreadable)
+        let &Node { api_server, identity, .. } = node;
+        (Self { addresses: node.addresses.clone(), prefixes, api_server, identity }, unreadable)
     }
 
     fn first(&self, v4: bool) -> Option<IpAddr> {
@@ -73,8 +75,8 @@ impl NodeFacts {
     pub(crate) fn entries(&self, config: &Config, own: bool) -> BTreeMap<IpcacheKey, IpcacheEntry> {
         let identity = match (own, self.api_server) {
             (true, _) => HOST,
-            (false, true) => KUBE_APISERVER,
-            (false, false) => REMOTE_NODE,
+            (false, true) => self.identity.unwrap_or(KUBE_APISERVER),
+            (false, false) => self.identity.unwrap_or(REMOTE_NODE),
         };
         let tunnel = Addr::from(self.tunnel_endpoint().filter(|_| config.tunnel && !own));
         let host = |address: IpAddr| IpcacheKey::new(address, if address.is_ipv4() { 32 } else { 128 });

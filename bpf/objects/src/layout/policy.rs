@@ -13,6 +13,20 @@ pub const POLICY_ALLOW: u8 = 1;
 /// Verdict of a [`PolicyEntry`]: drop.
 pub const POLICY_DENY: u8 = 2;
 
+/// Peers of entries that stand for many identities, as [`aggregate_of`] gives them.
+pub const AGGREGATES: [u32; 3] = [11, 13, 14];
+
+/// The peer under which the programs look when there is no entry for the identity itself; 0 is any peer that is in no aggregate.
+pub fn aggregate_of(identity: u32) -> u32 {
+    let [cluster, world, remote_node] = AGGREGATES;
+    match (identity >> 24, identity) {
+        (1, _) => world,
+        (2, _) => remote_node,
+        (_, 100..=65_535) => cluster,
+        _ => 0,
+    }
+}
+
 const INGRESS: u64 = 1 << 32;
 const EGRESS: u64 = 1 << 33;
 const OPEN: u64 = 1 << 34;

@@ -18,7 +18,7 @@ use crate::{ANY_MAC, DENIED, DENIED_BY_RULE, TCP, UDP};
 const PORTS: [u16; 6] = [1, 53, 80, 443, 8080, 65_535];
 
 fn any_entry() -> impl Strategy<Value = Entry> {
-    let peer = select(vec![0, 1, 6, 9, 10, 1005, 1006, 1007, 77]);
+    let peer = select(vec![0, 1, 6, 9, 10, 11, 13, 14, 1005, 1006, 1007, 77]);
     (peer, select(vec![0u8, 1, 6, 17, 58]), select(PORTS.to_vec()), select(PORTS.to_vec()), any::<bool>())
         .prop_map(|(peer, protocol, one, other, any_port)| {
             let (first, last) = match protocol {

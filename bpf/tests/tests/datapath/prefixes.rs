@@ -30,12 +30,21 @@ fn lengths(family: Family) -> (u8, u8) {
 type Case<'a> = (&'a str, &'a [Rule], Option<Rule>, Action);
 
 const PASSES: Action = Action::Redirect;
-const TABLE: [Case<'_>; 6] = [
+const TABLE: [Case<'_>; 10] = [
     ("the narrowest prefix", &[Rule(NARROW, TCP, Some(80))], None, PASSES),
     ("a prefix around", &[Rule(WIDE, TCP, Some(80))], None, DENIED),
     ("the world", &[Rule(9, 0, None), Rule(10, 0, None)], None, DENIED),
     ("everybody", &[Rule(0, 0, None)], None, PASSES),
     ("everybody, and the prefix is denied", &[Rule(0, 0, None)], Some(Rule(NARROW, 0, None)), DENIED_BY_RULE),
+    ("all prefixes", &[Rule(13, TCP, Some(80))], None, PASSES),
+    (
+        "all prefixes, and this one is denied",
+        &[Rule(13, 0, None)],
+        Some(Rule(NARROW, TCP, None)),
+        DENIED_BY_RULE,
+    ),
+    ("all pods and all nodes", &[Rule(11, 0, None), Rule(14, 0, None)], None, DENIED),
+    ("all prefixes at another port", &[Rule(13, TCP, Some(81))], None, DENIED),
     ("another prefix is denied", &[Rule(0, 0, None)], Some(Rule(WIDE, 0, None)), PASSES),
 ];
 

@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use cilium_api::{parts, slim};
@@ -14,6 +15,8 @@ pub(crate) struct Node {
     /// ExternalIP, in the order of the object.
     pub(crate) external: Vec<IpAddr>,
     pub(crate) pod_cidrs: Vec<IpNet>,
+    /// Labels of the object, where policies can ask for them.
+    pub(crate) labels: BTreeMap<String, String>,
 }
 
 impl Node {
@@ -27,6 +30,7 @@ impl Node {
             internal: of_type("InternalIP"),
             external: of_type("ExternalIP"),
             pod_cidrs: pod_cidrs(&node.spec.pod_cidrs, config),
+            labels: node.metadata.labels.clone().filter(|_| config.node_selector_labels).unwrap_or_default(),
         }
     }
 
@@ -36,9 +40,9 @@ impl Node {
         self.internal.iter().chain(external).copied()
     }
 
-    pub(crate) fn part(&self, api_server: bool) -> parts::Node {
+    pub(crate) fn part(&self, api_server: bool, identity: Option<u32>) -> parts::Node {
         let pod_cidrs = self.pod_cidrs.iter().map(ToString::to_string).collect();
-        parts::Node { addresses: self.addresses().collect(), pod_cidrs, api_server }
+        parts::Node { addresses: self.addresses().collect(), pod_cidrs, api_server, identity }
     }
 }
 
@@ -65,7 +69,7 @@ mod tests {
             ]},
         });
         let config = Config { ipv6: false, ..Config::default() };
-        let part = Node::reduce(&serde_json::from_value(node).unwrap(), &config).part(true);
+        let part = Node::reduce(&serde_json::from_value(node).unwrap(), &config).part(true, None);
         let addresses: Vec<_> = part.addresses.iter().map(ToString::to_string).collect();
         assert_eq!(addresses, ["10.0.0.1", "192.0.2.1"]);
         assert_eq!((part.pod_cidrs, part.api_server), (vec!["10.1.0.0/24".to_owned()], true));

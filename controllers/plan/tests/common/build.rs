@@ -1,7 +1,7 @@
 //! Objects for tests.
 
 use cilium_api::slim::{EndpointSlice, Namespace, Node, Pod, Service};
-use cilium_api::{CiliumClusterwideNetworkPolicy, CiliumNetworkPolicy};
+use cilium_api::{CiliumCIDRGroup, CiliumClusterwideNetworkPolicy, CiliumNetworkPolicy};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
@@ -84,6 +84,13 @@ pub fn mk_ccnp(name: &str, generation: i64, spec: Value) -> CiliumClusterwideNet
     mk(json!({
         "apiVersion": "cilium.io/v2", "kind": "CiliumClusterwideNetworkPolicy", "spec": spec,
         "metadata": {"name": name, "uid": format!("ccnp-{name}"), "generation": generation},
+    }))
+}
+
+pub fn mk_group(name: &str, texts: &[&str], prefixes: &[&str]) -> CiliumCIDRGroup {
+    mk(json!({
+        "apiVersion": "cilium.io/v2", "kind": "CiliumCIDRGroup", "metadata": {"name": name, "labels": labels(texts)},
+        "spec": {"externalCIDRs": prefixes},
     }))
 }
 

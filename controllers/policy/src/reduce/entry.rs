@@ -2,21 +2,22 @@
 //!
 //! Absent and empty lists differ, and not in the same way for all lists:
 //! - no list of peers: any peer, on the ports given; without ports the entry is about nothing,
-//! - an empty list of endpoints, entities, nodes or prefixes: no peer,
-//! - an empty list of names, services or groups: as if it were absent.
+//! - an empty list of endpoints, entities, nodes, prefixes, services or groups: no peer,
+//! - an empty list of names: as if it were absent.
 
 use cilium_api::egress::{EgressDenyRule, EgressPeers, EgressRule};
 use cilium_api::icmp::IcmpRule;
 use cilium_api::ingress::{IngressDenyRule, IngressPeers, IngressRule};
-use cilium_api::peer::{CidrRule, Entity, FqdnSelector};
+use cilium_api::peer::{CidrRule, Entity, FqdnSelector, ServiceSelector};
 use cilium_api::port::{PortDenyRule, PortRule};
 use cilium_api::rule::{Authentication, AuthenticationMode};
 use cilium_api::selector::EndpointSelector;
 use cilium_core::{Peers, Selector, entity};
 
 use super::selectors::{PeerScope, peer};
-use super::{icmp, ports, prefixes};
+use super::{icmp, ports, prefixes, selectors, services};
 use crate::invalid::{Invalid, Path};
+use crate::reference::Reference;
 use crate::rules::{Ports, Traffic};
 
 /// An entry of either direction, with the lists of peers that it has.
@@ -56,6 +57,8 @@ enum Content<'a> {
     Entities(&'a [Entity]),
     Cidrs(&'a [String]),
     CidrSets(&'a [CidrRule]),
+    Services(&'a [ServiceSelector]),
+    Nodes(&'a [EndpointSelector]),
     /// Not enforced by this version unless it is empty.
     Unsupported {
         /// What the list holds, as the subject of a sentence.
@@ -89,6 +92,14 @@ impl<'a> List<'a> {
         list.as_deref().map(|list| Self { field, content: Content::CidrSets(list) })
     }
 
+    fn services(field: &'static str, list: &'a Option<Vec<ServiceSelector>>) -> Option<Self> {
+        list.as_deref().map(|list| Self { field, content: Content::Services(list) })
+    }
+
+    fn nodes(field: &'static str, list: &'a Option<Vec<EndpointSelector>>) -> Option<Self> {
+        list.as_deref().map(|list| Self { field, content: Content::Nodes(list) })
+    }
+
     fn unsupported<T>(
         field: &'static str,
         what: &'static str,
@@ -105,6 +116,8 @@ impl<'a> List<'a> {
             Content::Entities(list) => list.len(),
             Content::Cidrs(list) => list.len(),
             Content::CidrSets(list) => list.len(),
+            Content::Services(list) => list.len(),
+            Content::Nodes(list) => list.len(),
             Content::Unsupported { length, .. } => length,
         }
     }
@@ -118,29 +131,52 @@ impl<'a> List<'a> {
         let path = path.field(self.field);
         match self.content {
             Content::Endpoints(list) => {
-                each(list, &path, |path, selector| Ok(Peers::Selected(vec![peer(scope, path, selector)?])))
+                each(list, &path, |path, selector| Ok(selectors::peers(scope, peer(scope, path, selector)?)))
             }
             Content::Entities(list) => each(list, &path, |path, entity| {
-                entity::peers(entity, scope.scope.cluster)
+                entity::peers(entity, scope.scope.settings.cluster)
                     .ok_or_else(|| path.malformed(format!("{:?} is not an entity", entity.as_str())))
             }),
             Content::Cidrs(list) => each(list, &path, |path, text| prefixes::cidr(path, text)),
             Content::CidrSets(list) => each(list, &path, prefixes::cidr_set),
-            Content::Unsupported { length: 0, .. } => Ok(Vec::new()),
+            Content::Nodes([_, ..]) if !scope.scope.settings.node_selector_labels => Err(path.disabled(
+                "a peer by node labels",
+                "enable-node-selector-labels",
+                "nodeSelectorLabels",
+            )),
+            Content::Nodes(list) => each(list, &path, |path, selector| {
+                Ok(Peers::Selected(vec![selectors::node(scope, path, selector)?]))
+            }),
+            // They are references.
+            Content::Services(_) | Content::Unsupported { length: 0, .. } => Ok(Vec::new()),
             Content::Unsupported { what, .. } => Err(path.unsupported(what)),
+        }
+    }
+
+    /// Peers that other objects stand for.
+    fn references(&self, path: &Path) -> Result<Vec<Reference>, Invalid> {
+        let path = path.field(self.field);
+        match self.content {
+            Content::CidrSets(list) => {
+                Ok(each(list, &path, prefixes::group_reference)?.into_iter().flatten().collect())
+            }
+            Content::Services(list) => {
+                Ok(each(list, &path, services::reference)?.into_iter().flatten().collect())
+            }
+            _ => Ok(Vec::new()),
         }
     }
 }
 
 fn from_lists(peers: &IngressPeers) -> Vec<List<'_>> {
-    use WhenEmpty::{Absent, NoPeer};
+    use WhenEmpty::NoPeer;
     let lists = [
         List::endpoints("fromEndpoints", &peers.from_endpoints),
         List::cidrs("fromCIDR", &peers.from_cidr),
         List::cidr_sets("fromCIDRSet", &peers.from_cidr_set),
         List::entities("fromEntities", &peers.from_entities),
-        List::unsupported("fromGroups", "a group of a cloud provider", Absent, &peers.from_groups),
-        List::unsupported("fromNodes", "a peer by node labels", NoPeer, &peers.from_nodes),
+        List::unsupported("fromGroups", "a group of a cloud provider", NoPeer, &peers.from_groups),
+        List::nodes("fromNodes", &peers.from_nodes),
     ];
     lists.into_iter().flatten().collect()
 }
@@ -152,10 +188,10 @@ fn to_lists<'a>(peers: &'a EgressPeers, fqdns: &'a Option<Vec<FqdnSelector>>) ->
         List::cidrs("toCIDR", &peers.to_cidr),
         List::cidr_sets("toCIDRSet", &peers.to_cidr_set),
         List::entities("toEntities", &peers.to_entities),
-        List::unsupported("toServices", "a peer by service", Absent, &peers.to_services),
+        List::services("toServices", &peers.to_services),
         List::unsupported("toFQDNs", "a peer by DNS name", Absent, fqdns),
-        List::unsupported("toGroups", "a group of a cloud provider", Absent, &peers.to_groups),
-        List::unsupported("toNodes", "a peer by node labels", NoPeer, &peers.to_nodes),
+        List::unsupported("toGroups", "a group of a cloud provider", NoPeer, &peers.to_groups),
+        List::nodes("toNodes", &peers.to_nodes),
     ];
     lists.into_iter().flatten().collect()
 }
@@ -214,9 +250,11 @@ impl Entry<'_> {
         self.check_shape(path)?;
         self.check_authentication(path)?;
         let peers = self.peers(scope, path)?;
+        let references = self.references(path)?;
         let ports = self.ports(path)?;
-        let nothing = ports.is_empty() || peers == Peers::Selected(Vec::new());
-        Ok((!nothing).then_some(Traffic { peers, ports }))
+        let no_peer = peers == Peers::Selected(Vec::new()) && references.is_empty();
+        let nothing = ports.is_empty() || no_peer;
+        Ok((!nothing).then_some(Traffic { peers, references, ports }))
     }
 
     fn check_shape(&self, path: &Path) -> Result<(), Invalid> {
@@ -266,6 +304,11 @@ impl Entry<'_> {
         Ok(Peers::Selected(selectors))
     }
 
+    fn references(&self, path: &Path) -> Result<Vec<Reference>, Invalid> {
+        let lists = self.lists.iter().map(|list| list.references(path));
+        Ok(lists.collect::<Result<Vec<_>, _>>()?.concat())
+    }
+
     /// Whether ports or ICMP messages are given, even if none of either is in them.
     fn names_traffic(&self) -> bool {
         !(self.to_ports.is_empty() && self.icmps.is_empty())
@@ -287,10 +330,10 @@ impl Entry<'_> {
     }
 }
 
-fn each<T>(
+fn each<T, R>(
     list: &[T],
     path: &Path,
-    read: impl Fn(&Path, &T) -> Result<Peers, Invalid>,
-) -> Result<Vec<Peers>, Invalid> {
+    read: impl Fn(&Path, &T) -> Result<R, Invalid>,
+) -> Result<Vec<R>, Invalid> {
     list.iter().enumerate().map(|(index, item)| read(&path.index(index), item)).collect()
 }

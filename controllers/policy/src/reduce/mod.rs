@@ -12,6 +12,7 @@ mod icmp;
 mod ports;
 mod prefixes;
 mod selectors;
+mod services;
 
 use cilium_api::rule::{DefaultDeny, Rule as ApiRule};
 use cilium_api::{CiliumClusterwideNetworkPolicy, CiliumNetworkPolicy};
@@ -25,22 +26,51 @@ use selectors::Scope;
 /// Namespace of an object whose metadata names none.
 const DEFAULT_NAMESPACE: &str = "default";
 
-/// Reduces a CiliumNetworkPolicy. `cluster` is the name of the local cluster.
+/// What the meaning of a policy depends on beside the policy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Settings<'a> {
+    /// Name of the local cluster.
+    pub cluster: &'a str,
+    /// Nodes have identities of their own, so that policies can name them by their labels.
+    pub node_selector_labels: bool,
+}
+
+/// A cluster of this name, with all else as it is by default.
+impl<'a> From<&'a str> for Settings<'a> {
+    fn from(cluster: &'a str) -> Self {
+        Self { cluster, ..Self::default() }
+    }
+}
+
+/// A cluster of this name, with all else as it is by default.
+impl<'a> From<&'a String> for Settings<'a> {
+    fn from(cluster: &'a String) -> Self {
+        cluster.as_str().into()
+    }
+}
+
+/// Reduces a CiliumNetworkPolicy.
 ///
 /// # Errors
-/// The policy cannot be valid, or asks for something that this version does not enforce.
-pub fn cnp(policy: &CiliumNetworkPolicy, cluster: &str) -> Result<PolicyRules, Invalid> {
+/// The policy cannot be valid, or asks for something that this version does not enforce, or that the settings leave off.
+pub fn cnp<'a>(
+    policy: &'a CiliumNetworkPolicy,
+    settings: impl Into<Settings<'a>>,
+) -> Result<PolicyRules, Invalid> {
     let namespace = policy.metadata.namespace.as_deref().unwrap_or(DEFAULT_NAMESPACE);
-    let scope = Scope { namespace: Some(namespace), cluster };
+    let scope = Scope { namespace: Some(namespace), settings: settings.into() };
     policy_rules(&scope, policy.spec.as_ref(), policy.specs.as_deref())
 }
 
-/// Reduces a CiliumClusterwideNetworkPolicy. `cluster` is the name of the local cluster.
+/// Reduces a CiliumClusterwideNetworkPolicy.
 ///
 /// # Errors
 /// As [`cnp`].
-pub fn ccnp(policy: &CiliumClusterwideNetworkPolicy, cluster: &str) -> Result<PolicyRules, Invalid> {
-    let scope = Scope { namespace: None, cluster };
+pub fn ccnp<'a>(
+    policy: &'a CiliumClusterwideNetworkPolicy,
+    settings: impl Into<Settings<'a>>,
+) -> Result<PolicyRules, Invalid> {
+    let scope = Scope { namespace: None, settings: settings.into() };
     policy_rules(&scope, policy.spec.as_ref(), policy.specs.as_deref())
 }
 

@@ -3,10 +3,12 @@
 use std::net::IpAddr;
 
 use cilium_api::peer::CidrRule;
-use cilium_core::{Peers, Requirement, Selector, prefix};
+use cilium_core::{Peers, Requirement, Selector, Source, prefix};
 use ipnet::IpNet;
 
+use super::selectors;
 use crate::invalid::{Invalid, Path};
+use crate::reference::{Reference, in_group};
 
 /// An item of `fromCIDR` or `toCIDR`: a prefix, or an address.
 pub(super) fn cidr(path: &Path, text: &str) -> Result<Peers, Invalid> {
@@ -17,30 +19,44 @@ pub(super) fn cidr(path: &Path, text: &str) -> Result<Peers, Invalid> {
     Ok(peers(prefix, &[]))
 }
 
-/// An item of `fromCIDRSet` or `toCIDRSet`.
+/// An item of `fromCIDRSet` or `toCIDRSet`; no peer for groups by label, which are a [reference](group_reference).
 pub(super) fn cidr_set(path: &Path, rule: &CidrRule) -> Result<Peers, Invalid> {
-    let text = match (&rule.cidr, &rule.cidr_group_ref, &rule.cidr_group_selector) {
-        (Some(text), None, None) => text,
-        (None, Some(_), None) => return Err(path.field("cidrGroupRef").unsupported("a group of prefixes")),
-        (None, None, Some(_)) => {
-            return Err(path.field("cidrGroupSelector").unsupported("groups of prefixes"));
+    let selector = match (&rule.cidr, &rule.cidr_group_ref, &rule.cidr_group_selector) {
+        (Some(text), None, None) => {
+            let prefix = parse(&path.field("cidr"), text)?;
+            return Ok(peers(prefix, &except(path, rule, Some(prefix))?));
         }
+        (None, Some(name), None) => Some(in_group(name, &except(path, rule, None)?)),
+        (None, None, Some(_)) => None,
         _ => {
             let reason = "exactly one of cidr, cidrGroupRef and cidrGroupSelector must be given";
             return Err(path.malformed(reason));
         }
     };
-    let prefix = parse(&path.field("cidr"), text)?;
-    let mut except = Vec::new();
-    for (index, text) in rule.except.iter().flatten().enumerate() {
+    Ok(Peers::Selected(selector.into_iter().collect()))
+}
+
+/// What an item stands for that asks for groups by their labels; `None` for other items.
+pub(super) fn group_reference(path: &Path, rule: &CidrRule) -> Result<Option<Reference>, Invalid> {
+    let Some(selector) = &rule.cidr_group_selector else { return Ok(None) };
+    let selector = selectors::parse(&path.field("cidrGroupSelector"), selector)?.on(&Source::CIDR_GROUP);
+    Ok(Some(Reference::Groups { selector, except: except(path, rule, None)? }))
+}
+
+/// Prefixes that are left out. What is not in `around` cannot be left out of it; in a group there may be anything.
+fn except(path: &Path, rule: &CidrRule, around: Option<IpNet>) -> Result<Vec<IpNet>, Invalid> {
+    let items = rule.except.iter().flatten().enumerate();
+    let left_out = items.map(|(index, text)| {
         let path = path.field("except").index(index);
         let left_out = parse(&path, text)?;
-        if !prefix.contains(&left_out) {
-            return Err(path.malformed(format!("{text:?} does not lie inside of {prefix}")));
+        match around {
+            Some(prefix) if !prefix.contains(&left_out) => {
+                Err(path.malformed(format!("{text:?} does not lie inside of {prefix}")))
+            }
+            _ => Ok(left_out),
         }
-        except.push(left_out);
-    }
-    Ok(peers(prefix, &except))
+    });
+    left_out.collect()
 }
 
 /// Bits behind the length do not count.

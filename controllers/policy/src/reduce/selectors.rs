@@ -3,16 +3,16 @@
 use cilium_api::rule::Rule as ApiRule;
 use cilium_api::selector::EndpointSelector;
 use cilium_core::pod::{CLUSTER, NAMESPACE, NAMESPACE_LABELS};
-use cilium_core::{Requirement, Selector, Source};
+use cilium_core::{Peers, Requirement, Selector, Source, reserved};
 
+use super::Settings;
 use crate::invalid::{Invalid, Path};
 
 /// Where a policy applies.
 pub(super) struct Scope<'a> {
     /// Namespace of the policy; `None` for a policy of the whole cluster.
     pub(super) namespace: Option<&'a str>,
-    /// Name of the local cluster.
-    pub(super) cluster: &'a str,
+    pub(super) settings: Settings<'a>,
 }
 
 /// What peer selectors of a rule are completed from.
@@ -67,7 +67,26 @@ pub(super) fn peer(
     if has_kubernetes_key(&in_namespace, |key| key == CLUSTER) {
         return Ok(in_namespace);
     }
-    Ok(in_namespace.and(Requirement::equals(Source::K8S, CLUSTER, peers.scope.cluster)))
+    Ok(in_namespace.and(Requirement::equals(Source::K8S, CLUSTER, peers.scope.settings.cluster)))
+}
+
+/// The selector of other nodes of the local cluster, by their labels. Never the node that a policy is in force on.
+pub(super) fn node(
+    peers: &PeerScope<'_>,
+    path: &Path,
+    selector: &EndpointSelector,
+) -> Result<Selector, Invalid> {
+    let cluster = Requirement::equals(Source::K8S, CLUSTER, peers.scope.settings.cluster);
+    let remote = Requirement::exists(Source::RESERVED, "remote-node");
+    Ok(parse(path, selector)?.and(cluster).and(remote))
+}
+
+/// The peers that a completed selector stands for: where it takes all pods of the cluster, their aggregate too.
+pub(super) fn peers(scope: &PeerScope<'_>, selector: Selector) -> Peers {
+    let cluster = Requirement::equals(Source::K8S, CLUSTER, scope.scope.settings.cluster);
+    let all_pods: Selector = [Requirement::exists(Source::K8S, NAMESPACE), cluster].into_iter().collect();
+    let aggregate = reserved::aggregate(reserved::AGGREGATE_CLUSTER).filter(|_| selector == all_pods);
+    Peers::Selected([selector].into_iter().chain(aggregate).collect())
 }
 
 fn namespace_requirement(peers: &PeerScope<'_>, peer: &Selector) -> Option<Requirement> {
@@ -91,6 +110,7 @@ fn has(selector: &Selector, wanted: impl Fn(&Requirement) -> bool) -> bool {
     selector.requirements().iter().any(wanted)
 }
 
-fn parse(path: &Path, selector: &EndpointSelector) -> Result<Selector, Invalid> {
+/// A selector as it was written.
+pub(super) fn parse(path: &Path, selector: &EndpointSelector) -> Result<Selector, Invalid> {
     Selector::parse(selector).map_err(|error| path.field(&error.path).malformed(error.reason))
 }

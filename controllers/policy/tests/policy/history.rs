@@ -21,8 +21,8 @@ use proptest::sample::select;
 use crate::reference::{Answer, World, Written};
 use crate::support::{CLUSTER, mk_ccnp, mk_cnp};
 
-/// Numbers that identities of these tests may have: endpoints, one of them of another cluster, and an API server outside.
-const NUMBERS: [u32; 8] = [256, 257, 258, 259, 300, 65535, 65536 + 300, 1 << 24];
+/// Numbers that identities of these tests may have: endpoints, one of them of another cluster, an API server outside, and a node.
+const NUMBERS: [u32; 9] = [256, 257, 258, 259, 300, 65535, 65536 + 300, 1 << 24, 2 << 24];
 /// Numbers that prefixes outside may have.
 const OUTSIDE: [u32; 4] = [(1 << 24) + 1, (1 << 24) + 2, (1 << 24) + 3, (1 << 24) + 4];
 /// Prefixes that lie in each other.
@@ -132,8 +132,10 @@ fn l4() -> impl Strategy<Value = (Option<Vec<PortRule>>, Option<Vec<IcmpRule>>)>
 
 fn outside_labels(families: Families) -> impl Strategy<Value = BTreeMap<String, String>> {
     let inside = PREFIXES.into_iter().filter(|text| !text.ends_with("/0")).collect::<Vec<_>>();
-    select(inside).prop_map(move |text| {
-        cilium_core::prefix::labels(families, text.parse().unwrap()).to_security_labels()
+    (select(inside), any::<bool>()).prop_map(move |(text, grouped)| {
+        let labels = cilium_core::prefix::labels(families, text.parse().unwrap());
+        let group = grouped.then(|| cilium_core::prefix::group_label("g"));
+        labels.iter().cloned().chain(group).collect::<Labels>().to_security_labels()
     })
 }
 
@@ -147,6 +149,12 @@ fn cidr_rule() -> impl Strategy<Value = CidrRule> {
     })
 }
 
+/// What is in a group; what is left out need not be.
+fn group_rule() -> impl Strategy<Value = CidrRule> {
+    let except = option::of(proptest::collection::vec(select(&PREFIXES[..]).prop_map(str::to_owned), 0..2));
+    except.prop_map(|except| CidrRule { cidr_group_ref: Some("g".into()), except, ..CidrRule::default() })
+}
+
 /// Which lists an entry has. Not more than one has items.
 #[derive(Clone, Debug)]
 struct Lists {
@@ -154,6 +162,7 @@ struct Lists {
     entities: Option<Vec<Entity>>,
     cidr: Option<Vec<String>>,
     cidr_set: Option<Vec<CidrRule>>,
+    nodes: Option<Vec<EndpointSelector>>,
     groups: bool,
 }
 
@@ -161,13 +170,16 @@ fn lists() -> impl Strategy<Value = Lists> {
     let entities = proptest::collection::vec(select(Entity::KNOWN).prop_map(Entity::from), 1..3);
     let endpoints = proptest::collection::vec(selector(), 1..3);
     let cidrs = proptest::collection::vec(select(&PREFIXES[..]).prop_map(str::to_owned), 1..3);
-    let cidr_sets = proptest::collection::vec(cidr_rule(), 1..3);
-    let none = || Lists { endpoints: None, entities: None, cidr: None, cidr_set: None, groups: false };
+    let cidr_sets = proptest::collection::vec(prop_oneof![2 => cidr_rule(), 1 => group_rule()], 1..3);
+    let nodes = proptest::collection::vec(selector(), 1..3);
+    let none =
+        || Lists { endpoints: None, entities: None, cidr: None, cidr_set: None, nodes: None, groups: false };
     let full = prop_oneof![
         3 => endpoints.prop_map(move |list| Lists { endpoints: Some(list), ..none() }),
         2 => entities.prop_map(move |list| Lists { entities: Some(list), ..none() }),
         1 => cidrs.prop_map(move |list| Lists { cidr: Some(list), ..none() }),
         2 => cidr_sets.prop_map(move |list| Lists { cidr_set: Some(list), ..none() }),
+        1 => nodes.prop_map(move |list| Lists { nodes: Some(list), ..none() }),
         2 => Just(none()),
     ];
     let empty = (any::<bool>(), any::<bool>(), prop::bool::weighted(0.2), any::<bool>());
@@ -178,6 +190,7 @@ fn lists() -> impl Strategy<Value = Lists> {
             entities: full.entities.or(no_entity.then(Vec::new)),
             cidr: full.cidr.or(no_cidr.then(Vec::new)),
             cidr_set: full.cidr_set,
+            nodes: full.nodes,
             groups,
         }
     })
@@ -190,6 +203,7 @@ impl Lists {
             from_entities: self.entities,
             from_cidr: self.cidr,
             from_cidr_set: self.cidr_set,
+            from_nodes: self.nodes,
             from_groups: self.groups.then(Vec::new),
             ..IngressPeers::default()
         }
@@ -201,6 +215,7 @@ impl Lists {
             to_entities: self.entities,
             to_cidr: self.cidr,
             to_cidr_set: self.cidr_set,
+            to_nodes: self.nodes,
             to_services: self.groups.then(Vec::new),
             ..EgressPeers::default()
         }
@@ -292,6 +307,23 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+/// Labels that all identities of a range have: aggregates stand on that.
+fn settled(number: u32, mut labels: BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let cluster = "k8s:io.cilium.k8s.policy.cluster";
+    match reserved::aggregate_of(number) {
+        reserved::AGGREGATE_CLUSTER => {
+            labels.insert(cluster.into(), CLUSTER.into());
+            labels.entry("k8s:io.kubernetes.pod.namespace".into()).or_insert("red".into());
+        }
+        reserved::AGGREGATE_REMOTE_NODE => _ = labels.insert("reserved:remote-node".into(), String::new()),
+        reserved::AGGREGATE_WORLD if !labels.keys().any(|name| name.starts_with("reserved:world")) => {
+            labels.insert("reserved:world".into(), String::new());
+        }
+        _ => {}
+    }
+    labels
+}
+
 fn key_of(text: &str) -> PolicyKey {
     match text.split('/').collect::<Vec<_>>()[..] {
         ["cnp", namespace, name] => PolicyKey::cnp(namespace, name),
@@ -307,9 +339,10 @@ fn written(key: &str, rules: Vec<Rule>) -> Written {
 }
 
 fn reduced(policy: &Written) -> Option<PolicyRules> {
+    let settings = reduce::Settings { node_selector_labels: true, ..CLUSTER.into() };
     match &policy.namespace {
-        Some(namespace) => reduce::cnp(&mk_cnp(namespace, policy.rules.clone()), CLUSTER).ok(),
-        None => reduce::ccnp(&mk_ccnp(policy.rules.clone()), CLUSTER).ok(),
+        Some(namespace) => reduce::cnp(&mk_cnp(namespace, policy.rules.clone()), settings).ok(),
+        None => reduce::ccnp(&mk_ccnp(policy.rules.clone()), settings).ok(),
     }
 }
 
@@ -346,6 +379,7 @@ fn take(index: &mut PolicyIndex, world: &mut World, step: &Step) {
             }
         }
         Step::Identity(number, labels) => {
+            let labels = labels.map(|labels| settled(number, labels));
             index.set_identity(number, labels.as_ref().map(labels_of));
             match labels {
                 Some(labels) => _ = world.identities.insert(number, labels),

@@ -71,7 +71,7 @@ fn absent_and_empty_lists() {
         (json!({"fromCIDRSet": [], "toPorts": on_80}), vec![]),
         (json!({"fromNodes": [], "toPorts": on_80}), vec![]),
         (json!({"fromGroups": []}), vec![]),
-        (json!({"fromGroups": [], "toPorts": on_80}), vec![PORT_80]),
+        (json!({"fromGroups": [], "toPorts": on_80}), vec![]),
         (json!({"fromEndpoints": [], "fromEntities": ["health"], "toPorts": on_80}), vec![(4, TCP, 80, 80)]),
         (json!({"fromEntities": ["all"], "toPorts": []}), vec![(0, 0, 0, 0)]),
         (json!({"fromEntities": ["all"], "toPorts": [{}]}), vec![]),
@@ -91,10 +91,8 @@ fn absent_and_empty_lists_of_egress() {
             json!({"toFQDNs": [], "toPorts": [{"ports": [{"port": "53", "protocol": "UDP"}]}]}),
             vec![(0, UDP, 53, 53)],
         ),
-        (
-            json!({"toServices": [], "toPorts": [{"ports": [{"port": "53", "protocol": "UDP"}]}]}),
-            vec![(0, UDP, 53, 53)],
-        ),
+        (json!({"toServices": [], "toPorts": [{"ports": [{"port": "53", "protocol": "UDP"}]}]}), vec![]),
+        (json!({"toGroups": [], "toPorts": [{"ports": [{"port": "53", "protocol": "UDP"}]}]}), vec![]),
         (json!({"toCIDR": [], "toPorts": [{"ports": [{"port": "53", "protocol": "UDP"}]}]}), vec![]),
     ] {
         let rules = reduce_spec(json!({"endpointSelector": {}, "egress": [entry]})).unwrap();
@@ -194,7 +192,7 @@ fn a_label_of_the_namespace_opens_other_namespaces() {
 
 #[test]
 fn peers_of_clusterwide_policies_are_pods_of_any_namespace() {
-    assert_eq!(clusterwide_peers(json!({"fromEndpoints": [{}]})), [SUBJECT, NEAR, FAR]);
+    assert_eq!(clusterwide_peers(json!({"fromEndpoints": [{}]})), [11], "all pods of the cluster");
     assert_eq!(
         clusterwide_peers(json!({"fromEndpoints": [{"matchLabels": {"app": "client"}}]})),
         [NEAR, FAR]
@@ -204,9 +202,7 @@ fn peers_of_clusterwide_policies_are_pods_of_any_namespace() {
 
 #[test]
 fn a_rule_about_endpoints_without_labels_yet_may_mean_peers_without_namespace() {
-    for (subject, expected) in
-        [("reserved:init", vec![SUBJECT, NEAR, FAR, 400]), ("app", vec![SUBJECT, NEAR, FAR])]
-    {
+    for (subject, expected) in [("reserved:init", vec![SUBJECT, NEAR, FAR, 400]), ("app", vec![11])] {
         let subject = json!({"matchExpressions": [{"key": subject, "operator": "Exists"}]});
         let rules =
             reduce_clusterwide(json!({"endpointSelector": subject, "ingress": [{"fromEndpoints": [{}]}]}));
@@ -262,12 +258,12 @@ fn subjects() {
 fn entities() {
     for (entity, expected) in [
         ("all", vec![0]),
-        ("world", vec![9, 10, 16_777_216]),
+        ("world", vec![9, 10, 13]),
         ("host", vec![1]),
-        ("remote-node", vec![6, 7]),
+        ("remote-node", vec![6, 7, 14]),
         ("kube-apiserver", vec![7, 16_777_216]),
-        ("cluster", vec![1, 3, 4, 5, 6, 7, 8, SUBJECT, NEAR, FAR, 16_777_216]),
-        ("cluster-mesh", vec![1, 3, 4, 5, 6, 7, 8, SUBJECT, NEAR, FAR, 16_777_216]),
+        ("cluster", vec![1, 3, 4, 5, 6, 7, 8, 11, 14, 16_777_216]),
+        ("cluster-mesh", vec![1, 3, 4, 5, 6, 7, 8, 11, 14, 16_777_216]),
     ] {
         let mut index = index_with(reduce_spec(spec(json!({"fromEntities": [entity]}))).unwrap());
         let api_server = cilium_core::reserved::external_api_server_labels(
@@ -309,7 +305,7 @@ fn a_prefix_selects_what_lies_inside_of_it_and_is_outside_of_the_cluster() {
     assert_eq!(dual(json!({"fromCIDR": ["::/0"]})), [10, 4]);
     let all_but = json!({"fromCIDRSet": [{"cidr": "0.0.0.0/0", "except": ["10.0.0.0/8"]}]});
     assert_eq!(dual(all_but), [9]);
-    assert_eq!(dual(json!({"fromEntities": ["world"]})), [9, 10, 1, 2, 3, 4]);
+    assert_eq!(dual(json!({"fromEntities": ["world"]})), [9, 10, 13], "all of them");
     let only = |families, prefix: &str| peers_outside(json!({"fromCIDR": [prefix]}), families);
     assert_eq!(only(Families::Ipv4, "0.0.0.0/0"), [2, 1, 2, 3], "identity 2 is the world");
     assert_eq!(only(Families::Ipv4, "::/0"), [4], "there is no such world");
@@ -488,4 +484,19 @@ fn endpoints_without_labels_yet_are_closed() {
     assert_eq!(unknown, init, "an identity without labels is not open either");
     index.set_mode(Mode::Never);
     assert_eq!(index.compile(999, Host::Plain), None);
+}
+
+#[test]
+fn an_identity_that_an_entity_covers_costs_nothing() {
+    let mut index = index_with(reduce_spec(spec(json!({"fromEntities": ["cluster", "world"]}))).unwrap());
+    index.take_affected();
+    let before = index.compile(SUBJECT, Host::Plain);
+    index.set_identity(400, Some(mk_labels("far", &["app=new"])));
+    let prefix = cilium_core::prefix::labels(Families::Dual, "10.0.0.0/8".parse().unwrap());
+    index.set_identity(1 << 24, Some(prefix));
+    assert_eq!(index.take_affected(), BTreeSet::from([400]), "the new pod's own policy only");
+    assert_eq!(index.compile(SUBJECT, Host::Plain), before);
+    for source in [400, 1 << 24, 2 << 24, 4] {
+        assert!(passes(&index, source, SUBJECT, TCP, 80), "{source}");
+    }
 }

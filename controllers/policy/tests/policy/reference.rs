@@ -134,14 +134,16 @@ impl About<'_> {
 
     fn from(&self, peers: &IngressPeers, peer: u32) -> PeerLists {
         let mut lists = self.lists(&peers.from_endpoints, &peers.from_entities, peer);
-        lists.present |= peers.from_nodes.is_some();
+        lists.present |= peers.from_groups.is_some();
+        self.add_nodes(&mut lists, &peers.from_nodes, peer);
         self.add_prefixes(&mut lists, &peers.from_cidr, &peers.from_cidr_set, peer);
         lists
     }
 
     fn to(&self, peers: &EgressPeers, peer: u32) -> PeerLists {
         let mut lists = self.lists(&peers.to_endpoints, &peers.to_entities, peer);
-        lists.present |= peers.to_nodes.is_some();
+        lists.present |= peers.to_services.is_some() || peers.to_groups.is_some();
+        self.add_nodes(&mut lists, &peers.to_nodes, peer);
         self.add_prefixes(&mut lists, &peers.to_cidr, &peers.to_cidr_set, peer);
         lists
     }
@@ -173,13 +175,25 @@ impl About<'_> {
         peer: u32,
     ) {
         lists.present |= cidrs.is_some() || sets.is_some();
-        let Some(found) = self.world.identities.get(&peer).and_then(|labels| self.prefix_of(labels)) else {
-            return;
-        };
+        let Some(labels) = self.world.identities.get(&peer) else { return };
+        let Some(found) = self.prefix_of(labels) else { return };
         let inside = |text: &String| bits_of(text).is_some_and(|wanted| found.starts_with(&wanted));
-        let in_set =
-            |rule: &CidrRule| rule.cidr.iter().any(inside) && !rule.except.iter().flatten().any(inside);
+        let in_group =
+            |name: &String| labels.contains_key(&format!("cidrgroup:io.cilium.policy.cidrgroupname/{name}"));
+        let in_set = |rule: &CidrRule| {
+            let is_meant = rule.cidr.iter().any(inside) || rule.cidr_group_ref.iter().any(in_group);
+            is_meant && !rule.except.iter().flatten().any(inside)
+        };
         lists.matched |= cidrs.iter().flatten().any(inside) || sets.iter().flatten().any(in_set);
+    }
+
+    /// Other nodes of the cluster with such labels.
+    fn add_nodes(&self, lists: &mut PeerLists, nodes: &Option<Vec<EndpointSelector>>, peer: u32) {
+        lists.present |= nodes.is_some();
+        let Some(labels) = self.world.identities.get(&peer) else { return };
+        let is_node = labels.contains_key("reserved:remote-node")
+            && labels.get(&format!("k8s:{CLUSTER_KEY}")) == Some(&self.world.cluster);
+        lists.matched |= is_node && nodes.iter().flatten().any(|selector| matches(selector, labels, false));
     }
 
     /// The prefix of an identity as text of bits, after the family.

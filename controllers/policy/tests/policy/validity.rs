@@ -1,6 +1,6 @@
 //! What is refused, where and why.
 
-use cilium_policy::InvalidKind::{self, Malformed, Unsupported};
+use cilium_policy::InvalidKind::{self, Disabled, Malformed, Unsupported};
 use cilium_policy::{Invalid, PolicyRules, reduce};
 use serde_json::{Value, json};
 
@@ -100,6 +100,13 @@ fn shape_of_an_entry() {
             "spec.ingress[0]",
             "icmps and toPorts exclude each other",
         ),
+        (
+            egress(
+                json!({"toServices": [{"k8sServiceSelector": {"selector": {"matchLabels": {"a": "-"}}}}]}),
+            ),
+            "spec.egress[0].toServices[0].k8sServiceSelector.selector.matchLabels[a]",
+            "\"-\" is not a label value",
+        ),
         (ingress(json!({"fromRequires": ["x"]})), "spec.ingress[0].fromRequires", "no longer supported"),
         (
             ingress(json!({"fromEndpoints": [{}, {"matchLabels": {"a": "-"}}]})),
@@ -180,6 +187,21 @@ fn prefixes() {
             "\"11.0.0.0/16\" does not lie inside of 10.0.0.0/8",
         ),
         (
+            set(json!({"cidrGroupRef": "x", "cidrGroupSelector": {}})),
+            "spec.egress[0].toCIDRSet[1]",
+            "exactly one of",
+        ),
+        (
+            set(json!({"cidrGroupRef": "x", "except": ["10.0.0.1"]})),
+            "spec.egress[0].toCIDRSet[1].except[0]",
+            "not a prefix",
+        ),
+        (
+            set(json!({"cidrGroupSelector": {"matchLabels": {"a": "-"}}})),
+            "spec.egress[0].toCIDRSet[1].cidrGroupSelector.matchLabels[a]",
+            "not a label value",
+        ),
+        (
             set(json!({"cidr": "10.0.0.0/8", "except": ["::/0"]})),
             "spec.egress[0].toCIDRSet[1].except[0]",
             "does not lie inside",
@@ -227,24 +249,9 @@ fn what_this_version_cannot_enforce_is_refused_by_path() {
     let tls = json!({"secret": {"name": "x"}});
     let listener = json!({"envoyConfig": {"name": "x"}, "name": "l"});
     for (spec, path) in [
-        (
-            deny(json!({"toServices": [{"k8sService": {"serviceName": "x"}}]})),
-            "spec.egressDeny[0].toServices",
-        ),
-        (
-            ingress(json!({"fromCIDRSet": [{"cidrGroupRef": "x"}]})),
-            "spec.ingress[0].fromCIDRSet[0].cidrGroupRef",
-        ),
-        (
-            deny(json!({"toCIDRSet": [{"cidrGroupSelector": {}}]})),
-            "spec.egressDeny[0].toCIDRSet[0].cidrGroupSelector",
-        ),
         (ingress(json!({"fromGroups": [{}]})), "spec.ingress[0].fromGroups"),
-        (ingress(json!({"fromNodes": [{}]})), "spec.ingress[0].fromNodes"),
-        (egress(json!({"toServices": [{"k8sService": {"serviceName": "x"}}]})), "spec.egress[0].toServices"),
         (egress(json!({"toFQDNs": [{"matchName": "example.org"}]})), "spec.egress[0].toFQDNs"),
         (egress(json!({"toGroups": [{}]})), "spec.egress[0].toGroups"),
-        (egress(json!({"toNodes": [{}]})), "spec.egress[0].toNodes"),
         (ingress(json!({"authentication": {"mode": "required"}})), "spec.ingress[0].authentication.mode"),
         (ingress(json!({"toPorts": [{"terminatingTLS": tls}]})), "spec.ingress[0].toPorts[0].terminatingTLS"),
         (ingress(json!({"toPorts": [{"originatingTLS": tls}]})), "spec.ingress[0].toPorts[0].originatingTLS"),
@@ -262,6 +269,21 @@ fn what_this_version_cannot_enforce_is_refused_by_path() {
 }
 
 #[test]
+fn what_is_turned_off_is_refused_with_the_flag_that_turns_it_on() {
+    for (spec, path) in [
+        (ingress(json!({"fromNodes": [{}]})), "spec.ingress[0].fromNodes"),
+        (deny(json!({"toNodes": [{"matchLabels": {"zone": "a"}}]})), "spec.egressDeny[0].toNodes"),
+    ] {
+        check(reduce_spec(spec.clone()), path, Disabled, "flag enable-node-selector-labels");
+        let mut policy = mk_cnp("default", Vec::new());
+        policy.spec = Some(mk_rule(spec));
+        policy.specs = None;
+        let settings = reduce::Settings { node_selector_labels: true, ..CLUSTER.into() };
+        reduce::cnp(&policy, settings).unwrap();
+    }
+}
+
+#[test]
 fn what_asks_for_nothing_special_is_accepted() {
     for spec in [
         json!({"endpointSelector": {}, "ingress": [{}], "ingressDeny": [], "egressDeny": []}),
@@ -274,6 +296,14 @@ fn what_asks_for_nothing_special_is_accepted() {
         ingress(json!({"icmps": [{}, {"fields": []}]})),
         ingress(json!({"fromCIDR": ["192.0.2.1", "192.0.2.7/24", "2001:db8::/32", "0.0.0.0/0", "::/0"]})),
         egress(json!({"toCIDRSet": [{"cidr": "10.0.0.0/8", "except": ["10.0.0.0/8", "10.1.2.3/16"]}]})),
+        ingress(json!({"fromCIDRSet": [{"cidrGroupRef": "x", "except": ["10.0.0.0/8", "::/0"]}]})),
+        deny(
+            json!({"toCIDRSet": [{"cidrGroupSelector": {}}, {"cidrGroupSelector": {"matchLabels": {"k8s:a": "b"}}}]}),
+        ),
+        egress(
+            json!({"toServices": [{}, {"k8sService": {"namespace": "x"}}, {"k8sService": {"serviceName": "x"}}]}),
+        ),
+        deny(json!({"toServices": [{"k8sServiceSelector": {"selector": {}}}]})),
         egress(json!({"toFQDNs": [], "toServices": [], "toEntities": ["world-ipv4"]})),
         ingress(json!({"toPorts": [{"ports": [{"port": "80"}], "rules": {"http": []}}]})),
         port(json!({"port": "65535", "endPort": 0, "protocol": "SCTP"})),

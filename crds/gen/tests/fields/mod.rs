@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
-    CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
+    CustomResourceDefinition, CustomResourceDefinitionVersion, JSONSchemaProps, JSONSchemaPropsOrArray,
+    JSONSchemaPropsOrBool,
 };
 
 /// What a field is: its type (with ` required` after it), and its constraints in any order.
@@ -48,12 +49,9 @@ impl FieldList {
         assert_eq!(old, None, "{path} is listed twice");
     }
 
-    /// Reads a definition.
-    pub(crate) fn of(crd: &CustomResourceDefinition) -> Self {
-        let [version] = crd.spec.versions.as_slice() else {
-            panic!("{:?} has other than one version", crd.metadata.name)
-        };
-        let mut list = Self { head: head(crd), columns: columns(crd), fields: BTreeMap::new() };
+    /// Reads one version of a definition.
+    pub(crate) fn of(crd: &CustomResourceDefinition, version: &CustomResourceDefinitionVersion) -> Self {
+        let mut list = Self { head: head(crd, version), columns: columns(version), fields: BTreeMap::new() };
         let root = version.schema.as_ref().and_then(|schema| schema.open_api_v3_schema.as_ref()).unwrap();
         for (name, schema) in root.properties.iter().flatten() {
             if !["apiVersion", "kind", "metadata"].contains(&name.as_str()) {
@@ -81,9 +79,8 @@ fn is_required(parent: &JSONSchemaProps, name: &str) -> bool {
     parent.required.iter().flatten().any(|required| required == name)
 }
 
-fn head(crd: &CustomResourceDefinition) -> String {
+fn head(crd: &CustomResourceDefinition, version: &CustomResourceDefinitionVersion) -> String {
     let spec = &crd.spec;
-    let version = &spec.versions[0];
     let status = version.subresources.as_ref().is_some_and(|subresources| subresources.status.is_some());
     format!(
         "{} {}/{} {} plural={} short={} categories={} status={} storage={} served={}",
@@ -104,8 +101,8 @@ fn capital(value: bool) -> &'static str {
     if value { "True" } else { "False" }
 }
 
-fn columns(crd: &CustomResourceDefinition) -> Vec<String> {
-    let columns = crd.spec.versions[0].additional_printer_columns.iter().flatten();
+fn columns(version: &CustomResourceDefinitionVersion) -> Vec<String> {
+    let columns = version.additional_printer_columns.iter().flatten();
     columns
         .map(|c| format!("{} {} {} priority={}", c.name, c.type_, c.json_path, c.priority.unwrap_or(0)))
         .collect()

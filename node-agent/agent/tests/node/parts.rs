@@ -44,6 +44,7 @@ pub(crate) fn mk_shared(pods: impl IntoIterator<Item = u16>) -> Parts {
         addresses: vec![ip("192.0.2.1"), ip("2001:db8::1")],
         pod_cidrs: vec!["10.244.1.0/24".into(), "fd00:10:244:1::/64".into()],
         api_server: false,
+        identity: None,
     };
     let port = ServicePort {
         name: String::new(),

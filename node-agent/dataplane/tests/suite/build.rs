@@ -64,6 +64,7 @@ pub(crate) fn mk_node(name: &str, number: u8) -> (PartKey, Part) {
         addresses: vec![ip(&format!("172.30.0.{number}")), ip(&format!("fd00:172::{number}"))],
         pod_cidrs: vec![format!("10.244.{number}.0/24"), format!("fd00:10:244:{number}::/64")],
         api_server: number == 9,
+        identity: None,
     };
     (PartKey::node(name), Part::Node(node))
 }

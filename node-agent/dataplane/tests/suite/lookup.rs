@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use cilium_api::parts::{Direction, Entry, Policy};
 use cilium_bpf::layout::{
-    DIRECTION_EGRESS, DIRECTION_INGRESS, NetPort, POLICY_ALLOW, PolicyEntry, PolicyKey,
+    DIRECTION_EGRESS, DIRECTION_INGRESS, NetPort, POLICY_ALLOW, PolicyEntry, PolicyKey, aggregate_of,
 };
 use cilium_dataplane::{Compiled, compile, origins_of};
 use cilium_policy::{Flow, Judgement, verdict};
@@ -12,11 +12,12 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 const SUBJECT: u32 = 500;
-const PEERS: [u32; 4] = [1, 9, 300, 301];
+/// One that is in no aggregate, and some of each.
+const PEERS: [u32; 6] = [1, 300, 301, 1 << 24, (1 << 24) + 1, 2 << 24];
 const PORTS: [u16; 8] = [1, 79, 80, 81, 443, 8080, 8083, 65_535];
 
 fn entry() -> impl Strategy<Value = Entry> {
-    let peer = select(vec![0, 0, 1, 300, 301]);
+    let peer = select(vec![0, 0, 1, 300, 301, 11, 11, 13, 14, 1 << 24, 2 << 24]);
     let ports = prop_oneof![
         2 => Just((0, 0)),
         3 => select(&PORTS[..]).prop_map(|port| (port, port)),
@@ -62,10 +63,10 @@ fn longest(compiled: &Compiled, direction: u8, peer: u32, protocol: u8, port: u1
     entries.filter(|(key, _)| agrees(key)).max_by_key(|(key, _)| key.prefix_len).map(|(_, entry)| entry)
 }
 
-/// As the programs look up: the peer, and only if it has nothing, any peer.
+/// As the programs look up: the peer, and only if it has nothing, what it is one of.
 fn find(compiled: &Compiled, direction: u8, peer: u32, protocol: u8, port: u16) -> Option<PolicyEntry> {
     longest(compiled, direction, peer, protocol, port)
-        .or_else(|| longest(compiled, direction, 0, protocol, port))
+        .or_else(|| longest(compiled, direction, aggregate_of(peer), protocol, port))
 }
 
 fn check(policy: &Policy, compiled: &Compiled, direction: u8, peer: u32, protocol: u8, port: u16) {
@@ -92,7 +93,7 @@ fn check(policy: &Policy, compiled: &Compiled, direction: u8, peer: u32, protoco
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 500, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 100, ..ProptestConfig::default() })]
     #[test]
     fn entries_looked_up_mean_what_the_oracle_says(policy in policy()) {
         let compiled = compile(&policy).expect("ranges are in order");
@@ -109,6 +110,15 @@ proptest! {
 }
 
 #[test]
+fn kernel_and_planner_mean_the_same_by_aggregates() {
+    let around = |at: u32| [at.saturating_sub(1), at, at + 1];
+    let edges = [0, 11, 100, 256, 65_535, 65_536, 1 << 24, 2 << 24, 3 << 24, u32::MAX - 1];
+    for identity in edges.into_iter().flat_map(around) {
+        assert_eq!(aggregate_of(identity), cilium_core::reserved::aggregate_of(identity), "{identity}");
+    }
+}
+
+#[test]
 fn without_default_deny_everything_but_the_denied_passes() {
     let deny = Entry { peer: 300, protocol: 6, first: 80, last: 80, origins: vec![0] };
     let ingress = Direction { deny: vec![deny], ..Direction::default() };
@@ -121,5 +131,7 @@ fn without_default_deny_everything_but_the_denied_passes() {
         .map(|(rule, entry)| (rule.key(1), entry))
         .map(|(key, entry)| (key.peer, key.prefix_len, entry.verdict, origins_of(&policy, entry.cookie)))
         .collect();
-    assert_eq!(shown, [(0, 72, 1, vec![]), (300, 96, 2, vec!["cnp/default/a"])]);
+    let everything = [0, 11, 13, 14].map(|peer| (peer, 72, 1, vec![]));
+    let denied = (300, 96, 2, vec!["cnp/default/a"]);
+    assert_eq!(shown, everything.into_iter().chain([denied]).collect::<Vec<_>>());
 }

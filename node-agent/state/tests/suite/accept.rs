@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::build::*;
-use cilium_api::parts::{PartKey, Parts};
+use cilium_api::parts::{FORMAT_VERSION, PartKey, Parts};
 use cilium_state::{Event, Owner, Save, Slice, State};
 
 fn accepted(state: &State) -> Option<i64> {
@@ -47,9 +47,13 @@ fn a_wrong_digest_changes_nothing_and_is_named() {
 fn an_unknown_format_or_part_is_refused_by_name() {
     let mut state = State::new();
     let mut newer = mk_inline(1, &Parts::new());
-    newer.format = 3;
+    newer.format = FORMAT_VERSION + 1;
     state.apply(Event::Header(Some(newer)));
-    assert_eq!(state.failures()[0].message, "format 3 is not known, this agent knows 2: upgrade the agent");
+    let expected = format!(
+        "format {} is not known, this agent knows {FORMAT_VERSION}: upgrade the agent",
+        FORMAT_VERSION + 1
+    );
+    assert_eq!(state.failures()[0].message, expected);
 
     let data = r#"{"teleport/1":{"teleport":{}}}"#.to_owned();
     let mut strange = mk_inline(2, &Parts::new());
