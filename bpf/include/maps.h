@@ -21,6 +21,7 @@ MAP(cilium_ipcache, BPF_MAP_TYPE_LPM_TRIE, struct ipcache_key, struct ipcache_en
 
 MAP(cilium_slots, BPF_MAP_TYPE_ARRAY, __u32, __u64, SLOT_COUNT, 0);
 MAP(cilium_policy, BPF_MAP_TYPE_LPM_TRIE, struct policy_key, struct policy_entry, 524288, BPF_F_NO_PREALLOC);
+MAP(cilium_blocks, BPF_MAP_TYPE_LPM_TRIE, struct block_key, struct block_entry, 65536, BPF_F_NO_PREALLOC);
 
 MAP(cilium_ct, BPF_MAP_TYPE_LRU_HASH, struct ct_key, struct ct_entry, 131072, 0);
 MAP(cilium_snat, BPF_MAP_TYPE_LRU_HASH, struct nat_key, struct nat_entry, 65536, 0);

@@ -24,6 +24,23 @@ static __always_inline const struct policy_entry *find_rule(const struct flow *f
 	return bpf_map_lookup_elem(&cilium_policy, &key);
 }
 
+/* The entry for the narrowest block around the other side's address, whatever its identity is. */
+static __always_inline const struct policy_entry *find_block_rule(const struct flow *f, __u64 slot, __u8 direction)
+{
+	const struct addr *address = direction == DIRECTION_INGRESS ? &f->source : &f->destination;
+	const struct block_entry *block;
+	struct block_key key = {
+		.prefix_len = BLOCK_PREFIX_FULL,
+		.generation = slot_generation(slot),
+		.direction = direction,
+		.family = addr_is_v4(address) ? 4 : 6,
+	};
+
+	__builtin_memcpy(key.address, address, sizeof(key.address));
+	block = bpf_map_lookup_elem(&cilium_blocks, &key);
+	return block ? find_rule(f, slot, block->peer, direction) : NULL;
+}
+
 /* Asks one enforced direction of a slot about a new connection; sends the verdict. 0 or the reason to drop. */
 SUBPROGRAM int ask_policy(struct __sk_buff *skb, const struct flow *f, const struct sides *s, __u8 direction)
 {
@@ -40,6 +57,9 @@ SUBPROGRAM int ask_policy(struct __sk_buff *skb, const struct flow *f, const str
 	rule = find_rule(f, slot, peer, direction);
 	if (!rule)
 		rule = find_rule(f, slot, aggregate_of(peer), direction);
+	/* Blocks only allow, so they come last. */
+	if (!rule)
+		rule = find_block_rule(f, slot, direction);
 	if (!rule) {
 		occasion.reason = DROP_POLICY_DENIED;
 	} else {

@@ -58,7 +58,7 @@ enum direction {
 struct policy_key {
 	__u32 prefix_len;
 	__u32 generation;
-	__u32 peer;      /* identity of the other side; 0: any */
+	__u32 peer;      /* identity of the other side, or a block that its address lies in; 0: any */
 	__u8 direction;  /* enum direction */
 	__u8 protocol;   /* IP protocol; ICMP and ICMPv6 put the type into port */
 	__be16 port;     /* destination port */
@@ -73,6 +73,20 @@ struct policy_entry {
 	__u32 cookie; /* names the origin of the rule to user space */
 	__u8 verdict; /* enum policy_verdict */
 	__u8 pad[3];
+};
+
+#define BLOCK_PREFIX_FULL 192 /* bits of block_key behind prefix_len */
+
+struct block_key {
+	__u32 prefix_len;
+	__u32 generation;
+	__u16 direction; /* enum direction */
+	__u16 family;    /* 4 or 6 */
+	__u8 address[16];
+};
+
+struct block_entry {
+	__u32 peer; /* what the addresses are in policy_key */
 };
 
 /* --- connections --- */

@@ -27,8 +27,8 @@ pub use event::{
     METRIC_EGRESS, METRIC_EVENT_LOST, METRIC_EVENT_SUPPRESSED, METRIC_INGRESS, Metric, metric_index,
 };
 pub use policy::{
-    AGGREGATES, DIRECTION_EGRESS, DIRECTION_INGRESS, POLICY_ALLOW, POLICY_DENY, PolicyEntry, PolicyKey,
-    SLOT_COUNT, Slot, aggregate_of,
+    AGGREGATES, BlockEntry, BlockKey, DIRECTION_EGRESS, DIRECTION_INGRESS, POLICY_ALLOW, POLICY_DENY,
+    PolicyEntry, PolicyKey, SLOT_COUNT, Slot, aggregate_of,
 };
 pub use service::{BackendEntry, BackendKey, ServiceEntry, ServiceKey, SockRevnatEntry, SockRevnatKey};
 

@@ -37,11 +37,12 @@ pub const SOCKET_PROGRAMS: [&str; 8] = [
 ];
 
 /// Maps that live longer than the process that made them: the loader pins them by these names.
-pub const PINNED_MAPS: [&str; 14] = [
+pub const PINNED_MAPS: [&str; 15] = [
     "cilium_endpoints",
     "cilium_ipcache",
     "cilium_slots",
     "cilium_policy",
+    "cilium_blocks",
     "cilium_ct",
     "cilium_snat",
     "cilium_fragments",

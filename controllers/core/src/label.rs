@@ -23,6 +23,8 @@ impl Source {
     pub const CIDR_GROUP: Self = Self(Cow::Borrowed("cidrgroup"));
     /// Labels of Kubernetes nodes, in identities of nodes.
     pub const NODE: Self = Self(Cow::Borrowed("node"));
+    /// What is derived from a pod beside its labels.
+    pub const GEN: Self = Self(Cow::Borrowed("gen"));
     /// Reserved identities.
     pub const RESERVED: Self = Self(Cow::Borrowed("reserved"));
     /// A label that was written without a source.
@@ -30,8 +32,16 @@ impl Source {
 
     /// The source of this name.
     pub fn new(name: &str) -> Self {
-        let known =
-            [Self::ANY, Self::K8S, Self::CIDR, Self::CIDR_GROUP, Self::NODE, Self::RESERVED, Self::UNSPEC];
+        let known = [
+            Self::ANY,
+            Self::K8S,
+            Self::CIDR,
+            Self::CIDR_GROUP,
+            Self::NODE,
+            Self::GEN,
+            Self::RESERVED,
+            Self::UNSPEC,
+        ];
         known.into_iter().find(|known| known.0 == name).unwrap_or_else(|| Self(Cow::Owned(name.to_owned())))
     }
 

@@ -7,6 +7,7 @@
 //! |---|---|
 //! | [`label`] | [`Label`], [`Labels`]: one label with its source; the set that makes an identity |
 //! | [`filter`] | [`LabelFilter`]: which labels count for identities |
+//! | [`named_port`] | named ports of pods, as labels |
 //! | [`pod`] | the labels of a pod's identity |
 //! | [`prefix`] | prefixes outside the cluster, as labels |
 //! | [`selector`] | [`Selector`]: requirements on labels |
@@ -18,6 +19,7 @@ pub mod condition;
 pub mod entity;
 pub mod filter;
 pub mod label;
+pub mod named_port;
 mod pattern;
 pub mod pod;
 pub mod prefix;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::filter::LabelFilter;
 use crate::label::{Label, Labels};
+use crate::named_port::{self, NamedPort};
 
 /// Key of the label that holds the namespace of a pod.
 pub const NAMESPACE: &str = "io.kubernetes.pod.namespace";
@@ -29,6 +30,8 @@ pub struct Pod<'a> {
     pub service_account: &'a str,
     /// Name of the cluster.
     pub cluster: &'a str,
+    /// Ports of its containers that have names.
+    pub named_ports: &'a [NamedPort],
 }
 
 /// Labels of the identity of a pod.
@@ -48,7 +51,8 @@ pub fn identity_labels(pod: &Pod<'_>, filter: &LabelFilter) -> Labels {
         Label::k8s(CLUSTER, pod.cluster),
         Label::k8s(SERVICE_ACCOUNT, pod.service_account),
     ];
-    own.chain(inherited).chain(ours).filter(|label| filter.counts(label)).collect()
+    let counted = own.chain(inherited).chain(ours).filter(|label| filter.counts(label));
+    counted.chain(named_port::labels(pod.named_ports.iter().cloned())).collect()
 }
 
 #[cfg(test)]
@@ -69,10 +73,12 @@ mod tests {
             namespace_labels: &namespace_labels,
             service_account: "default",
             cluster: "kind",
+            named_ports: &[NamedPort::new("http", "TCP", 80).unwrap()],
         };
         assert_eq!(
             identity_labels(&pod, &LabelFilter::default()).to_strings(),
             [
+                "gen:io.cilium.k8s.named-ports=http.TCP.80",
                 "k8s:class=deathstar",
                 "k8s:io.cilium.k8s.namespace.labels.kubernetes.io/metadata.name=default",
                 "k8s:io.cilium.k8s.policy.cluster=kind",
@@ -96,6 +102,7 @@ mod tests {
             namespace_labels: &BTreeMap::new(),
             service_account: "default",
             cluster: "kind",
+            named_ports: &[],
         };
         assert_eq!(
             identity_labels(&pod, &LabelFilter::default()).to_strings(),

@@ -2,6 +2,7 @@
 
 use std::fmt::Debug;
 
+use cilium_api::kubernetes_network_policy::NetworkPolicy;
 use cilium_api::node_slice::CiliumNodeStateSlice;
 use cilium_api::node_state::CiliumNodeState;
 use cilium_api::slim::{EndpointSlice, Namespace, Node, Pod, Service};
@@ -47,6 +48,7 @@ pub fn start(client: &Client, metrics: &Metrics) -> mpsc::Receiver<News> {
     feed.watch_lenient::<CiliumNetworkPolicy>();
     feed.watch_lenient::<CiliumClusterwideNetworkPolicy>();
     feed.watch_lenient::<CiliumCIDRGroup>();
+    feed.watch::<NetworkPolicy>();
     feed.watch_lenient::<CiliumIdentity>();
     feed.watch_lenient::<CiliumEndpoint>();
     feed.watch_lenient::<CiliumNode>();
@@ -141,6 +143,7 @@ pub fn parse(kind: Kind, value: serde_json::Value) -> Result<News, serde_json::E
         Kind::NetworkPolicy => lenient::<CiliumNetworkPolicy>(value),
         Kind::ClusterwideNetworkPolicy => lenient::<CiliumClusterwideNetworkPolicy>(value),
         Kind::CidrGroup => lenient::<CiliumCIDRGroup>(value),
+        Kind::KubernetesNetworkPolicy => strict::<NetworkPolicy>(value),
         Kind::Identity => lenient::<CiliumIdentity>(value),
         Kind::Endpoint => lenient::<CiliumEndpoint>(value),
         Kind::CiliumNode => lenient::<CiliumNode>(value),

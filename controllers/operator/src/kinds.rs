@@ -1,5 +1,6 @@
 //! Kinds that the operator deals with: where they are, and what it does to them. Rights and paths follow from this table.
 
+use cilium_api::kubernetes_network_policy::NetworkPolicy;
 use cilium_api::node_slice::CiliumNodeStateSlice;
 use cilium_api::node_state::CiliumNodeState;
 use cilium_api::slim::{EndpointSlice, Namespace, Node, Pod, Service};
@@ -44,6 +45,7 @@ watched! {
     CiliumNetworkPolicy: NetworkPolicy,
     CiliumClusterwideNetworkPolicy: ClusterwideNetworkPolicy,
     CiliumCIDRGroup: CidrGroup,
+    NetworkPolicy: KubernetesNetworkPolicy,
     CiliumIdentity: Identity,
     CiliumEndpoint: Endpoint,
     CiliumNode: CiliumNode,
@@ -52,7 +54,7 @@ watched! {
 }
 
 /// All kinds that are watched.
-pub const ALL: [Kind; 13] = [
+pub const ALL: [Kind; 14] = [
     Kind::Pod,
     Kind::Namespace,
     Kind::Node,
@@ -61,6 +63,7 @@ pub const ALL: [Kind; 13] = [
     Kind::NetworkPolicy,
     Kind::ClusterwideNetworkPolicy,
     Kind::CidrGroup,
+    Kind::KubernetesNetworkPolicy,
     Kind::Identity,
     Kind::Endpoint,
     Kind::CiliumNode,
@@ -83,6 +86,9 @@ pub const fn describe(kind: Kind) -> (Resource, Written) {
             (cilium("CiliumClusterwideNetworkPolicy", "ciliumclusterwidenetworkpolicies"), Written::Status)
         }
         Kind::CidrGroup => (cilium("CiliumCIDRGroup", "ciliumcidrgroups"), Written::Nothing),
+        Kind::KubernetesNetworkPolicy => {
+            (resource("networking.k8s.io", "v1", "NetworkPolicy", "networkpolicies"), Written::Nothing)
+        }
         Kind::Identity => (cilium("CiliumIdentity", "ciliumidentities"), Written::All),
         Kind::Endpoint => (cilium("CiliumEndpoint", "ciliumendpoints"), Written::All),
         Kind::CiliumNode => (cilium("CiliumNode", "ciliumnodes"), Written::All),
@@ -149,6 +155,7 @@ mod tests {
         check::<CiliumNetworkPolicy>();
         check::<CiliumClusterwideNetworkPolicy>();
         check::<CiliumCIDRGroup>();
+        check::<NetworkPolicy>();
         check::<CiliumIdentity>();
         check::<CiliumEndpoint>();
         check::<CiliumNode>();

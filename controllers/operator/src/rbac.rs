@@ -136,6 +136,7 @@ mod tests {
                 ("", "namespaces"),
                 ("", "services"),
                 ("discovery.k8s.io", "endpointslices"),
+                ("networking.k8s.io", "networkpolicies"),
                 ("cilium.io", "ciliumnetworkpolicies"),
                 ("cilium.io", "ciliumclusterwidenetworkpolicies"),
             ] {

@@ -153,6 +153,7 @@ impl Planner {
             namespace_labels: self.namespaces.get(&name.namespace)?,
             service_account: &pod.service_account,
             cluster: &self.config.cluster,
+            named_ports: &pod.ports(),
         };
         Some(pod::identity_labels(&facts, &self.config.labels))
     }

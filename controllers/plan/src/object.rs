@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use cilium_api::kubernetes_network_policy::NetworkPolicy;
 use cilium_api::node_slice::CiliumNodeStateSlice;
 use cilium_api::node_state::CiliumNodeState;
 use cilium_api::slim::{EndpointSlice, Namespace, Node, Pod, Service};
@@ -29,6 +30,8 @@ pub enum Kind {
     ClusterwideNetworkPolicy,
     /// CiliumCIDRGroup.
     CidrGroup,
+    /// networking.k8s.io/v1 NetworkPolicy.
+    KubernetesNetworkPolicy,
     /// CiliumIdentity.
     Identity,
     /// CiliumEndpoint.
@@ -103,7 +106,9 @@ pub enum Object {
     NetworkPolicy(Box<CiliumNetworkPolicy>),
     /// A policy of all namespaces.
     ClusterwideNetworkPolicy(Box<CiliumClusterwideNetworkPolicy>),
-    /// A policy of either kind that does not parse.
+    /// A policy of Kubernetes' own kind.
+    KubernetesNetworkPolicy(Box<NetworkPolicy>),
+    /// A policy of either kind of ours that does not parse.
     UnreadablePolicy(Box<UnreadablePolicy>),
     /// Prefixes that policies refer to.
     CidrGroup(Box<CiliumCIDRGroup>),
@@ -137,6 +142,7 @@ from_boxed! {
     EndpointSlice: EndpointSlice,
     NetworkPolicy: CiliumNetworkPolicy,
     ClusterwideNetworkPolicy: CiliumClusterwideNetworkPolicy,
+    KubernetesNetworkPolicy: NetworkPolicy,
     UnreadablePolicy: UnreadablePolicy,
     CidrGroup: CiliumCIDRGroup,
     Identity: CiliumIdentity,

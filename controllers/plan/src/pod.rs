@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use cilium_api::endpoint::NamedPort;
 use cilium_api::slim;
+use cilium_core::named_port;
 
 /// A pod that has, or shall have, an endpoint: bound, with a network of its own, not at its end.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +21,15 @@ pub(crate) struct Pod {
 }
 
 impl Pod {
+    /// Its named ports, as far as policies can ask for them.
+    pub(crate) fn ports(&self) -> Vec<named_port::NamedPort> {
+        let read = |port: &NamedPort| {
+            let (name, protocol) = (port.name.as_deref()?, port.protocol.as_deref()?);
+            named_port::NamedPort::new(name, protocol, port.port?)
+        };
+        self.named_ports.iter().filter_map(read).collect()
+    }
+
     /// `None`: no endpoint.
     pub(crate) fn reduce(pod: &slim::Pod) -> Option<Self> {
         let over = matches!(pod.status.phase.as_deref(), Some("Succeeded" | "Failed"));

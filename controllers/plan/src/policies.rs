@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use cilium_api::kubernetes_network_policy::NetworkPolicy;
 use cilium_api::policy_status::PolicyStatus;
 use cilium_api::{CiliumClusterwideNetworkPolicy, CiliumNetworkPolicy};
 use cilium_policy::{Invalid, PolicyIndex, PolicyKey, PolicyRules, reduce};
@@ -13,7 +14,7 @@ use crate::pack::Text;
 use crate::planner::Planner;
 use crate::prefixes::Holder;
 
-/// All policies of both kinds.
+/// All policies of all kinds.
 #[derive(Debug)]
 pub(crate) struct Policies {
     pub(crate) index: PolicyIndex,
@@ -87,17 +88,21 @@ impl Policies {
 
 /// The object that a key stands for.
 pub(crate) fn object_key(key: &PolicyKey) -> ObjectKey {
-    let mut parts = key.as_str().splitn(3, '/').skip(1);
-    match (parts.next(), parts.next()) {
-        (Some(namespace), Some(name)) => ObjectKey::namespaced(Kind::NetworkPolicy, namespace, name),
-        (name, _) => ObjectKey::cluster(Kind::ClusterwideNetworkPolicy, name.unwrap_or_default()),
+    let mut parts = key.as_str().splitn(3, '/');
+    match (parts.next(), parts.next(), parts.next()) {
+        (Some("netpol"), Some(namespace), Some(name)) => {
+            ObjectKey::namespaced(Kind::KubernetesNetworkPolicy, namespace, name)
+        }
+        (_, Some(namespace), Some(name)) => ObjectKey::namespaced(Kind::NetworkPolicy, namespace, name),
+        (_, name, _) => ObjectKey::cluster(Kind::ClusterwideNetworkPolicy, name.unwrap_or_default()),
     }
 }
 
-/// The key of an object of one of the two kinds.
+/// The key of an object of one of the kinds of policies.
 pub(crate) fn policy_key(object: &ObjectKey) -> PolicyKey {
     match object.kind {
         Kind::ClusterwideNetworkPolicy => PolicyKey::ccnp(&object.name),
+        Kind::KubernetesNetworkPolicy => PolicyKey::netpol(&object.namespace, &object.name),
         _ => PolicyKey::cnp(&object.namespace, &object.name),
     }
 }
@@ -129,6 +134,24 @@ impl Planner {
             reduce::ccnp(policy, self.config.settings()).map(|rules| (rules, last_valid::ccnp_text(policy)));
         let (uid, generation) = (meta.uid.clone().unwrap_or_default(), meta.generation.unwrap_or(0));
         self.put_policy(Found { key, object, uid, generation, content: content.map_err(Refusal::from) });
+    }
+
+    /// Kubernetes' own policies are in force as they are: what is not understood grants nothing, and is told in an Event, as
+    /// there is no status of ours.
+    pub(crate) fn observe_netpol(&mut self, policy: &NetworkPolicy) {
+        let (key, meta) = (reduce::netpol_key(policy), &policy.metadata);
+        if self.policies.has(&key, meta.uid.as_ref(), meta.generation) {
+            return;
+        }
+        let (uid, generation) = (meta.uid.clone().unwrap_or_default(), meta.generation.unwrap_or(0));
+        let (rules, notes) = reduce::netpol(policy, &self.config.cluster);
+        for note in notes {
+            let note = format!("grants nothing: {note}");
+            self.warn(object_key(&key), Some(&uid), "NotUnderstood", &note);
+        }
+        self.put_rules(&key, Some(rules));
+        let in_force = Some(generation);
+        self.policies.all.insert(key, Policy { uid, generation, refusal: None, in_force });
     }
 
     pub(crate) fn observe_unreadable(&mut self, policy: &UnreadablePolicy) {
@@ -212,7 +235,11 @@ mod tests {
 
     #[test]
     fn keys_and_objects_name_each_other() {
-        for key in [PolicyKey::cnp("default", "rule1"), PolicyKey::ccnp("rule1")] {
+        for key in [
+            PolicyKey::cnp("default", "rule1"),
+            PolicyKey::ccnp("rule1"),
+            PolicyKey::netpol("default", "rule1"),
+        ] {
             assert_eq!(policy_key(&object_key(&key)), key);
         }
     }

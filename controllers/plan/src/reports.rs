@@ -8,6 +8,7 @@ use crate::endpoints::endpoint_key;
 use crate::ledger::Ledger;
 use crate::names::PodName;
 use crate::node::Token;
+use crate::object::Kind;
 use crate::output::Report;
 use crate::planner::Planner;
 use crate::policies::object_key;
@@ -42,7 +43,11 @@ impl Planner {
     }
 
     pub(crate) fn touch_status(&mut self, key: &PolicyKey) {
-        self.policies.statuses.touch(object_key(key));
+        let object = object_key(key);
+        // Kubernetes' own policies have no status.
+        if object.kind != Kind::KubernetesNetworkPolicy {
+            self.policies.statuses.touch(object);
+        }
     }
 
     pub(crate) fn touch_statuses<'a>(&mut self, keys: impl IntoIterator<Item = &'a PolicyKey>) {

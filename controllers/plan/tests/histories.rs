@@ -57,6 +57,10 @@ enum Step {
         content: Option<usize>,
         color: bool,
     },
+    KubernetesPolicy {
+        name: usize,
+        spec: Option<usize>,
+    },
     /// Somebody deletes what the planner wrote.
     Vandal {
         kind: usize,
@@ -97,7 +101,7 @@ const LABELS: [&[&str]; 4] =
     [&["org=empire", "class=deathstar", LONG], &["org=empire", LONG], &["org=alliance"], &[]];
 const POLICIES: [(&str, &str); 5] = [("red", "p"), ("red", "q"), ("blue", "p"), ("", "r"), ("", "s")];
 const WRITTEN: [Kind; 5] = [Kind::NodeState, Kind::Slice, Kind::Identity, Kind::Endpoint, Kind::CiliumNode];
-const ALL_KINDS: [Kind; 13] = [
+const ALL_KINDS: [Kind; 14] = [
     Kind::Pod,
     Kind::Namespace,
     Kind::Node,
@@ -106,6 +110,7 @@ const ALL_KINDS: [Kind; 13] = [
     Kind::NetworkPolicy,
     Kind::ClusterwideNetworkPolicy,
     Kind::CidrGroup,
+    Kind::KubernetesNetworkPolicy,
     Kind::Identity,
     Kind::Endpoint,
     Kind::CiliumNode,
@@ -174,6 +179,25 @@ fn mk_spec(number: usize) -> Value {
     }
 }
 
+fn mk_kubernetes_spec(number: usize) -> Value {
+    let subject = json!({"matchLabels": {"org": "empire"}});
+    match number {
+        0 => json!({"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}),
+        1 => {
+            json!({"podSelector": subject, "ingress": [{"from": [{"namespaceSelector": {"matchLabels": {"org": "alliance"}}}],
+            "ports": [{"port": 80}, {"port": 8000, "endPort": 8100, "protocol": "UDP"}]}]})
+        }
+        2 => {
+            json!({"podSelector": {}, "egress": [{"to": [{"ipBlock": {"cidr": "10.0.0.0/8", "except": ["10.1.0.2/32"]}},
+            {"ipBlock": {"cidr": "172.16.0.0/12"}}, {"podSelector": {}}]}]})
+        }
+        // One part that is not understood.
+        _ => {
+            json!({"podSelector": subject, "ingress": [{"from": [{"ipBlock": {"cidr": "fd00::/8"}}, {"ipBlock": {"cidr": "moon"}}]}]})
+        }
+    }
+}
+
 fn mk_step() -> impl Strategy<Value = Step> {
     let pod = 0..PODS.len();
     prop_oneof![
@@ -188,6 +212,7 @@ fn mk_step() -> impl Strategy<Value = Step> {
         1 => (0..4u8).prop_map(|place| Step::ApiServer { place }),
         6 => (0..5usize, prop::option::weighted(0.8, 0..15usize)).prop_map(|(name, spec)| Step::Policy { name, spec }),
         2 => (0..2usize, prop::option::weighted(0.8, 0..GROUPS.len()), any::<bool>()).prop_map(|(name, content, color)| Step::Group { name, content, color }),
+        3 => (0..3usize, prop::option::weighted(0.8, 0..4usize)).prop_map(|(name, spec)| Step::KubernetesPolicy { name, spec }),
         1 => (0..5usize, any::<prop::sample::Index>()).prop_map(|(kind, which)| Step::Vandal { kind, which }),
         8 => any::<u16>().prop_map(|kinds| Step::Deliver { kinds }),
         8 => any::<u64>().prop_map(|fates| Step::Plan { fates }),
@@ -276,6 +301,18 @@ impl History {
             Step::ApiServer { place } => self.api_server(*place),
             Step::Group { name, content, color } => self.group(["g", "h"][*name], *content, *color),
             Step::Policy { name, spec } => self.policy(*name, *spec),
+            Step::KubernetesPolicy { name, spec } => {
+                let (namespace, name) = POLICIES[*name];
+                let generation = i64::try_from(self.made).unwrap_or(0);
+                match spec.map(mk_kubernetes_spec) {
+                    Some(spec) => self.world.apply(mk_netpol(namespace, name, generation, spec)),
+                    None => self.world.delete(&ObjectKey::namespaced(
+                        Kind::KubernetesNetworkPolicy,
+                        namespace,
+                        name,
+                    )),
+                }
+            }
             Step::Vandal { kind, which } => {
                 let keys = self.world.store.keys(WRITTEN[*kind]);
                 if !keys.is_empty() {

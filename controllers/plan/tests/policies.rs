@@ -651,3 +651,30 @@ fn nodes_are_peers_by_their_labels_where_that_is_turned_on() {
     let shared = Agent(&world.store).shared_parts();
     assert!(!shared.contains_key(&PartKey::identity(west)) && shared.contains_key(&PartKey::identity(east)));
 }
+
+#[test]
+fn policies_of_kubernetes_are_in_force_without_a_status() {
+    let mut world = mk_world();
+    let spec = json!({"podSelector": {}, "ingress": [{"from": [{"ipBlock": {"cidr": "moon"}}], "ports": [{"port": 80}]}]});
+    world.apply(mk_netpol("default", "closed", 1, spec));
+    world.deliver();
+    let output = world.plan();
+    let [event] = &output.events[..] else { panic!("{:?}", output.events) };
+    assert_eq!(event.regarding, ObjectKey::namespaced(Kind::KubernetesNetworkPolicy, "default", "closed"));
+    assert_eq!((event.reason, event.uid.as_str()), ("NotUnderstood", "netpol-default-closed"));
+    assert!(
+        event.note.starts_with("grants nothing: spec.ingress[0].from[0].ipBlock.cidr: "),
+        "{}",
+        event.note
+    );
+    world.settle();
+    let [(_, policy)] = &policies(&world, "a")[..] else { panic!("one identity is closed") };
+    assert!(policy.ingress.enforced && !policy.egress.enforced);
+    assert!(policy.ingress.allow.iter().all(|entry| entry.origins.is_empty()), "{policy:?}");
+    world.apply(mk_netpol("default", "closed", 2, json!({"podSelector": {}, "ingress": [{}]})));
+    world.settle();
+    assert_eq!(policies(&world, "a")[0].1.origins, ["netpol/default/closed"]);
+    world.delete(&ObjectKey::namespaced(Kind::KubernetesNetworkPolicy, "default", "closed"));
+    world.settle();
+    assert_eq!(policies(&world, "a"), []);
+}

@@ -2,12 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cilium_api::parts::{Direction, Entry, Policy};
+use cilium_api::parts::{Direction, Entry, FIRST_BLOCK, Policy};
+use cilium_core::named_port::{self, NamedPort};
 use cilium_core::{Peers, reserved};
+use ipnet::IpNet;
 
 use crate::index::{API_SERVER_HOST, Mode, PolicyIndex};
 use crate::key::PolicyKey;
-use crate::rules::{Ports, Rule, Section, Traffic};
+use crate::rules::{ByAddress, PortName, Ports, Rule, Section, Traffic};
 use crate::selectors::SelectorId;
 use crate::verdict::Side;
 
@@ -30,6 +32,8 @@ struct Compiled<'a> {
     enforced: bool,
     allow: Entries<'a>,
     deny: Entries<'a>,
+    /// Prefixes with entries in `allow`, or shadowing others that have some.
+    blocks: BTreeSet<IpNet>,
 }
 
 impl Compiled<'_> {
@@ -70,15 +74,18 @@ impl PolicyIndex {
         let closed = self.mode == Mode::Always || self.is_init(number);
         let enforced = closed || sections.iter().any(|(_, section)| section.default_deny);
         let mut compiled = Compiled { enforced, ..Compiled::default() };
+        let own = self.named_ports(number);
+        let names = Names { side, own: &own };
         for (key, section) in &sections {
-            self.add(&mut compiled.deny, key, &section.deny, host);
+            self.add(&mut compiled.deny, key, &section.deny, host, &names);
         }
         if !enforced {
             return compiled;
         }
         for (key, section) in &sections {
-            self.add(&mut compiled.allow, key, &section.allow, host);
+            self.add(&mut compiled.allow, key, &section.allow, host, &names);
         }
+        add_blocks(&mut compiled, &sections, &names);
         // A node reaches its own pods (kubelet probes them) where rules say what comes in, unless one denies it.
         if side == Side::Ingress && !sections.is_empty() {
             compiled.allow.entry((reserved::HOST, Ports::ANY)).or_default();
@@ -92,14 +99,31 @@ impl PolicyIndex {
         key: &'a PolicyKey,
         list: &[Traffic<SelectorId>],
         host: Host,
+        names: &Names<'_>,
     ) {
         for traffic in list {
+            let mut add = |peer, ports| _ = entries.entry((peer, ports)).or_default().insert(key);
+            let of_subject = |name: &'_ PortName| name.among(names.own).collect::<Vec<_>>();
+            let own = traffic.named.iter().filter(|_| names.side == Side::Ingress).flat_map(of_subject);
+            let ports: Vec<Ports> = own.chain(traffic.ports.iter().copied()).collect();
             for peer in self.peers(&traffic.peers, host) {
-                for ports in &traffic.ports {
-                    entries.entry((peer, *ports)).or_default().insert(key);
+                ports.iter().for_each(|ports| add(peer, *ports));
+            }
+            if names.side == Side::Egress && !traffic.named.is_empty() {
+                // Names are those of each peer by itself, so aggregates do not help.
+                let members = traffic.peers.selectors().iter().flat_map(|id| self.selectors.members(*id));
+                for peer in members.filter_map(|number| on_node(number, host)) {
+                    let known = self.named_ports(peer);
+                    let found = traffic.named.iter().flat_map(|name| name.among(&known));
+                    found.for_each(|ports| add(peer, ports));
                 }
             }
         }
+    }
+
+    /// Ports of an identity that have names.
+    fn named_ports(&self, number: u32) -> Vec<NamedPort> {
+        self.selectors.labels(number).map(named_port::of_labels).unwrap_or_default()
     }
 
     fn peers(&self, peers: &Peers<SelectorId>, host: Host) -> BTreeSet<u32> {
@@ -119,6 +143,42 @@ impl PolicyIndex {
     /// Aggregates among selectors of peers.
     pub(crate) fn aggregates(&self, selectors: &[SelectorId]) -> impl Iterator<Item = u32> {
         selectors.iter().filter_map(|id| self.selectors.aggregate(*id))
+    }
+}
+
+/// Whose names of ports count: those of the destination.
+struct Names<'a> {
+    side: Side,
+    /// Of the subject.
+    own: &'a [NamedPort],
+}
+
+/// What is allowed by address. Every prefix that is named, if only to be left out, tells its addresses from those around it; so a
+/// block is made of the prefixes inside it.
+fn add_blocks<'a>(
+    compiled: &mut Compiled<'a>,
+    sections: &[(&'a PolicyKey, &Section<SelectorId>)],
+    names: &Names<'_>,
+) {
+    let named = sections.iter().flat_map(|(_, section)| &section.by_address).flat_map(|it| &it.blocks);
+    compiled.blocks = named.flat_map(|block| block.except.iter().chain([&block.prefix])).copied().collect();
+    let numbers: BTreeMap<IpNet, u32> = compiled.blocks.iter().copied().zip(FIRST_BLOCK..).collect();
+    for (key, section) in sections {
+        for ByAddress { blocks, ports, named } in &section.by_address {
+            let own = if names.side == Side::Ingress { names.own } else { &[] };
+            let ports: Vec<Ports> =
+                named.iter().flat_map(|name| name.among(own)).chain(ports.iter().copied()).collect();
+            for block in blocks {
+                // In this order, what lies inside a prefix comes right after it.
+                let inside =
+                    numbers.range(block.prefix..).take_while(|(found, _)| block.prefix.contains(*found));
+                for (_, number) in inside.filter(|(found, _)| block.covers(found)) {
+                    for ports in &ports {
+                        compiled.allow.entry((*number, *ports)).or_default().insert(key);
+                    }
+                }
+            }
+        }
     }
 }
 
@@ -162,6 +222,7 @@ fn direction(compiled: &Compiled<'_>, indexes: &BTreeMap<&PolicyKey, u16>) -> Di
     Direction {
         enforced: compiled.enforced,
         allow: compiled.allow.iter().map(entry).collect(),
+        blocks: compiled.blocks.iter().copied().collect(),
         deny: compiled.deny.iter().map(entry).collect(),
     }
 }

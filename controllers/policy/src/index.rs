@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use cilium_core::reserved::{self, Families, is_endpoint};
-use cilium_core::{Label, Labels, prefix};
+use cilium_core::{Label, Labels, named_port, prefix};
 
 use crate::key::PolicyKey;
 use crate::rules::{PolicyRules, Rule};
@@ -95,10 +95,16 @@ impl PolicyIndex {
         if number == API_SERVER_HOST || self.selectors.labels(number) == labels.as_ref() {
             return;
         }
+        let ports = |labels: Option<&Labels>| labels.map(named_port::of_labels);
+        let (before, after) = (ports(self.selectors.labels(number)), ports(labels.as_ref()));
         for id in self.selectors.set_identity(number, labels) {
-            let rules = self.selectors.rules_with_peer(id).filter(|rule| !self.is_covered(rule, id, number));
-            let rules: Vec<RuleId> = rules.cloned().collect();
-            rules.iter().for_each(|rule| self.affect_subjects(rule));
+            self.affect_subjects_of_peer(id, number);
+        }
+        if before.is_some() && after.is_some() && before != after {
+            // What goes out to names of ports looks into the peer.
+            for id in self.selectors.matched(number) {
+                self.affect_subjects_of_peer(id, number);
+            }
         }
         self.affect(number);
     }
@@ -162,6 +168,12 @@ impl PolicyIndex {
         }
     }
 
+    fn affect_subjects_of_peer(&mut self, id: SelectorId, number: u32) {
+        let rules = self.selectors.rules_with_peer(id).filter(|rule| !self.is_covered(rule, id, number));
+        let rules: Vec<RuleId> = rules.cloned().collect();
+        rules.iter().for_each(|rule| self.affect_subjects(rule));
+    }
+
     fn affect_subjects(&mut self, (key, index): &RuleId) {
         let rule = self.policies.get(key).and_then(|rules| rules.get(*index));
         if let Some(subject) = rule.map(|rule| rule.subject) {
@@ -173,9 +185,13 @@ impl PolicyIndex {
     fn is_covered(&self, (key, index): &RuleId, selector: SelectorId, number: u32) -> bool {
         let aggregate = reserved::aggregate_of(number);
         let rule = self.policies.get(key).and_then(|rules| rules.get(*index));
-        let lists = rule.into_iter().flat_map(Rule::traffic).map(|traffic| traffic.peers.selectors());
-        let mut about = lists.filter(|selectors| selectors.contains(&selector));
-        about.all(|selectors| self.aggregates(selectors).any(|found| found == aggregate))
+        let all = rule.into_iter().flat_map(Rule::traffic);
+        let mut about = all.filter(|traffic| traffic.peers.selectors().contains(&selector));
+        // Names of ports are looked up in each identity by itself.
+        about.all(|traffic| {
+            let mut aggregates = self.aggregates(traffic.peers.selectors());
+            traffic.named.is_empty() && aggregates.any(|found| found == aggregate)
+        })
     }
 
     fn affect_members(&mut self, subject: SelectorId) {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-/// Name of a policy across kinds: `cnp/<namespace>/<name>` or `ccnp/<name>`. Cheap to clone.
+/// Name of a policy across kinds: `cnp/<namespace>/<name>`, `ccnp/<name>` or `netpol/<namespace>/<name>`. Cheap to clone.
 ///
 /// It is what the origins of a compiled policy are made of.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -18,6 +18,11 @@ impl PolicyKey {
     /// Name of a CiliumClusterwideNetworkPolicy.
     pub fn ccnp(name: &str) -> Self {
         Self(format!("ccnp/{name}").into())
+    }
+
+    /// Name of a Kubernetes NetworkPolicy.
+    pub fn netpol(namespace: &str, name: &str) -> Self {
+        Self(format!("netpol/{namespace}/{name}").into())
     }
 
     /// The name as text.

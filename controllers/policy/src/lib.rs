@@ -26,5 +26,5 @@ pub use index::{Config, Mode, PolicyIndex};
 pub use invalid::{Invalid, InvalidKind};
 pub use key::PolicyKey;
 pub use reference::{Backends, Catalog, Reference, Services, Which};
-pub use rules::{PolicyRules, Ports, Rule, Section, Traffic};
+pub use rules::{Block, ByAddress, PolicyRules, PortName, Ports, Rule, Section, Traffic};
 pub use verdict::{Flow, Judgement, Side, Verdict, verdict};

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use cilium_core::named_port::{self, NamedPort};
 use cilium_core::{Operator, Peers, Requirement, Selector, prefix};
 use ipnet::IpNet;
 
@@ -43,6 +44,8 @@ pub struct Section<S = Selector> {
     pub default_deny: bool,
     /// What is allowed, by any of the entries. May be empty.
     pub allow: Vec<Traffic<S>>,
+    /// What is allowed to and from addresses, whoever has them, beside `allow`. May be empty.
+    pub by_address: Vec<ByAddress>,
     /// What is denied, by any of the entries, whatever else is allowed. May be empty.
     pub deny: Vec<Traffic<S>>,
 }
@@ -54,8 +57,30 @@ pub struct Traffic<S = Selector> {
     pub peers: Peers<S>,
     /// Further peers, that other objects stand for. None is left once the rule is [resolved](PolicyRules::resolved).
     pub references: Vec<Reference>,
-    /// Destination ports. Not empty.
+    /// Destination ports.
     pub ports: Vec<Ports>,
+    /// Destination ports by name, as the destination has them. Not empty if `ports` is.
+    pub named: Vec<PortName>,
+}
+
+/// Traffic with any of the blocks, on every one of the ports.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ByAddress {
+    /// Where the traffic comes from, or goes to. Not empty.
+    pub blocks: Vec<Block>,
+    /// Destination ports.
+    pub ports: Vec<Ports>,
+    /// Destination ports by name, as the subject has them: for what comes in. What is behind an address has no names.
+    pub named: Vec<PortName>,
+}
+
+/// Addresses of a prefix, but for those of some prefixes inside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Block {
+    /// The prefix, without bits behind its length.
+    pub prefix: IpNet,
+    /// What is left out of it.
+    pub except: Vec<IpNet>,
 }
 
 /// A protocol and a range of destination ports, as in [`cilium_api::parts::Entry`]: zeros are wildcards. ICMP has its type as port.
@@ -67,6 +92,15 @@ pub struct Ports {
     pub first: u16,
     /// Last port, inclusive.
     pub last: u16,
+}
+
+/// A port by name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PortName {
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Name, in lower case.
+    pub name: Box<str>,
 }
 
 impl PolicyRules {
@@ -88,6 +122,34 @@ impl PolicyRules {
 
     fn requirements(&self) -> impl Iterator<Item = &Requirement> {
         self.rules.iter().flat_map(Rule::peer_selectors).flat_map(Selector::requirements)
+    }
+}
+
+impl Block {
+    /// Whether a prefix lies in the block, and in none that is left out.
+    pub(crate) fn covers(&self, prefix: &IpNet) -> bool {
+        self.prefix.contains(prefix) && !self.except.iter().any(|except| except.contains(prefix))
+    }
+}
+
+impl PortName {
+    /// The ports that the name stands for among those of a pod: several where the pod has given it twice.
+    pub(crate) fn among<'a>(&'a self, ports: &'a [NamedPort]) -> impl Iterator<Item = Ports> + 'a {
+        let found = ports.iter().filter(|port| (port.protocol, &port.name) == (self.protocol, &self.name));
+        found.map(|port| Ports { protocol: port.protocol, first: port.port, last: port.port })
+    }
+}
+
+impl Traffic {
+    /// The same, with the names apart where any peer is meant: to go out to a name, a peer must have ports with names.
+    pub(crate) fn out(self) -> Vec<Self> {
+        if self.peers != Peers::Any || self.named.is_empty() {
+            return vec![self];
+        }
+        let numbers = Self { named: Vec::new(), ..self.clone() };
+        let peers = Peers::Selected(vec![named_port::selector()]);
+        let named = Self { peers, ports: Vec::new(), ..self };
+        [numbers, named].into_iter().filter(|it| !(it.ports.is_empty() && it.named.is_empty())).collect()
     }
 }
 
@@ -122,12 +184,13 @@ impl<S> Section<S> {
     fn map<T>(self, mut replace: impl FnMut(S) -> T) -> Section<T> {
         let allow = self.allow.into_iter().map(|traffic| traffic.map(&mut replace)).collect();
         let deny = self.deny.into_iter().map(|traffic| traffic.map(&mut replace)).collect();
-        Section { default_deny: self.default_deny, allow, deny }
+        Section { default_deny: self.default_deny, allow, by_address: self.by_address, deny }
     }
 }
 
 impl<S> Traffic<S> {
     fn map<T>(self, replace: impl FnMut(S) -> T) -> Traffic<T> {
-        Traffic { peers: self.peers.map(replace), references: self.references, ports: self.ports }
+        let Self { peers, references, ports, named } = self;
+        Traffic { peers: peers.map(replace), references, ports, named }
     }
 }

@@ -131,6 +131,11 @@ impl Selectors {
         self.identities.get(&number).map(|identity| &identity.labels)
     }
 
+    /// Selectors that match an identity.
+    pub(crate) fn matched(&self, number: u32) -> Vec<SelectorId> {
+        self.identities.get(&number).into_iter().flat_map(|identity| &identity.matched).copied().collect()
+    }
+
     /// Numbers of all identities, in order.
     pub(crate) fn identities(&self) -> impl Iterator<Item = u32> {
         self.identities.keys().copied()

@@ -1,6 +1,7 @@
 //! The verdict on a flow, by compiled policies. The one place that says what compiled policies mean.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use cilium_api::parts::{Direction, Entry, Policy};
 use cilium_core::reserved;
@@ -19,6 +20,8 @@ pub struct Flow {
     pub protocol: u8,
     /// Destination port; the type for ICMP, 0 for other protocols without ports.
     pub destination_port: u16,
+    /// Addresses of sender and receiver, which blocks of policies ask for; without them, no block has anything to do with the flow.
+    pub addresses: Option<(IpAddr, IpAddr)>,
 }
 
 /// End of a flow that is enforced.
@@ -91,32 +94,48 @@ impl<'a> Judgement<'a> {
 /// `policies` are the compiled policies by identity. An identity without one is not restricted.
 pub fn verdict<'a>(policies: &'a BTreeMap<u32, Policy>, flow: &Flow) -> Verdict<'a> {
     let egress = match policies.get(&flow.source) {
-        Some(policy) => judge(policy, &policy.egress, flow.destination, flow),
+        Some(policy) => judge(policy, Side::Egress, flow),
         None => Judgement::NotEnforced,
     };
     let ingress = match policies.get(&flow.destination) {
-        Some(policy) => judge(policy, &policy.ingress, flow.source, flow),
+        Some(policy) => judge(policy, Side::Ingress, flow),
         None => Judgement::NotEnforced,
     };
     Verdict { egress, ingress }
 }
 
-fn judge<'a>(policy: &'a Policy, direction: &'a Direction, peer: u32, flow: &Flow) -> Judgement<'a> {
-    if let Some(origins) = origins_of(policy, &direction.deny, peer, flow) {
+/// The other side of a flow: what it may be in entries.
+struct Peer {
+    identity: u32,
+    block: Option<u32>,
+}
+
+fn judge<'a>(policy: &'a Policy, side: Side, flow: &Flow) -> Judgement<'a> {
+    let (direction, identity) = match side {
+        Side::Egress => (&policy.egress, flow.destination),
+        Side::Ingress => (&policy.ingress, flow.source),
+    };
+    let peer = Peer { identity, block: block(direction, side, flow) };
+    if let Some(origins) = origins_of(policy, &direction.deny, &peer, flow) {
         return Judgement::Denied(origins);
     }
     if !direction.enforced {
         return Judgement::NotEnforced;
     }
-    match origins_of(policy, &direction.allow, peer, flow) {
+    match origins_of(policy, &direction.allow, &peer, flow) {
         None => Judgement::DefaultDeny,
-        Some(origins) if origins.is_empty() && peer == reserved::HOST => Judgement::LocalHost,
+        Some(origins) if origins.is_empty() && identity == reserved::HOST => Judgement::LocalHost,
         Some(origins) => Judgement::Granted(origins),
     }
 }
 
+fn block(direction: &Direction, side: Side, flow: &Flow) -> Option<u32> {
+    let (source, destination) = flow.addresses?;
+    direction.block_of(if side == Side::Egress { destination } else { source })
+}
+
 /// Policies behind the entries that cover a flow; `None` when no entry does.
-fn origins_of<'a>(policy: &'a Policy, entries: &[Entry], peer: u32, flow: &Flow) -> Option<Vec<&'a str>> {
+fn origins_of<'a>(policy: &'a Policy, entries: &[Entry], peer: &Peer, flow: &Flow) -> Option<Vec<&'a str>> {
     let mut hits = entries.iter().filter(|entry| covers(entry, peer, flow)).peekable();
     hits.peek()?;
     let indexes: BTreeSet<u16> = hits.flat_map(|entry| entry.origins.iter().copied()).collect();
@@ -124,9 +143,12 @@ fn origins_of<'a>(policy: &'a Policy, entries: &[Entry], peer: u32, flow: &Flow)
     Some(origins.map(String::as_str).collect())
 }
 
-fn covers(entry: &Entry, peer: u32, flow: &Flow) -> bool {
-    let peer = [reserved::ANY, peer, reserved::aggregate_of(peer)].contains(&entry.peer);
+fn covers(entry: &Entry, peer: &Peer, flow: &Flow) -> bool {
+    let aggregate = reserved::aggregate_of(peer.identity);
+    let peers = [Some(reserved::ANY), Some(peer.identity), Some(aggregate), peer.block];
     let protocol = entry.protocol == 0 || entry.protocol == flow.protocol;
     let any_port = (entry.first, entry.last) == (0, 0);
-    peer && protocol && (any_port || (entry.first..=entry.last).contains(&flow.destination_port))
+    peers.contains(&Some(entry.peer))
+        && protocol
+        && (any_port || (entry.first..=entry.last).contains(&flow.destination_port))
 }

@@ -17,6 +17,7 @@ pub mod endpoint;
 pub mod icmp;
 pub mod identity;
 pub mod ingress;
+pub mod kubernetes_network_policy;
 pub mod l7;
 pub mod network_policy;
 pub mod node;

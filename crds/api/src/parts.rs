@@ -9,10 +9,14 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 /// Version of the format of parts and slices. An agent refuses a version it does not know and keeps the old state.
 pub const FORMAT_VERSION: u32 = 3;
+
+/// Number of the first of [`Direction::blocks`] as the peer of an entry; far above all identities.
+pub const FIRST_BLOCK: u32 = 0xff00_0000;
 
 /// Name of a part: `<kind>/<rest>`, for example `endpoint/default/xwing` or `policy/20011`.
 ///
@@ -132,7 +136,8 @@ pub struct Policy {
     /// What may go out.
     #[serde(default)]
     pub egress: Direction,
-    /// Policies that entries refer to by index, as `cnp/<namespace>/<name>` or `ccnp/<name>`, sorted.
+    /// Policies that entries refer to by index, as `cnp/<namespace>/<name>`, `ccnp/<name>` or
+    /// `netpol/<namespace>/<name>`, sorted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub origins: Vec<String>,
 }
@@ -147,6 +152,10 @@ pub struct Direction {
     /// Allowed traffic; sorted and without duplicates. Empty unless `enforced`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub allow: Vec<Entry>,
+    /// Prefixes of addresses, whoever has them; sorted and without duplicates. The one at place *i* is the peer
+    /// [`FIRST_BLOCK`]` + i` of entries that allow: it stands for the addresses inside that lie in no narrower one of the list.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub blocks: Vec<IpNet>,
     /// Denied traffic; sorted and without duplicates. Without `enforced`, everything else passes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub deny: Vec<Entry>,
@@ -156,6 +165,11 @@ impl Direction {
     /// Whether anything can be dropped: a default deny, or entries that deny.
     pub fn is_restricted(&self) -> bool {
         self.enforced || !self.deny.is_empty()
+    }
+    /// The peer that an address is beside its identity: that of the narrowest block around it.
+    pub fn block_of(&self, address: IpAddr) -> Option<u32> {
+        let around = self.blocks.iter().zip(FIRST_BLOCK..).filter(|(block, _)| block.contains(&address));
+        around.max_by_key(|(block, _)| block.prefix_len()).map(|(_, number)| number)
     }
     /// Entries of both kinds.
     pub fn entries(&self) -> impl Iterator<Item = &Entry> {
@@ -168,7 +182,7 @@ impl Direction {
 #[serde(from = "EntryTuple", into = "EntryTuple")]
 pub struct Entry {
     /// Identity of the peer; 0 is any peer. Aggregates: 11 is every pod of the cluster (100 to 65535), 13 every prefix outside
-    /// (scope 1), 14 every node with an identity of its own (scope 2).
+    /// (scope 1), 14 every node with an identity of its own (scope 2). From [`FIRST_BLOCK`] on: whoever has an address in a block.
     pub peer: u32,
     /// IP protocol number; 0 is any protocol (then the ports are 0 as well).
     pub protocol: u8,

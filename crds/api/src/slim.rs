@@ -3,40 +3,40 @@
 //! A watch on these types keeps a fraction of the memory of the full ones: everything else is dropped while the
 //! answer is parsed. Field names and defaults follow the Kubernetes API reference (core/v1, discovery.k8s.io/v1).
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube_core::Resource;
 use serde::{Deserialize, Serialize};
 
-/// Implements [`Resource`] for a struct with a `metadata` field.
+/// Implements [`kube_core::Resource`] for a struct with a `metadata` field.
 macro_rules! resource {
     ($type:ty, $scope:ty, $group:literal, $version:literal, $kind:literal, $plural:literal) => {
-        impl Resource for $type {
+        impl kube_core::Resource for $type {
             type DynamicType = ();
             type Scope = $scope;
-            fn kind(_: &()) -> Cow<'_, str> {
-                Cow::Borrowed($kind)
+            fn kind(_: &()) -> std::borrow::Cow<'_, str> {
+                std::borrow::Cow::Borrowed($kind)
             }
-            fn group(_: &()) -> Cow<'_, str> {
-                Cow::Borrowed($group)
+            fn group(_: &()) -> std::borrow::Cow<'_, str> {
+                std::borrow::Cow::Borrowed($group)
             }
-            fn version(_: &()) -> Cow<'_, str> {
-                Cow::Borrowed($version)
+            fn version(_: &()) -> std::borrow::Cow<'_, str> {
+                std::borrow::Cow::Borrowed($version)
             }
-            fn plural(_: &()) -> Cow<'_, str> {
-                Cow::Borrowed($plural)
+            fn plural(_: &()) -> std::borrow::Cow<'_, str> {
+                std::borrow::Cow::Borrowed($plural)
             }
-            fn meta(&self) -> &ObjectMeta {
+            fn meta(&self) -> &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta {
                 &self.metadata
             }
-            fn meta_mut(&mut self) -> &mut ObjectMeta {
+            fn meta_mut(&mut self) -> &mut k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta {
                 &mut self.metadata
             }
         }
     };
 }
+
+pub(crate) use resource;
 
 resource!(Pod, kube_core::NamespaceResourceScope, "", "v1", "Pod", "pods");
 resource!(Namespace, kube_core::ClusterResourceScope, "", "v1", "Namespace", "namespaces");
@@ -298,7 +298,7 @@ pub struct EndpointPort {
 }
 
 /// Lists of the API may be absent, empty or `null`; all three mean the same.
-fn null_as_empty<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
+pub(crate) fn null_as_empty<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
 where
     D: serde::Deserializer<'de>,
     T: Deserialize<'de>,

@@ -4,11 +4,10 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use cilium_bpf::layout::{
-    Addr, BackendEntry, BackendKey, Endpoint, IpcacheEntry, IpcacheKey, PolicyEntry, PolicyKey, ServiceEntry,
-    ServiceKey, Slot,
+    Addr, BackendEntry, BackendKey, Endpoint, IpcacheEntry, IpcacheKey, ServiceEntry, ServiceKey, Slot,
 };
 use cilium_dataplane as dataplane;
-use cilium_dataplane::{Kernel, Lookup, SlotIndex};
+use cilium_dataplane::{Kernel, Lookup, Piece, PieceKey, SlotIndex};
 use cilium_delta::Table;
 use cilium_drivers::maps::{self, Maps};
 use cilium_drivers::netlink::{self, Mac, Neighbour, NeighbourTable, Netlink, Route, RouteTable};
@@ -21,6 +20,8 @@ pub(crate) enum Fault {
     Map(#[from] maps::Error),
     #[error(transparent)]
     Netlink(#[from] netlink::Error),
+    #[error("{0:?} and its value belong to different maps: the agent is faulty")]
+    Mixed(PieceKey),
 }
 
 /// Maps, routes and neighbours of this node.
@@ -60,9 +61,31 @@ macro_rules! map_table {
 
 map_table!(Addr, Endpoint, endpoints);
 map_table!(IpcacheKey, IpcacheEntry, ipcache);
-map_table!(PolicyKey, PolicyEntry, policy);
 map_table!(ServiceKey, ServiceEntry, services);
 map_table!(BackendKey, BackendEntry, backends);
+
+impl Table<PieceKey, Piece> for Tables {
+    type Error = Fault;
+    fn list(&mut self) -> Result<Vec<(PieceKey, Piece)>, Fault> {
+        let entries = self.maps.policy.list()?.into_iter();
+        let entries = entries.map(|(key, value)| (PieceKey::Entry(key), Piece::Entry(value)));
+        let blocks = self.maps.blocks.list()?.into_iter();
+        Ok(entries.chain(blocks.map(|(key, value)| (PieceKey::Block(key), Piece::Block(value)))).collect())
+    }
+    fn set(&mut self, key: &PieceKey, value: &Piece) -> Result<(), Fault> {
+        match (key, value) {
+            (PieceKey::Entry(key), Piece::Entry(value)) => Ok(self.maps.policy.set(key, value)?),
+            (PieceKey::Block(key), Piece::Block(value)) => Ok(self.maps.blocks.set(key, value)?),
+            _ => Err(Fault::Mixed(*key)),
+        }
+    }
+    fn delete(&mut self, key: &PieceKey) -> Result<(), Fault> {
+        match key {
+            PieceKey::Entry(key) => Ok(self.maps.policy.delete(key)?),
+            PieceKey::Block(key) => Ok(self.maps.blocks.delete(key)?),
+        }
+    }
+}
 
 impl Table<SlotIndex, Slot> for Tables {
     type Error = Fault;
@@ -78,10 +101,13 @@ impl Table<SlotIndex, Slot> for Tables {
     }
 }
 
-impl Lookup<PolicyKey, PolicyEntry> for Tables {
+impl Lookup<PieceKey, Piece> for Tables {
     /// A trie finds the longest prefix up to the length of the key: for the key of an entry that is the entry itself.
-    fn lookup(&mut self, key: &PolicyKey) -> Result<Option<PolicyEntry>, Fault> {
-        Ok(self.maps.policy.get(key)?)
+    fn lookup(&mut self, key: &PieceKey) -> Result<Option<Piece>, Fault> {
+        match key {
+            PieceKey::Entry(key) => Ok(self.maps.policy.get(key)?.map(Piece::Entry)),
+            PieceKey::Block(key) => Ok(self.maps.blocks.get(key)?.map(Piece::Block)),
+        }
     }
 }
 

@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cilium_api::parts::{Direction, Entry, Policy};
+use cilium_api::parts::{Direction, Entry, FIRST_BLOCK, Policy};
 use cilium_bpf::layout::{
-    AGGREGATES, DIRECTION_EGRESS, DIRECTION_INGRESS, NetPort, POLICY_ALLOW, POLICY_DENY, PolicyEntry,
-    PolicyKey, Slot, aggregate_of,
+    AGGREGATES, BlockEntry, BlockKey, DIRECTION_EGRESS, DIRECTION_INGRESS, NetPort, POLICY_ALLOW,
+    POLICY_DENY, PolicyEntry, PolicyKey, Slot, aggregate_of,
 };
+use ipnet::IpNet;
 
 use crate::block::{Block, InvalidRange};
 
@@ -53,6 +54,28 @@ impl Rule {
     }
 }
 
+/// A key of the trie of blocks without its generation. Sorted as [`Compiled::blocks`] are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AddressBlock {
+    direction: u8,
+    prefix: IpNet,
+}
+
+impl AddressBlock {
+    /// The key under a generation.
+    pub fn key(&self, generation: u32) -> BlockKey {
+        BlockKey::new(generation, self.direction, self.prefix.network(), self.prefix.prefix_len())
+    }
+
+    /// The block behind a key; `None` for a key that is not one of ours.
+    pub fn of(key: &BlockKey) -> Option<Self> {
+        let (address, length) = key.prefix();
+        let prefix = IpNet::new(address, length.try_into().ok()?).ok()?;
+        let found = Self { direction: key.direction.try_into().ok()?, prefix };
+        (found.key(key.generation) == *key).then_some(found)
+    }
+}
+
 /// What the kernel needs to know of a policy.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Compiled {
@@ -62,6 +85,8 @@ pub struct Compiled {
     pub egress: bool,
     /// What passes, and what does not although more around it does; sorted.
     pub rules: Vec<(Rule, PolicyEntry)>,
+    /// Which peers addresses are beside their identities; sorted.
+    pub blocks: Vec<(AddressBlock, BlockEntry)>,
 }
 
 impl Compiled {
@@ -88,7 +113,21 @@ pub fn compile(policy: &Policy) -> Result<Compiled, InvalidRange> {
             (rule, PolicyEntry { cookie, verdict })
         })
         .collect();
-    Ok(Compiled { ingress: policy.ingress.is_restricted(), egress: policy.egress.is_restricted(), rules })
+    let (ingress, egress) = (policy.ingress.is_restricted(), policy.egress.is_restricted());
+    Ok(Compiled { ingress, egress, rules, blocks: blocks(policy) })
+}
+
+fn blocks(policy: &Policy) -> Vec<(AddressBlock, BlockEntry)> {
+    let directions = [(DIRECTION_INGRESS, &policy.ingress), (DIRECTION_EGRESS, &policy.egress)];
+    let blocks = directions.into_iter().flat_map(|(direction, content)| {
+        let numbered = content.blocks.iter().zip(FIRST_BLOCK..);
+        numbered.map(move |(prefix, peer)| {
+            (AddressBlock { direction, prefix: prefix.trunc() }, BlockEntry { peer })
+        })
+    });
+    let mut blocks: Vec<_> = blocks.collect();
+    blocks.sort_unstable_by_key(|(block, _)| *block);
+    blocks
 }
 
 /// The policies that a cookie of this policy's entries stands for; none when the cookie is not from this policy.

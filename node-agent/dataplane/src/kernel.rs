@@ -2,8 +2,8 @@ use std::error::Error;
 
 use cilium_api::parts::{Part, PartKey};
 use cilium_bpf::layout::{
-    Addr, BackendEntry, BackendKey, Endpoint, IpcacheEntry, IpcacheKey, PolicyEntry, PolicyKey, ServiceEntry,
-    ServiceKey, Slot,
+    Addr, BackendEntry, BackendKey, BlockEntry, BlockKey, Endpoint, IpcacheEntry, IpcacheKey, PolicyEntry,
+    PolicyKey, ServiceEntry, ServiceKey, Slot,
 };
 use cilium_delta::Table;
 use ipnet::IpNet;
@@ -13,6 +13,24 @@ use crate::{Mac, Neighbour, Route};
 /// Index of a policy slot. Slot 0 is nobody's: it is always closed, and its generation is the next one to use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SlotIndex(pub u16);
+
+/// Key of a piece of a policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PieceKey {
+    /// Of the policy trie.
+    Entry(PolicyKey),
+    /// Of the trie of blocks.
+    Block(BlockKey),
+}
+
+/// A piece of a policy, of the same variant as its key: a table refuses what is not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Piece {
+    /// Of the policy trie.
+    Entry(PolicyEntry),
+    /// Of the trie of blocks.
+    Block(BlockEntry),
+}
 
 /// Reads single entries back.
 pub trait Lookup<K, V>: Table<K, V> {
@@ -30,7 +48,7 @@ pub trait Kernel:
     Table<Addr, Endpoint, Error = Self::Fault>
     + Table<IpcacheKey, IpcacheEntry, Error = Self::Fault>
     + Table<SlotIndex, Slot, Error = Self::Fault>
-    + Lookup<PolicyKey, PolicyEntry, Error = Self::Fault>
+    + Lookup<PieceKey, Piece, Error = Self::Fault>
     + Table<ServiceKey, ServiceEntry, Error = Self::Fault>
     + Lookup<BackendKey, BackendEntry, Error = Self::Fault>
     + Table<IpNet, Route, Error = Self::Fault>

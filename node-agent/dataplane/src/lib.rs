@@ -36,11 +36,11 @@ mod services;
 mod switched;
 
 pub use block::InvalidRange;
-pub use compile::{Compiled, Rule, compile, cookie, origins_of};
+pub use compile::{AddressBlock, Compiled, Rule, compile, cookie, origins_of};
 pub use config::{Config, Devices, Link, Mac, Neighbour, Route};
 pub use dataplane::{Dataplane, Unready};
 pub use endpoints::Planned;
-pub use kernel::{Kernel, Lookup, Parts, SlotIndex};
+pub use kernel::{Kernel, Lookup, Parts, Piece, PieceKey, SlotIndex};
 pub use nodes::router_address;
 
 /// How long entries of a generation stay after the switch away from it, in milliseconds. A program runs for microseconds; the

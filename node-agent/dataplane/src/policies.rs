@@ -4,11 +4,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use cilium_api::parts::{PartKey, Policy};
-use cilium_bpf::layout::{PolicyEntry, PolicyKey, SLOT_COUNT, Slot};
+use cilium_bpf::layout::{SLOT_COUNT, Slot};
 
 use crate::block::InvalidRange;
-use crate::compile::{Compiled, Rule, compile};
-use crate::kernel::SlotIndex;
+use crate::compile::{AddressBlock, Compiled, Rule, compile};
+use crate::kernel::{Piece, PieceKey, SlotIndex};
 use crate::switched::{Scheme, Switched};
 
 /// Holds the next generation.
@@ -20,14 +20,19 @@ impl Scheme for PolicyScheme {
     type Owner = SlotIndex;
     type Pointer = Slot;
     type Content = Compiled;
-    type Key = PolicyKey;
-    type Value = PolicyEntry;
+    type Key = PieceKey;
+    type Value = Piece;
 
     /// 0 is how the connection table says that a side is not on this node.
     const FIRST: u32 = 1;
 
-    fn items(generation: u32, content: &Compiled) -> Vec<(PolicyKey, PolicyEntry)> {
-        content.rules.iter().map(|(rule, entry)| (rule.key(generation), *entry)).collect()
+    fn items(generation: u32, content: &Compiled) -> Vec<(PieceKey, Piece)> {
+        let rules = content.rules.iter();
+        let rules = rules.map(|(rule, entry)| (PieceKey::Entry(rule.key(generation)), Piece::Entry(*entry)));
+        let blocks = content.blocks.iter();
+        let blocks =
+            blocks.map(|(block, entry)| (PieceKey::Block(block.key(generation)), Piece::Block(*entry)));
+        rules.chain(blocks).collect()
     }
     fn pointer(generation: u32, content: &Compiled) -> Slot {
         content.slot(generation)
@@ -38,14 +43,27 @@ impl Scheme for PolicyScheme {
     fn generation(pointer: &Slot) -> Option<u32> {
         (*pointer != Slot::default()).then_some(pointer.generation)
     }
-    fn item_generation(key: &PolicyKey) -> u32 {
-        key.generation
+    fn item_generation(key: &PieceKey) -> u32 {
+        match key {
+            PieceKey::Entry(key) => key.generation,
+            PieceKey::Block(key) => key.generation,
+        }
     }
-    fn content(pointer: &Slot, items: Vec<(PolicyKey, PolicyEntry)>) -> Option<Compiled> {
-        let mut rules: Vec<_> = items.into_iter().map(|(key, entry)| (Rule::of(&key), entry)).collect();
+    fn content(pointer: &Slot, items: Vec<(PieceKey, Piece)>) -> Option<Compiled> {
+        let (mut rules, mut blocks) = (Vec::new(), Vec::new());
+        for item in items {
+            match item {
+                (PieceKey::Entry(key), Piece::Entry(entry)) => rules.push((Rule::of(&key), entry)),
+                (PieceKey::Block(key), Piece::Block(entry)) => blocks.push((AddressBlock::of(&key)?, entry)),
+                _ => return None,
+            }
+        }
         rules.sort_unstable_by_key(|(rule, _)| *rule);
-        let content = Compiled { ingress: pointer.ingress_enforced, egress: pointer.egress_enforced, rules };
-        (pointer.open && (content.is_enforced() || content.rules.is_empty())).then_some(content)
+        blocks.sort_unstable_by_key(|(block, _)| *block);
+        let is_empty = rules.is_empty() && blocks.is_empty();
+        let (ingress, egress) = (pointer.ingress_enforced, pointer.egress_enforced);
+        let content = Compiled { ingress, egress, rules, blocks };
+        (pointer.open && (content.is_enforced() || is_empty)).then_some(content)
     }
 }
 

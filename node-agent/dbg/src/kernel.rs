@@ -44,7 +44,8 @@ impl Row for PolicyEntry {
         &[&["IDENTITIES", "POLICY", "DIRECTION", "PEER", "PORT/PROTO", "GENERATION", "ORIGINS"]];
 
     fn order(&self) -> impl Ord {
-        (&self.identities, self.generation, &self.direction, self.peer, &self.protocol, self.ports)
+        let peer = (self.peer, &self.block);
+        (&self.identities, self.generation, &self.direction, peer, &self.protocol, self.ports)
     }
 
     fn lines(&self) -> Vec<Line> {
@@ -52,12 +53,20 @@ impl Row for PolicyEntry {
             identities(&self.identities),
             self.verdict.clone(),
             self.direction.clone(),
-            if self.peer == 0 { "ANY".into() } else { self.peer.to_string() },
+            peer(self),
             ports(self.ports, &self.protocol),
             self.generation.to_string(),
             String::new(),
         ];
         spread(first, 6, self.origins.iter().cloned())
+    }
+}
+
+fn peer(entry: &PolicyEntry) -> String {
+    match (entry.peer, entry.block.as_str()) {
+        (0, _) => "ANY".into(),
+        (peer, "") => peer.to_string(),
+        (_, block) => block.into(),
     }
 }
 

@@ -1,6 +1,8 @@
 //! Slots and the policy trie.
 
-use super::{NetPort, layout};
+use std::net::IpAddr;
+
+use super::{Addr, NetPort, layout};
 
 /// Number of slots.
 pub const SLOT_COUNT: u16 = 4096;
@@ -75,7 +77,7 @@ layout! {
         pub prefix_len: u32,
         /// Generation of the slot.
         pub generation: u32,
-        /// Identity of the other side, 0 for any.
+        /// Identity of the other side, or the block that its address lies in ([`BlockEntry`]); 0 for any.
         pub peer: u32,
         /// [`DIRECTION_INGRESS`] or [`DIRECTION_EGRESS`], seen from the slot's endpoints.
         pub direction: u8,
@@ -102,5 +104,51 @@ layout! {
         pub cookie: u32,
         /// [`POLICY_ALLOW`] or [`POLICY_DENY`].
         pub verdict: u8,
+    }
+}
+
+layout! {
+    /// Key of `cilium_blocks`, a longest-prefix-match trie over everything behind `prefix_len`.
+    pub struct BlockKey as "block_key" {
+        /// Bits that count: 64 for all addresses of a family, and those of the address.
+        pub prefix_len: u32,
+        /// Generation of the slot.
+        pub generation: u32,
+        /// [`DIRECTION_INGRESS`] or [`DIRECTION_EGRESS`], seen from the slot's endpoints.
+        pub direction: u16,
+        /// 4 or 6, as IPv4 has its addresses among those of IPv6.
+        pub family: u16,
+        /// As [`Addr`]; bits behind `prefix_len` are zero.
+        pub address: [u8; 16],
+    }
+}
+
+impl BlockKey {
+    /// Bits of generation, direction and family.
+    const HEAD: u32 = 64;
+
+    /// Key of the prefix `address`/`length`, with `length` counted in the address's own family. Bits behind the length must be zero.
+    pub fn new(generation: u32, direction: u8, address: IpAddr, length: u8) -> Self {
+        let (family, offset) = if address.is_ipv4() { (4, 96) } else { (6, 0) };
+        let prefix_len = Self::HEAD + offset + u32::from(length);
+        Self { prefix_len, generation, direction: direction.into(), family, address: Addr::from(address).0 }
+    }
+
+    /// Address and length, counted in the address's own family.
+    pub fn prefix(&self) -> (IpAddr, u32) {
+        let bits = self.prefix_len.saturating_sub(Self::HEAD);
+        let address = std::net::Ipv6Addr::from(self.address);
+        match address.to_ipv4_mapped().filter(|_| self.family == 4) {
+            Some(v4) => (v4.into(), bits.saturating_sub(96)),
+            None => (address.into(), bits),
+        }
+    }
+}
+
+layout! {
+    /// Value of `cilium_blocks`.
+    pub struct BlockEntry as "block_entry" {
+        /// What the addresses are in [`PolicyKey::peer`].
+        pub peer: u32,
     }
 }

@@ -26,6 +26,8 @@ fn layouts_are_those_of_the_object() {
     compare::<IpcacheEntry>(&structs);
     compare::<PolicyKey>(&structs);
     compare::<PolicyEntry>(&structs);
+    compare::<BlockKey>(&structs);
+    compare::<BlockEntry>(&structs);
     compare::<CtKey>(&structs);
     compare::<CtSide>(&structs);
     compare::<CtEntry>(&structs);

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bpf_tests::packet::{self, Echo, Tcp};
 use bpf_tests::stage::{Action, Place, Place::*, Stage};
 use bpf_tests::{Family, Mode};
-use cilium_api::parts::{Direction, Entry, Policy};
+use cilium_api::parts::{Direction, Entry, FIRST_BLOCK, Policy};
 use cilium_bpf::layout::{DIRECTION_EGRESS, DIRECTION_INGRESS};
 use cilium_delta::Table;
 use cilium_policy::verdict::{Flow, Judgement, Side, verdict};
@@ -36,10 +36,25 @@ fn any_entry() -> impl Strategy<Value = Entry> {
 
 fn any_direction() -> impl Strategy<Value = Direction> {
     let lists = (prop::collection::vec(any_entry(), 0..6), prop::collection::vec(any_entry(), 0..3));
-    (any::<bool>(), lists).prop_map(|(enforced, (allow, deny))| Direction {
-        enforced,
-        allow: if enforced { allow } else { Vec::new() },
-        deny,
+    // Around the addresses of all places.
+    let blocks = select(vec![
+        vec![],
+        vec!["10.0.0.0/8", "fd00::/16"],
+        vec!["0.0.0.0/0", "10.0.0.0/8", "10.1.0.6/32", "::/0", "fd00:2::/32"],
+        vec!["192.0.2.2/32", "198.51.100.0/24", "2001:db8::/64"],
+    ]);
+    let by_address = prop::collection::vec((any::<prop::sample::Index>(), any_entry()), 0..4);
+    (any::<bool>(), lists, blocks, by_address).prop_map(|(enforced, (allow, deny), blocks, by_address)| {
+        if !enforced {
+            return Direction { deny, ..Direction::default() };
+        }
+        let mut blocks: Vec<ipnet::IpNet> = blocks.iter().map(|text| text.parse().unwrap()).collect();
+        blocks.sort_unstable();
+        let number = |at: prop::sample::Index| FIRST_BLOCK + at.index(blocks.len()) as u32;
+        let by_address = by_address.into_iter().filter(|_| !blocks.is_empty());
+        let by_address: Vec<Entry> =
+            by_address.map(|(at, entry)| Entry { peer: number(at), ..entry }).collect();
+        Direction { enforced, allow: [allow, by_address].concat(), blocks, deny }
     })
 }
 
@@ -87,6 +102,7 @@ impl Attempt {
             } else {
                 self.family.echo_request()
             },
+            addresses: Some((self.from.ip(self.family), self.to.ip(self.family))),
         }
     }
 
@@ -136,6 +152,9 @@ fn install(stage: &mut Stage, pod: Place, generation: u32, policy: &Policy) {
     let compiled = cilium_dataplane::compile(policy).unwrap();
     for (rule, entry) in &compiled.rules {
         stage.maps.policy.set(&rule.key(generation), entry).unwrap();
+    }
+    for (block, entry) in &compiled.blocks {
+        stage.maps.blocks.set(&block.key(generation), entry).unwrap();
     }
     stage.set_slot(pod, compiled.slot(generation));
 }

@@ -1,5 +1,6 @@
 //! Objects for tests.
 
+use cilium_api::kubernetes_network_policy::NetworkPolicy;
 use cilium_api::slim::{EndpointSlice, Namespace, Node, Pod, Service};
 use cilium_api::{CiliumCIDRGroup, CiliumClusterwideNetworkPolicy, CiliumNetworkPolicy};
 use serde::de::DeserializeOwned;
@@ -91,6 +92,13 @@ pub fn mk_group(name: &str, texts: &[&str], prefixes: &[&str]) -> CiliumCIDRGrou
     mk(json!({
         "apiVersion": "cilium.io/v2", "kind": "CiliumCIDRGroup", "metadata": {"name": name, "labels": labels(texts)},
         "spec": {"externalCIDRs": prefixes},
+    }))
+}
+
+pub fn mk_netpol(namespace: &str, name: &str, generation: i64, spec: Value) -> NetworkPolicy {
+    mk(json!({
+        "metadata": {"namespace": namespace, "name": name, "uid": format!("netpol-{namespace}-{name}"), "generation": generation},
+        "spec": spec,
     }))
 }
 

@@ -14,14 +14,16 @@ use cilium_api::rule::{Authentication, AuthenticationMode};
 use cilium_api::selector::EndpointSelector;
 use cilium_core::{Peers, Selector, entity};
 
+use super::ports::{self, Found};
 use super::selectors::{PeerScope, peer};
-use super::{icmp, ports, prefixes, selectors, services};
+use super::{icmp, prefixes, selectors, services};
 use crate::invalid::{Invalid, Path};
 use crate::reference::Reference;
 use crate::rules::{Ports, Traffic};
 
 /// An entry of either direction, with the lists of peers that it has.
 pub(super) struct Entry<'a> {
+    is_egress: bool,
     lists: Vec<List<'a>>,
     /// Length of a list that must be empty, with its name.
     requires: (&'static str, usize),
@@ -199,6 +201,7 @@ fn to_lists<'a>(peers: &'a EgressPeers, fqdns: &'a Option<Vec<FqdnSelector>>) ->
 impl<'a> From<&'a IngressRule> for Entry<'a> {
     fn from(api: &'a IngressRule) -> Self {
         Self {
+            is_egress: false,
             lists: from_lists(&api.peers),
             requires: ("fromRequires", super::count(&api.peers.from_requires)),
             to_ports: ToPorts::Allow(api.to_ports.as_deref().unwrap_or_default()),
@@ -211,6 +214,7 @@ impl<'a> From<&'a IngressRule> for Entry<'a> {
 impl<'a> From<&'a IngressDenyRule> for Entry<'a> {
     fn from(api: &'a IngressDenyRule) -> Self {
         Self {
+            is_egress: false,
             lists: from_lists(&api.peers),
             requires: ("fromRequires", super::count(&api.peers.from_requires)),
             to_ports: ToPorts::Deny(api.to_ports.as_deref().unwrap_or_default()),
@@ -223,6 +227,7 @@ impl<'a> From<&'a IngressDenyRule> for Entry<'a> {
 impl<'a> From<&'a EgressRule> for Entry<'a> {
     fn from(api: &'a EgressRule) -> Self {
         Self {
+            is_egress: true,
             lists: to_lists(&api.peers, &api.to_fqdns),
             requires: ("toRequires", super::count(&api.peers.to_requires)),
             to_ports: ToPorts::Allow(api.to_ports.as_deref().unwrap_or_default()),
@@ -235,6 +240,7 @@ impl<'a> From<&'a EgressRule> for Entry<'a> {
 impl<'a> From<&'a EgressDenyRule> for Entry<'a> {
     fn from(api: &'a EgressDenyRule) -> Self {
         Self {
+            is_egress: true,
             lists: to_lists(&api.peers, &None),
             requires: ("toRequires", super::count(&api.peers.to_requires)),
             to_ports: ToPorts::Deny(api.to_ports.as_deref().unwrap_or_default()),
@@ -245,16 +251,20 @@ impl<'a> From<&'a EgressDenyRule> for Entry<'a> {
 }
 
 impl Entry<'_> {
-    /// What the entry allows or denies; `None` when that is nothing.
-    pub(super) fn traffic(&self, scope: &PeerScope<'_>, path: &Path) -> Result<Option<Traffic>, Invalid> {
+    /// What the entry allows or denies; nothing, perhaps.
+    pub(super) fn traffic(&self, scope: &PeerScope<'_>, path: &Path) -> Result<Vec<Traffic>, Invalid> {
         self.check_shape(path)?;
         self.check_authentication(path)?;
         let peers = self.peers(scope, path)?;
         let references = self.references(path)?;
-        let ports = self.ports(path)?;
+        let found = self.ports(path)?;
         let no_peer = peers == Peers::Selected(Vec::new()) && references.is_empty();
-        let nothing = ports.is_empty() || no_peer;
-        Ok((!nothing).then_some(Traffic { peers, references, ports }))
+        if found.is_empty() || no_peer {
+            return Ok(Vec::new());
+        }
+        let Found { ports, named } = found;
+        let traffic = Traffic { peers, references, ports, named };
+        Ok(if self.is_egress { traffic.out() } else { vec![traffic] })
     }
 
     fn check_shape(&self, path: &Path) -> Result<(), Invalid> {
@@ -315,12 +325,13 @@ impl Entry<'_> {
     }
 
     /// Neither ports nor ICMP messages given: all protocols.
-    fn ports(&self, path: &Path) -> Result<Vec<Ports>, Invalid> {
+    fn ports(&self, path: &Path) -> Result<Found, Invalid> {
         if !self.names_traffic() {
-            return Ok(vec![Ports::ANY]);
+            return Ok(Found { ports: vec![Ports::ANY], named: Vec::new() });
         }
         if !self.icmps.is_empty() {
-            return icmp::reduce(&path.field("icmps"), self.icmps);
+            let ports = icmp::reduce(&path.field("icmps"), self.icmps)?;
+            return Ok(Found { ports, named: Vec::new() });
         }
         let path = path.field("toPorts");
         match self.to_ports {

@@ -1,7 +1,7 @@
 //! Reduction of policy objects to [`PolicyRules`]; the only place where policies are validated.
 //!
 //! # Guarantees
-//! Whatever is not understood or cannot be enforced refuses the whole policy, with the path of the field. A rule never
+//! Of policies of our own kinds: whatever is not understood or cannot be enforced refuses the whole policy, with the path of the field. A rule never
 //! grants more than the object says because a part of it was left out.
 //!
 //! # Errors
@@ -9,6 +9,7 @@
 
 mod entry;
 mod icmp;
+mod netpol;
 mod ports;
 mod prefixes;
 mod selectors;
@@ -21,6 +22,7 @@ use crate::invalid::{Invalid, Path};
 use crate::key::PolicyKey;
 use crate::rules::{PolicyRules, Rule, Section, Traffic};
 use entry::Entry;
+pub use netpol::{netpol, netpol_key};
 use selectors::Scope;
 
 /// Namespace of an object whose metadata names none.
@@ -148,6 +150,7 @@ fn section(
     says_something.then(|| Section {
         default_deny: default_deny.unwrap_or(true),
         allow: allow.unwrap_or_default(),
+        by_address: Vec::new(),
         deny: deny.unwrap_or_default(),
     })
 }

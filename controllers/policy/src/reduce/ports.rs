@@ -4,7 +4,7 @@ use cilium_api::l7::L7Rules;
 use cilium_api::port::{PortDenyRule, PortProtocol, PortRule, Protocol};
 
 use crate::invalid::{Invalid, Path};
-use crate::rules::{Ports, SCTP, TCP, UDP};
+use crate::rules::{PortName, Ports, SCTP, TCP, UDP};
 
 /// Most ports in one item.
 const MAX_PORTS: usize = 40;
@@ -37,26 +37,48 @@ impl Item for PortDenyRule {
     }
 }
 
-/// All ports of all items, sorted and without duplicates. An item without ports stands for no port.
-pub(super) fn reduce(path: &Path, items: &[impl Item]) -> Result<Vec<Ports>, Invalid> {
-    let mut all = Vec::new();
-    for (index, item) in items.iter().enumerate() {
-        all.extend(item_ports(&path.index(index), item)?);
-    }
-    all.sort_unstable();
-    all.dedup();
-    Ok(all)
+/// Ports by number and by name, sorted and without duplicates.
+#[derive(Default)]
+pub(super) struct Found {
+    pub(super) ports: Vec<Ports>,
+    pub(super) named: Vec<PortName>,
 }
 
-fn item_ports(path: &Path, item: &impl Item) -> Result<Vec<Ports>, Invalid> {
+impl Found {
+    pub(super) fn is_empty(&self) -> bool {
+        self.ports.is_empty() && self.named.is_empty()
+    }
+
+    /// The same, in order.
+    pub(super) fn sorted(mut self) -> Self {
+        self.ports.sort_unstable();
+        self.ports.dedup();
+        self.named.sort_unstable();
+        self.named.dedup();
+        self
+    }
+}
+
+/// All ports of all items. An item without ports stands for no port.
+pub(super) fn reduce(path: &Path, items: &[impl Item]) -> Result<Found, Invalid> {
+    let mut found = Found::default();
+    for (index, item) in items.iter().enumerate() {
+        add_item(&mut found, &path.index(index), item)?;
+    }
+    Ok(found.sorted())
+}
+
+fn add_item(found: &mut Found, path: &Path, item: &impl Item) -> Result<(), Invalid> {
     item.check(path)?;
     let ports = item.ports().unwrap_or_default();
     let path = path.field("ports");
     if ports.len() > MAX_PORTS {
         return Err(path.malformed(format!("{} ports are too many, {MAX_PORTS} are allowed", ports.len())));
     }
-    let each = ports.iter().enumerate().map(|(index, port)| port_protocols(&path.index(index), port));
-    Ok(each.collect::<Result<Vec<_>, _>>()?.concat())
+    for (index, port) in ports.iter().enumerate() {
+        add_port(found, &path.index(index), port)?;
+    }
+    Ok(())
 }
 
 /// What is decided above ports. Leaving it out would allow more than the policy does.
@@ -86,10 +108,21 @@ fn refuse_l7(path: &Path, rules: &L7Rules) -> Result<(), Invalid> {
     }
 }
 
-fn port_protocols(path: &Path, port: &PortProtocol) -> Result<Vec<Ports>, Invalid> {
-    let protocols = protocols(&path.field("protocol"), port.protocol.as_ref())?;
-    let (first, last) = range(path, port)?;
-    Ok(protocols.iter().map(|protocol| Ports { protocol: *protocol, first, last }).collect())
+fn add_port(found: &mut Found, path: &Path, port: &PortProtocol) -> Result<(), Invalid> {
+    let protocols = protocols(&path.field("protocol"), port.protocol.as_ref())?.iter().copied();
+    let text = port.port.as_deref().unwrap_or_default();
+    if !is_service_name(text) {
+        let (first, last) = range(path, port)?;
+        found.ports.extend(protocols.map(|protocol| Ports { protocol, first, last }));
+    } else if port.end_port.unwrap_or_default() != 0 {
+        return Err(path
+            .field("endPort")
+            .malformed(format!("a range cannot begin at a port by name ({text:?})")));
+    } else {
+        let name = |protocol| PortName { protocol, name: text.to_ascii_lowercase().into() };
+        found.named.extend(protocols.map(name));
+    }
+    Ok(())
 }
 
 /// ANY is every protocol with ports; it is not ICMP, for example.
@@ -120,9 +153,6 @@ fn range(path: &Path, port: &PortProtocol) -> Result<(u16, u16), Invalid> {
 fn number(path: &Path, text: &str) -> Result<u16, Invalid> {
     if text.is_empty() {
         return Err(path.malformed("port must be specified"));
-    }
-    if is_service_name(text) {
-        return Err(path.unsupported(format!("a port by name ({text:?})")));
     }
     // Written with a leading zero, a number could be read as octal: it is refused rather than guessed.
     let plain = text.bytes().all(|b| b.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));

@@ -24,9 +24,9 @@ pub(super) fn cidr_set(path: &Path, rule: &CidrRule) -> Result<Peers, Invalid> {
     let selector = match (&rule.cidr, &rule.cidr_group_ref, &rule.cidr_group_selector) {
         (Some(text), None, None) => {
             let prefix = parse(&path.field("cidr"), text)?;
-            return Ok(peers(prefix, &except(path, rule, Some(prefix))?));
+            return Ok(peers(prefix, &except_of(path, rule, Some(prefix))?));
         }
-        (None, Some(name), None) => Some(in_group(name, &except(path, rule, None)?)),
+        (None, Some(name), None) => Some(in_group(name, &except_of(path, rule, None)?)),
         (None, None, Some(_)) => None,
         _ => {
             let reason = "exactly one of cidr, cidrGroupRef and cidrGroupSelector must be given";
@@ -40,14 +40,13 @@ pub(super) fn cidr_set(path: &Path, rule: &CidrRule) -> Result<Peers, Invalid> {
 pub(super) fn group_reference(path: &Path, rule: &CidrRule) -> Result<Option<Reference>, Invalid> {
     let Some(selector) = &rule.cidr_group_selector else { return Ok(None) };
     let selector = selectors::parse(&path.field("cidrGroupSelector"), selector)?.on(&Source::CIDR_GROUP);
-    Ok(Some(Reference::Groups { selector, except: except(path, rule, None)? }))
+    Ok(Some(Reference::Groups { selector, except: except_of(path, rule, None)? }))
 }
 
 /// Prefixes that are left out. What is not in `around` cannot be left out of it; in a group there may be anything.
-fn except(path: &Path, rule: &CidrRule, around: Option<IpNet>) -> Result<Vec<IpNet>, Invalid> {
-    let items = rule.except.iter().flatten().enumerate();
-    let left_out = items.map(|(index, text)| {
-        let path = path.field("except").index(index);
+pub(super) fn except(path: &Path, list: &[String], around: Option<IpNet>) -> Result<Vec<IpNet>, Invalid> {
+    let left_out = list.iter().enumerate().map(|(index, text)| {
+        let path = path.index(index);
         let left_out = parse(&path, text)?;
         match around {
             Some(prefix) if !prefix.contains(&left_out) => {
@@ -59,8 +58,13 @@ fn except(path: &Path, rule: &CidrRule, around: Option<IpNet>) -> Result<Vec<IpN
     left_out.collect()
 }
 
+/// What an item of `fromCIDRSet` or `toCIDRSet` leaves out.
+fn except_of(path: &Path, rule: &CidrRule, around: Option<IpNet>) -> Result<Vec<IpNet>, Invalid> {
+    except(&path.field("except"), rule.except.as_deref().unwrap_or_default(), around)
+}
+
 /// Bits behind the length do not count.
-fn parse(path: &Path, text: &str) -> Result<IpNet, Invalid> {
+pub(super) fn parse(path: &Path, text: &str) -> Result<IpNet, Invalid> {
     match text.parse::<IpNet>() {
         Ok(prefix) => checked(path, prefix.trunc()),
         Err(_) => {

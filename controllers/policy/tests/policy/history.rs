@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use cilium_api::egress::{EgressDenyRule, EgressPeers, EgressRule};
 use cilium_api::icmp::{IcmpFamily, IcmpField, IcmpRule, IcmpType};
 use cilium_api::ingress::{IngressDenyRule, IngressPeers, IngressRule};
-use cilium_api::parts::{Entry, Policy};
+use cilium_api::kubernetes_network_policy::{NetworkPolicy, NetworkPolicySpec};
+use cilium_api::parts::{Entry, FIRST_BLOCK, Policy};
 use cilium_api::peer::{CidrRule, Entity};
 use cilium_api::port::{PortDenyRule, PortProtocol, PortRule};
 use cilium_api::rule::{DefaultDeny, Rule};
@@ -18,6 +19,7 @@ use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::select;
 
+use crate::netpols::{self, mk_netpol};
 use crate::reference::{Answer, World, Written};
 use crate::support::{CLUSTER, mk_ccnp, mk_cnp};
 
@@ -38,15 +40,21 @@ const PREFIXES: [&str; 9] = [
     "2001:db8:1::/48",
 ];
 const POLICIES: [&str; 5] = ["cnp/red/a", "cnp/red/b", "cnp/blue/a", "ccnp/a", "ccnp/b"];
+const NETPOLS: [&str; 3] = ["netpol/red/a", "netpol/red/b", "netpol/blue/a"];
 
 fn plain_labels() -> impl Strategy<Value = BTreeMap<String, String>> {
     let namespace = option::weighted(0.9, select(vec!["red", "blue"]));
     let cluster = option::weighted(0.9, select(vec![CLUSTER, CLUSTER, "other"]));
     let own = (option::of(select(vec!["x", "y"])), option::of(select(vec!["x", "z"])));
-    let rare =
-        (option::weighted(0.2, Just("")), option::weighted(0.1, Just("")), option::weighted(0.1, Just("x")));
+    let ports = select(vec!["web.TCP.80", "web.TCP.81_web.UDP.90", "dns.UDP.80_web.TCP.90", "dns.SCTP.80"]);
+    let rare = (
+        option::weighted(0.2, Just("")),
+        option::weighted(0.1, Just("")),
+        option::weighted(0.1, Just("x")),
+        option::of(ports),
+    );
     (namespace, cluster, own, option::of(Just("1")), rare).prop_map(
-        |(namespace, cluster, (app, org), team, (api_server, init, node))| {
+        |(namespace, cluster, (app, org), team, (api_server, init, node, ports))| {
             let labels = [
                 ("k8s:io.kubernetes.pod.namespace", namespace),
                 ("k8s:io.cilium.k8s.policy.cluster", cluster),
@@ -56,6 +64,7 @@ fn plain_labels() -> impl Strategy<Value = BTreeMap<String, String>> {
                 ("reserved:kube-apiserver", api_server),
                 ("reserved:init", init),
                 ("node:app", node),
+                ("gen:io.cilium.k8s.named-ports", ports),
             ];
             labels.into_iter().filter_map(|(name, value)| Some((name.into(), value?.into()))).collect()
         },
@@ -102,7 +111,15 @@ fn selector() -> impl Strategy<Value = EndpointSelector> {
 }
 
 fn port() -> impl Strategy<Value = PortProtocol> {
-    let range = select(vec![("0", None), ("80", None), ("80", Some(90)), ("81", Some(80)), ("0", Some(90))]);
+    let range = select(vec![
+        ("0", None),
+        ("80", None),
+        ("80", Some(90)),
+        ("81", Some(80)),
+        ("0", Some(90)),
+        ("web", None),
+        ("DNS", None),
+    ]);
     let protocol = option::of(select(vec!["TCP", "UDP", "SCTP", "ANY"]));
     (range, protocol).prop_map(|((port, end_port), protocol)| PortProtocol {
         port: Some(port.into()),
@@ -291,6 +308,7 @@ fn rule() -> impl Strategy<Value = Rule> {
 #[derive(Clone, Debug)]
 enum Step {
     Policy(&'static str, Option<Vec<Rule>>),
+    NetworkPolicy(&'static str, Option<NetworkPolicySpec>),
     Identity(u32, Option<BTreeMap<String, String>>),
     Mode(Mode),
 }
@@ -300,6 +318,7 @@ fn step() -> impl Strategy<Value = Step> {
     let mode = select(vec![Mode::Default, Mode::Default, Mode::Default, Mode::Always, Mode::Never]);
     prop_oneof![
         6 => (select(&POLICIES[..]), rules).prop_map(|(key, rules)| Step::Policy(key, rules)),
+        3 => (select(&NETPOLS[..]), option::weighted(0.8, netpols::spec())).prop_map(|(key, spec)| Step::NetworkPolicy(key, spec)),
         3 => (select(&OUTSIDE[..]), option::weighted(0.8, outside_labels(Families::Dual)))
             .prop_map(|(n, l)| Step::Identity(n, l)),
         6 => (select(&NUMBERS[..]), option::weighted(0.8, plain_labels())).prop_map(|(n, l)| Step::Identity(n, l)),
@@ -326,6 +345,7 @@ fn settled(number: u32, mut labels: BTreeMap<String, String>) -> BTreeMap<String
 
 fn key_of(text: &str) -> PolicyKey {
     match text.split('/').collect::<Vec<_>>()[..] {
+        ["netpol", namespace, name] => PolicyKey::netpol(namespace, name),
         ["cnp", namespace, name] => PolicyKey::cnp(namespace, name),
         [_, name] => PolicyKey::ccnp(name),
         _ => unreachable!("keys of these tests have two or three parts"),
@@ -344,6 +364,12 @@ fn reduced(policy: &Written) -> Option<PolicyRules> {
         Some(namespace) => reduce::cnp(&mk_cnp(namespace, policy.rules.clone()), settings).ok(),
         None => reduce::ccnp(&mk_ccnp(policy.rules.clone()), settings).ok(),
     }
+}
+
+fn understood(policy: &NetworkPolicy) -> PolicyRules {
+    let (rules, notes) = reduce::netpol(policy, CLUSTER);
+    assert_eq!(notes, []);
+    rules
 }
 
 fn labels_of(plain: &BTreeMap<String, String>) -> Labels {
@@ -378,6 +404,16 @@ fn take(index: &mut PolicyIndex, world: &mut World, step: &Step) {
                 world.policies.insert(key.into(), policy);
             }
         }
+        Step::NetworkPolicy(key, None) => {
+            index.set_policy(&key_of(key), None);
+            world.netpols.remove(key);
+        }
+        Step::NetworkPolicy(key, Some(spec)) => {
+            let namespace = key.split('/').nth(1).unwrap();
+            let policy = mk_netpol(namespace, spec);
+            index.set_policy(&key_of(key), Some(understood(&policy)));
+            world.netpols.insert(key.into(), policy);
+        }
         Step::Identity(number, labels) => {
             let labels = labels.map(|labels| settled(number, labels));
             index.set_identity(number, labels.as_ref().map(labels_of));
@@ -405,6 +441,9 @@ fn fresh(world: &World, families: Families, backwards: bool) -> PolicyIndex {
     let set_policies = |index: &mut PolicyIndex| {
         for (key, policy) in &policies {
             index.set_policy(&key_of(key), reduced(policy));
+        }
+        for (key, policy) in &world.netpols {
+            index.set_policy(&key_of(key), Some(understood(policy)));
         }
     };
     if backwards {
@@ -446,12 +485,22 @@ fn bytes(compiled: &Compiled) -> String {
 
 /// All answers of the index beside compiled policies.
 fn selections(index: &PolicyIndex) -> Vec<BTreeSet<u32>> {
-    POLICIES.iter().map(|key| index.selected(&key_of(key))).collect()
+    POLICIES.iter().chain(&NETPOLS).map(|key| index.selected(&key_of(key))).collect()
 }
 
 fn check_invariants(policy: &Policy) {
     for direction in [&policy.ingress, &policy.egress] {
         assert!(direction.enforced || direction.allow.is_empty());
+        assert!(direction.blocks.windows(2).all(|pair| pair[0] < pair[1]), "sorted");
+        let is_block = |entry: &Entry| entry.peer >= FIRST_BLOCK;
+        assert!(
+            direction
+                .allow
+                .iter()
+                .filter(|entry| is_block(entry))
+                .all(|entry| (entry.peer - FIRST_BLOCK) < direction.blocks.len() as u32)
+        );
+        assert!(!direction.deny.iter().any(is_block));
         for list in [&direction.allow, &direction.deny] {
             assert!(list.windows(2).all(|pair| pair[0] < pair[1]), "sorted");
             let names: Vec<_> = list.iter().map(|a| (a.peer, a.protocol, a.first, a.last)).collect();
@@ -526,9 +575,10 @@ fn flow() -> impl Strategy<Value = Flow> {
     peers.extend(OUTSIDE);
     let protocol = select(vec![(6u8, true), (17, true), (132, true), (1, false), (58, false), (47, false)]);
     let kind = select(vec![0u16, 8, 13, 128]);
+    let addresses = option::weighted(0.9, netpols::addresses());
     let port = select(vec![79u16, 80, 81, 90, 91]);
-    (select(peers.clone()), select(peers), protocol, port, kind).prop_map(
-        |(source, destination, (protocol, has_ports), port, kind)| Flow {
+    (select(peers.clone()), select(peers), protocol, port, kind, addresses).prop_map(
+        |(source, destination, (protocol, has_ports), port, kind, addresses)| Flow {
             source,
             destination,
             protocol,
@@ -537,6 +587,7 @@ fn flow() -> impl Strategy<Value = Flow> {
                 _ if has_ports => port,
                 _ => 0,
             },
+            addresses,
         },
     )
 }

@@ -5,7 +5,9 @@
 
 mod history;
 mod index;
+mod kubernetes;
 mod meaning;
+mod netpols;
 mod reference;
 mod starwars;
 mod support;

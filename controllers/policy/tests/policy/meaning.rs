@@ -439,7 +439,13 @@ fn every_policy_that_denies_is_named() {
     assert_eq!(serde_json::to_string(&policy.ingress.deny).unwrap(), "[[0,0,0,0,[0,1]]]");
     assert_eq!(cilium_policy::entries_of(&policy, &mk_key("a")), 2);
     let policies = crate::support::compile_all(&index, &[SUBJECT]);
-    let flow = cilium_policy::Flow { source: NEAR, destination: SUBJECT, protocol: TCP, destination_port: 1 };
+    let flow = cilium_policy::Flow {
+        source: NEAR,
+        destination: SUBJECT,
+        protocol: TCP,
+        destination_port: 1,
+        addresses: None,
+    };
     let verdict = cilium_policy::verdict(&policies, &flow);
     assert_eq!(verdict.ingress, Judgement::Denied(vec!["cnp/default/a", "cnp/default/p"]));
     assert_eq!(verdict.denied_by(), Some(Side::Ingress));
@@ -499,4 +505,40 @@ fn an_identity_that_an_entity_covers_costs_nothing() {
     for source in [400, 1 << 24, 2 << 24, 4] {
         assert!(passes(&index, source, SUBJECT, TCP, 80), "{source}");
     }
+}
+
+/// `web` is another port in each of two pods, and none in a third.
+#[test]
+fn a_port_by_name_is_the_number_that_the_destination_has() {
+    const OTHER: u32 = 303;
+    let with_port = |own: &[&str], port: &str| {
+        let port = Labels::parse([format!("gen:io.cilium.k8s.named-ports={port}")]).unwrap();
+        let labels = mk_labels("default", own);
+        labels.iter().chain(port.iter()).cloned().collect::<Labels>()
+    };
+    let named = json!([{"ports": [{"port": "web", "protocol": "TCP"}]}]);
+    let mut index = pods();
+    index.set_identity(SUBJECT, Some(with_port(&["app=web"], "web.TCP.8080")));
+    index.set_identity(OTHER, Some(with_port(&["app=web"], "web.TCP.9090_web.UDP.53")));
+    let ingress =
+        json!({"endpointSelector": {"matchLabels": {"app": "web"}}, "ingress": [{"toPorts": named}]});
+    index.set_policy(&mk_key("p"), Some(reduce_spec(ingress).unwrap()));
+    let reached = |index: &PolicyIndex| {
+        [(SUBJECT, 8080), (SUBJECT, 9090), (OTHER, 8080), (OTHER, 9090), (OTHER, 53), (NEAR, 8080)]
+            .map(|(to, port)| passes(index, FAR, to, TCP, port))
+    };
+    assert_eq!(reached(&index), [true, false, false, true, false, true]);
+    let egress =
+        json!({"endpointSelector": {"matchLabels": {"app": "client"}}, "egress": [{"toPorts": named}]});
+    index.set_policy(&mk_key("q"), Some(reduce_spec(egress).unwrap()));
+    let reached = |index: &PolicyIndex| {
+        [(SUBJECT, 8080), (SUBJECT, 9090), (OTHER, 8080), (OTHER, 9090), (9, 8080)]
+            .map(|(to, port)| passes(index, NEAR, to, TCP, port))
+    };
+    assert_eq!(reached(&index), [true, false, false, true, false]);
+    // The number changes, under the same selectors.
+    index.take_affected();
+    index.set_identity(OTHER, Some(with_port(&["app=web"], "web.TCP.8080")));
+    assert!(index.take_affected().contains(&NEAR));
+    assert_eq!(reached(&index), [true, false, true, false, false]);
 }

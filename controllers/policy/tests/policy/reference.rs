@@ -7,11 +7,14 @@ use std::net::IpAddr;
 use cilium_api::egress::EgressPeers;
 use cilium_api::icmp::{IcmpFamily, IcmpField, IcmpRule, IcmpType};
 use cilium_api::ingress::IngressPeers;
+use cilium_api::kubernetes_network_policy::NetworkPolicy;
 use cilium_api::peer::{CidrRule, Entity};
 use cilium_api::port::{PortDenyRule, PortProtocol, PortRule, Protocol};
 use cilium_api::rule::Rule;
 use cilium_api::selector::{EndpointSelector, MatchOperator};
 use cilium_policy::{Flow, Mode, Side};
+
+use crate::netpols::{Situation, has_port};
 
 const NAMESPACE: &str = "io.kubernetes.pod.namespace";
 const CLUSTER_KEY: &str = "io.cilium.k8s.policy.cluster";
@@ -36,6 +39,7 @@ pub(crate) struct World {
     pub(crate) only_family: Option<char>,
     pub(crate) identities: BTreeMap<u32, PlainLabels>,
     pub(crate) policies: BTreeMap<String, Written>,
+    pub(crate) netpols: BTreeMap<String, NetworkPolicy>,
 }
 
 /// One side's answer.
@@ -84,6 +88,10 @@ impl World {
                 }
             }
         }
+        let peer = self.identities.get(&peer);
+        let destination = self.identities.get(&flow.destination);
+        let situation = Situation { cluster: &self.cluster, subject: labels, peer, destination, side, flow };
+        self.netpols.iter().for_each(|(key, policy)| situation.ask(key, policy, &mut answer));
         answer
     }
 
@@ -110,25 +118,33 @@ struct PeerLists {
 impl About<'_> {
     fn ingress(&self, peer: u32, flow: &Flow) -> Vec<bool> {
         let entries = self.rule.ingress.iter().flatten();
-        entries.map(|e| hits(&self.from(&e.peers, peer), &ports_of(&e.to_ports), &e.icmps, flow)).collect()
+        entries
+            .map(|e| hits(&self.from(&e.peers, peer), &ports_of(&e.to_ports), &e.icmps, self.world, flow))
+            .collect()
     }
 
     fn ingress_deny(&self, peer: u32, flow: &Flow) -> Vec<bool> {
         let entries = self.rule.ingress_deny.iter().flatten();
         entries
-            .map(|e| hits(&self.from(&e.peers, peer), &denied_ports_of(&e.to_ports), &e.icmps, flow))
+            .map(|e| {
+                hits(&self.from(&e.peers, peer), &denied_ports_of(&e.to_ports), &e.icmps, self.world, flow)
+            })
             .collect()
     }
 
     fn egress(&self, peer: u32, flow: &Flow) -> Vec<bool> {
         let entries = self.rule.egress.iter().flatten();
-        entries.map(|e| hits(&self.to(&e.peers, peer), &ports_of(&e.to_ports), &e.icmps, flow)).collect()
+        entries
+            .map(|e| hits(&self.to(&e.peers, peer), &ports_of(&e.to_ports), &e.icmps, self.world, flow))
+            .collect()
     }
 
     fn egress_deny(&self, peer: u32, flow: &Flow) -> Vec<bool> {
         let entries = self.rule.egress_deny.iter().flatten();
         entries
-            .map(|e| hits(&self.to(&e.peers, peer), &denied_ports_of(&e.to_ports), &e.icmps, flow))
+            .map(|e| {
+                hits(&self.to(&e.peers, peer), &denied_ports_of(&e.to_ports), &e.icmps, self.world, flow)
+            })
             .collect()
     }
 
@@ -318,9 +334,15 @@ fn denied_ports_of(to_ports: &Option<Vec<PortDenyRule>>) -> Ports<'_> {
     Some(items.iter().flat_map(|item| item.ports.iter().flatten()).collect())
 }
 
-fn hits(peers: &PeerLists, ports: &Ports<'_>, icmps: &Option<Vec<IcmpRule>>, flow: &Flow) -> bool {
+fn hits(
+    peers: &PeerLists,
+    ports: &Ports<'_>,
+    icmps: &Option<Vec<IcmpRule>>,
+    world: &World,
+    flow: &Flow,
+) -> bool {
     let icmps = icmps.as_ref().filter(|items| !items.is_empty());
-    let on_port = ports.as_ref().map(|ports| ports.iter().any(|port| port_matches(port, flow)));
+    let on_port = ports.as_ref().map(|ports| ports.iter().any(|port| port_matches(port, world, flow)));
     let by_type = icmps
         .map(|items| items.iter().flat_map(|item| item.fields.iter().flatten()).any(|f| is_type(f, flow)));
     match on_port.or(by_type) {
@@ -336,7 +358,7 @@ fn is_type(field: &IcmpField, flow: &Flow) -> bool {
     flow.protocol == protocol && (number == 0 || number == i64::from(flow.destination_port))
 }
 
-fn port_matches(port: &PortProtocol, flow: &Flow) -> bool {
+fn port_matches(port: &PortProtocol, world: &World, flow: &Flow) -> bool {
     let protocol = match port.protocol {
         None | Some(Protocol::Any) => matches!(flow.protocol, 6 | 17 | 132),
         Some(Protocol::Tcp) => flow.protocol == 6,
@@ -344,7 +366,10 @@ fn port_matches(port: &PortProtocol, flow: &Flow) -> bool {
         Some(Protocol::Sctp) => flow.protocol == 132,
         _ => false,
     };
-    let first: i32 = port.port.as_deref().unwrap().parse().unwrap();
+    let text = port.port.as_deref().unwrap();
+    let Ok(first) = text.parse::<i32>() else {
+        return protocol && has_port(world.identities.get(&flow.destination), &text.to_lowercase(), flow);
+    };
     let last = port.end_port.unwrap_or(0).max(first);
     protocol && (first == 0 || (first..=last).contains(&i32::from(flow.destination_port)))
 }

@@ -77,7 +77,8 @@ fn rule1_concerns_the_deathstar_only() {
 fn ships_of_the_empire_land_and_nobody_else() {
     let policies = compile_all(&with_rule1(), &ALL);
     let land = |source, port| {
-        let flow = Flow { source, destination: DEATHSTAR, protocol: TCP, destination_port: port };
+        let flow =
+            Flow { source, destination: DEATHSTAR, protocol: TCP, destination_port: port, addresses: None };
         verdict(&policies, &flow)
     };
     let landed = land(TIEFIGHTER, 80);
@@ -107,7 +108,13 @@ fn a_new_ship_of_the_empire_may_land() {
     assert!(
         verdict(
             &policies,
-            &Flow { source: 310, destination: DEATHSTAR, protocol: TCP, destination_port: 80 }
+            &Flow {
+                source: 310,
+                destination: DEATHSTAR,
+                protocol: TCP,
+                destination_port: 80,
+                addresses: None
+            }
         )
         .allowed()
     );

@@ -74,7 +74,8 @@ pub(crate) fn compile_all(index: &PolicyIndex, numbers: &[u32]) -> BTreeMap<u32,
 /// Whether a flow passes, by what the index compiles for both ends.
 pub(crate) fn passes(index: &PolicyIndex, source: u32, destination: u32, protocol: u8, port: u16) -> bool {
     let policies = compile_all(index, &[source, destination]);
-    verdict(&policies, &Flow { source, destination, protocol, destination_port: port }).allowed()
+    verdict(&policies, &Flow { source, destination, protocol, destination_port: port, addresses: None })
+        .allowed()
 }
 
 /// Ingress entries of an identity that policies allow, as `(peer, protocol, first, last)`; `None` without default deny.

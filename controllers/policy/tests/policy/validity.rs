@@ -260,8 +260,6 @@ fn what_this_version_cannot_enforce_is_refused_by_path() {
         (ingress(json!({"toPorts": [{"rules": {"http": [{}]}}]})), "spec.ingress[0].toPorts[0].rules.http"),
         (egress(json!({"toPorts": [{"rules": {"dns": []}}]})), "spec.egress[0].toPorts[0].rules.dns"),
         (egress(json!({"toPorts": [{"rules": {"kafka": [{}]}}]})), "spec.egress[0].toPorts[0].rules.kafka"),
-        (port(json!({"port": "http"})), "spec.ingress[0].toPorts[0].ports[0].port"),
-        (port(json!({"port": "0x10"})), "spec.ingress[0].toPorts[0].ports[0].port"),
         (port(json!({"port": "0", "protocol": "GRE"})), "spec.ingress[0].toPorts[0].ports[0].protocol"),
     ] {
         check(reduce_spec(spec), path, Unsupported, "cannot be enforced by this version");

@@ -187,6 +187,7 @@ impl Brain {
             size(maps.ipcache.name(), maps.ipcache.max_entries()),
             size(maps.slots.name(), maps.slots.max_entries()),
             size(maps.policy.name(), maps.policy.max_entries()),
+            size(maps.blocks.name(), maps.blocks.max_entries()),
             size(maps.ct.name(), maps.ct.max_entries()),
             size(maps.snat.name(), maps.snat.max_entries()),
             size(maps.fragments.name(), maps.fragments.max_entries()),

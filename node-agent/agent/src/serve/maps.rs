@@ -30,7 +30,10 @@ pub(super) fn list(bpffs: &Path, name: &str, generations: &Generations) -> anyho
             identity: entry.identity,
             tunnel_endpoint: describe::end(entry.tunnel, 0),
         }),
-        "policy" => sorted(maps.policy.entries()?, |(key, entry)| policy(&key, &entry, generations)),
+        "policy" => {
+            let blocks = blocks(&maps)?;
+            sorted(maps.policy.entries()?, |(key, entry)| policy(&key, &entry, generations, &blocks))
+        }
         "ct" => sorted(maps.ct.entries()?, |(key, entry)| ct(&key, &entry)),
         "nat" => sorted(maps.snat.entries()?, |(key, entry)| nat(&key, &entry)),
         "services" => services(&maps),
@@ -77,7 +80,23 @@ fn endpoints(maps: &Maps) -> anyhow::Result<serde_json::Value> {
     })
 }
 
-fn policy(key: &PolicyKey, entry: &PolicyEntry, generations: &Generations) -> model::PolicyEntry {
+/// Prefixes of blocks, by generation, direction and peer.
+type Blocks = HashMap<(u32, u8, u32), String>;
+
+fn blocks(maps: &Maps) -> anyhow::Result<Blocks> {
+    let named = maps.blocks.entries()?.into_iter().filter_map(|(key, entry)| {
+        let (address, length) = key.prefix();
+        Some(((key.generation, u8::try_from(key.direction).ok()?, entry.peer), format!("{address}/{length}")))
+    });
+    Ok(named.collect())
+}
+
+fn policy(
+    key: &PolicyKey,
+    entry: &PolicyEntry,
+    generations: &Generations,
+    blocks: &Blocks,
+) -> model::PolicyEntry {
     let known = generations.get(&key.generation);
     let free = PolicyKey::ONE_PORT.saturating_sub(key.prefix_len).min(16);
     let any = key.prefix_len <= PolicyKey::ANY_PORT;
@@ -87,6 +106,7 @@ fn policy(key: &PolicyKey, entry: &PolicyEntry, generations: &Generations) -> mo
         generation: key.generation,
         direction: if key.direction == DIRECTION_INGRESS { "Ingress" } else { "Egress" }.to_owned(),
         peer: key.peer,
+        block: blocks.get(&(key.generation, key.direction, key.peer)).cloned().unwrap_or_default(),
         protocol: describe::protocol(key.protocol),
         ports: if any { (0, 0) } else { (key.port.0, last) },
         verdict: if entry.verdict == POLICY_ALLOW { "Allow" } else { "Deny" }.to_owned(),
@@ -216,15 +236,19 @@ mod tests {
         };
         let entry = PolicyEntry { cookie: 9, verdict: POLICY_ALLOW };
         let generations = HashMap::from([(7, (vec![300], HashMap::from([(9, vec!["cnp/a/b".to_owned()])])))]);
-        let shown = policy(&key, &entry, &generations);
+        let blocks = Blocks::from([((7, DIRECTION_INGRESS, 0xff00_0000), "10.0.0.0/8".to_owned())]);
+        let shown = policy(&key, &entry, &generations, &blocks);
+        assert_eq!(shown.block, "");
+        let by_address = PolicyKey { peer: 0xff00_0000, ..key };
+        assert_eq!(policy(&by_address, &entry, &generations, &blocks).block, "10.0.0.0/8");
         assert_eq!(
             (shown.ports, shown.identities, shown.origins),
             ((8080, 8083), vec![300], vec!["cnp/a/b".to_owned()])
         );
         key.prefix_len = 96;
-        assert_eq!(policy(&key, &entry, &generations).ports, (8080, 8080));
+        assert_eq!(policy(&key, &entry, &generations, &blocks).ports, (8080, 8080));
         key.prefix_len = 80;
-        assert_eq!(policy(&key, &entry, &generations).ports, (0, 0));
+        assert_eq!(policy(&key, &entry, &generations, &blocks).ports, (0, 0));
     }
 
     #[test]

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cilium_api::parts::{Part, PartKey, Parts};
-use cilium_bpf::layout::PolicyEntry;
+use cilium_api::parts::{FIRST_BLOCK, Part, PartKey, Parts};
+use cilium_bpf::layout::{BlockEntry, PolicyEntry};
 use cilium_dataplane::{Compiled, Dataplane, GRACE, compile};
 use proptest::prelude::*;
 
@@ -32,7 +32,7 @@ enum Step {
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let rule = (300u32..303, prop::sample::select(vec![0u8, 6, 17]), 0u16..4, 0u16..9)
+    let rule = (300u32..304, prop::sample::select(vec![0u8, 6, 17]), 0u16..4, 0u16..9)
         .prop_map(|(peer, protocol, first, more)| (peer, protocol, first, first + more));
     prop_oneof![
         3 => (1u16..6, 300u32..303).prop_map(|(id, identity)| Step::Pod(id, identity)),
@@ -71,6 +71,10 @@ const PREFIXES: [&str; 8] = [
 fn address(number: u8) -> String {
     if number < 3 { format!("10.244.2.{number}") } else { format!("172.30.0.{}", number - 2) }
 }
+
+/// Stands for a block in rules.
+const BY_ADDRESS: u32 = 303;
+const BLOCKS: [&str; 4] = ["0.0.0.0/0", "10.244.2.0/25", "::/0", "fd00::/8"];
 
 struct World {
     parts: Parts,
@@ -119,7 +123,17 @@ impl World {
                     0 => mk_allow(peer, 0, 0, 0),
                     _ => mk_allow(peer, protocol, first, last),
                 });
-                self.put(mk_policy(identity, allow.collect()));
+                let (key, mut part) = mk_policy(identity, allow.collect());
+                // Blocks, in some policies: an entry for peer 303 is for the second of them.
+                if let Part::Policy(policy) = &mut part {
+                    let ingress = &mut policy.ingress;
+                    let by_address = ingress.allow.iter_mut().filter(|entry| entry.peer == BY_ADDRESS);
+                    let count = by_address.map(|entry| entry.peer = FIRST_BLOCK + 1).count();
+                    if count > 0 {
+                        ingress.blocks = BLOCKS.iter().map(|text| text.parse().expect("a prefix")).collect();
+                    }
+                }
+                self.put((key, part));
             }
             Step::PolicyGone(identity) => self.drop(&PartKey::policy(identity)),
             Step::Address(number, identity, node) => {
@@ -168,7 +182,12 @@ fn content(compiled: &Compiled) -> Content {
         let key = rule.key(0);
         (key.direction, key.peer, key.protocol, key.port.0, key.prefix_len, entry.cookie)
     };
-    (compiled.ingress, compiled.egress, compiled.rules.iter().map(rule).collect())
+    let block = |(block, entry): &(cilium_dataplane::AddressBlock, BlockEntry)| {
+        let key = block.key(0);
+        (key.direction, format!("{:?}", key.prefix()), entry.peer)
+    };
+    let (rules, blocks) = (compiled.rules.iter().map(rule), compiled.blocks.iter().map(block));
+    (compiled.ingress, compiled.egress, rules.collect(), blocks.collect())
 }
 
 proptest! {

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use cilium_bpf::layout::{
-    Addr, BackendEntry, BackendKey, Endpoint, IpcacheEntry, IpcacheKey, PolicyEntry, PolicyKey, ServiceEntry,
-    ServiceKey, Slot,
+    Addr, BackendEntry, BackendKey, Endpoint, IpcacheEntry, IpcacheKey, PolicyKey, ServiceEntry, ServiceKey,
+    Slot,
 };
-use cilium_dataplane::{Kernel, Lookup, Mac, Neighbour, Route, SlotIndex};
+use cilium_dataplane::{Kernel, Lookup, Mac, Neighbour, Piece, PieceKey, Route, SlotIndex};
 use cilium_delta::Table;
 use ipnet::IpNet;
 
@@ -16,15 +16,15 @@ pub(crate) enum Fault {
     Full(&'static str),
 }
 
-/// Content as a program would find it: enforced directions, and rules without their generation.
-pub(crate) type Content = (bool, bool, BTreeSet<(u8, u32, u8, u16, u32, u32)>);
+/// Content as a program would find it: enforced directions, rules and blocks without their generation.
+pub(crate) type Content = (bool, bool, BTreeSet<(u8, u32, u8, u16, u32, u32)>, BTreeSet<(u16, String, u32)>);
 
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Fake {
     pub(crate) endpoints: BTreeMap<Addr, Endpoint>,
     pub(crate) ipcache: BTreeMap<IpcacheKey, IpcacheEntry>,
     pub(crate) slots: BTreeMap<u16, Slot>,
-    pub(crate) policy: BTreeMap<PolicyKey, PolicyEntry>,
+    pub(crate) policy: BTreeMap<PieceKey, Piece>,
     pub(crate) services: BTreeMap<ServiceKey, ServiceEntry>,
     pub(crate) backends: BTreeMap<BackendKey, BackendEntry>,
     pub(crate) routes: BTreeMap<IpNet, Route>,
@@ -42,12 +42,28 @@ pub(crate) struct Fake {
 }
 
 impl Fake {
+    /// Keys of the policy trie.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = PolicyKey> {
+        self.policy.keys().filter_map(|key| match key {
+            PieceKey::Entry(key) => Some(*key),
+            PieceKey::Block(_) => None,
+        })
+    }
+
     pub(crate) fn content(&self, slot: Slot) -> Content {
-        let rules =
-            self.policy.iter().filter(|(key, _)| key.generation == slot.generation).map(|(key, entry)| {
-                (key.direction, key.peer, key.protocol, key.port.0, key.prefix_len, entry.cookie)
-            });
-        (slot.ingress_enforced, slot.egress_enforced, rules.collect())
+        let rules = self.policy.iter().filter_map(|piece| match piece {
+            (PieceKey::Entry(key), Piece::Entry(entry)) if key.generation == slot.generation => {
+                Some((key.direction, key.peer, key.protocol, key.port.0, key.prefix_len, entry.cookie))
+            }
+            _ => None,
+        });
+        let blocks = self.policy.iter().filter_map(|piece| match piece {
+            (PieceKey::Block(key), Piece::Block(entry)) if key.generation == slot.generation => {
+                Some((key.direction, format!("{:?}", key.prefix()), entry.peer))
+            }
+            _ => None,
+        });
+        (slot.ingress_enforced, slot.egress_enforced, rules.collect(), blocks.collect())
     }
 
     /// No open slot has half a policy, no service half of its backends, no endpoint a slot that is not its identity's.
@@ -103,7 +119,7 @@ macro_rules! table {
 table!(Addr, Endpoint, endpoints, "endpoints", |k| *k, |f| *f);
 table!(IpcacheKey, IpcacheEntry, ipcache, "ipcache", |k| *k, |f| *f);
 table!(SlotIndex, Slot, slots, "slots", |k| k.0, |f| SlotIndex(*f));
-table!(PolicyKey, PolicyEntry, policy, "policy", |k| *k, |f| *f);
+table!(PieceKey, Piece, policy, "policy", |k| *k, |f| *f);
 table!(ServiceKey, ServiceEntry, services, "services", |k| *k, |f| *f);
 table!(BackendKey, BackendEntry, backends, "backends", |k| *k, |f| *f);
 table!(IpNet, Route, routes, "routes", |k| *k, |f| *f);
@@ -112,8 +128,8 @@ table!(Neighbour, Mac, neighbours, "neighbours", |k| (k.device, k.address), |f| 
     address: f.1
 });
 
-impl Lookup<PolicyKey, PolicyEntry> for Fake {
-    fn lookup(&mut self, key: &PolicyKey) -> Result<Option<PolicyEntry>, Fault> {
+impl Lookup<PieceKey, Piece> for Fake {
+    fn lookup(&mut self, key: &PieceKey) -> Result<Option<Piece>, Fault> {
         Ok(self.policy.get(key).copied())
     }
 }

@@ -1,10 +1,12 @@
 //! What the kernel finds in compiled entries is what the oracle says of the policy.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
-use cilium_api::parts::{Direction, Entry, Policy};
+use cilium_api::parts::{Direction, Entry, FIRST_BLOCK, Policy};
 use cilium_bpf::layout::{
-    DIRECTION_EGRESS, DIRECTION_INGRESS, NetPort, POLICY_ALLOW, PolicyEntry, PolicyKey, aggregate_of,
+    BlockKey, DIRECTION_EGRESS, DIRECTION_INGRESS, NetPort, POLICY_ALLOW, PolicyEntry, PolicyKey,
+    aggregate_of,
 };
 use cilium_dataplane::{Compiled, compile, origins_of};
 use cilium_policy::{Flow, Judgement, verdict};
@@ -14,6 +16,8 @@ use proptest::sample::select;
 const SUBJECT: u32 = 500;
 /// One that is in no aggregate, and some of each.
 const PEERS: [u32; 6] = [1, 300, 301, 1 << 24, (1 << 24) + 1, 2 << 24];
+const ADDRESSES: [&str; 6] = ["10.0.0.1", "10.1.2.3", "192.0.2.1", "fd00::1", "10.1.0.1", "2001:db8::1"];
+const BLOCKS: [&str; 6] = ["0.0.0.0/0", "10.0.0.0/8", "10.1.0.0/16", "10.1.2.3/32", "::/0", "fd00::/8"];
 const PORTS: [u16; 8] = [1, 79, 80, 81, 443, 8080, 8083, 65_535];
 
 fn entry() -> impl Strategy<Value = Entry> {
@@ -34,11 +38,21 @@ fn entry() -> impl Strategy<Value = Entry> {
 
 fn direction() -> impl Strategy<Value = Direction> {
     let list = || proptest::collection::vec(entry(), 0..8);
-    (any::<bool>(), list(), list()).prop_map(|(enforced, allow, deny)| Direction {
-        enforced,
-        allow: if enforced { allow } else { Vec::new() },
-        deny,
-    })
+    let blocks = proptest::collection::btree_set(select(&BLOCKS[..]), 0..4);
+    let by_address = proptest::collection::vec((any::<proptest::sample::Index>(), entry()), 0..4);
+    (any::<bool>(), list(), list(), blocks, by_address).prop_map(
+        |(enforced, allow, deny, blocks, by_address)| {
+            let mut blocks: Vec<ipnet::IpNet> =
+                blocks.iter().map(|text| text.parse().expect("a prefix")).collect();
+            blocks.sort_unstable();
+            let number = |at: proptest::sample::Index| FIRST_BLOCK + at.index(blocks.len()) as u32;
+            let by_address = by_address.into_iter().filter(|_| !blocks.is_empty());
+            let by_address: Vec<Entry> =
+                by_address.map(|(at, entry)| Entry { peer: number(at), ..entry }).collect();
+            let allow = if enforced { [allow, by_address].concat() } else { Vec::new() };
+            Direction { enforced, allow, blocks: if enforced { blocks } else { Vec::new() }, deny }
+        },
+    )
 }
 
 fn policy() -> impl Strategy<Value = Policy> {
@@ -63,17 +77,42 @@ fn longest(compiled: &Compiled, direction: u8, peer: u32, protocol: u8, port: u1
     entries.filter(|(key, _)| agrees(key)).max_by_key(|(key, _)| key.prefix_len).map(|(_, entry)| entry)
 }
 
-/// As the programs look up: the peer, and only if it has nothing, what it is one of.
-fn find(compiled: &Compiled, direction: u8, peer: u32, protocol: u8, port: u16) -> Option<PolicyEntry> {
-    longest(compiled, direction, peer, protocol, port)
-        .or_else(|| longest(compiled, direction, aggregate_of(peer), protocol, port))
+/// The block that the other trie gives for an address.
+fn block(compiled: &Compiled, direction: u8, address: IpAddr) -> Option<u32> {
+    let whole = BlockKey::new(1, direction, address, if address.is_ipv4() { 32 } else { 128 });
+    let agrees = |key: &BlockKey| {
+        let mask = u128::MAX.checked_shl(192 - key.prefix_len).unwrap_or(0);
+        let bits = |key: &BlockKey| u128::from_be_bytes(key.address) & mask;
+        (key.direction, key.family, bits(key)) == (whole.direction, whole.family, bits(&whole))
+    };
+    let entries = compiled.blocks.iter().map(|(block, entry)| (block.key(1), entry.peer));
+    entries.filter(|(key, _)| agrees(key)).max_by_key(|(key, _)| key.prefix_len).map(|(_, peer)| peer)
 }
 
-fn check(policy: &Policy, compiled: &Compiled, direction: u8, peer: u32, protocol: u8, port: u16) {
+/// As the programs look up: the peer, and only if it has nothing, what it is one of, and then the block of its address.
+fn find(
+    compiled: &Compiled,
+    direction: u8,
+    (peer, address): Peer,
+    protocol: u8,
+    port: u16,
+) -> Option<PolicyEntry> {
+    longest(compiled, direction, peer, protocol, port)
+        .or_else(|| longest(compiled, direction, aggregate_of(peer), protocol, port))
+        .or_else(|| longest(compiled, direction, block(compiled, direction, address)?, protocol, port))
+}
+
+/// Identity and address.
+type Peer = (u32, IpAddr);
+
+fn check(policy: &Policy, compiled: &Compiled, direction: u8, peer: Peer, protocol: u8, port: u16) {
     let policies = BTreeMap::from([(SUBJECT, policy.clone())]);
     let (source, destination) =
-        if direction == DIRECTION_INGRESS { (peer, SUBJECT) } else { (SUBJECT, peer) };
-    let verdict = verdict(&policies, &Flow { source, destination, protocol, destination_port: port });
+        if direction == DIRECTION_INGRESS { (peer.0, SUBJECT) } else { (SUBJECT, peer.0) };
+    // The subject's own address plays no role.
+    let addresses = Some((peer.1, peer.1));
+    let flow = Flow { source, destination, protocol, destination_port: port, addresses };
+    let verdict = verdict(&policies, &flow);
     let (judged, enforced) = if direction == DIRECTION_INGRESS {
         (verdict.ingress, compiled.ingress)
     } else {
@@ -82,7 +121,7 @@ fn check(policy: &Policy, compiled: &Compiled, direction: u8, peer: u32, protoco
     let found = find(compiled, direction, peer, protocol, port);
     let passes = !enforced || found.is_some_and(|entry| entry.verdict == POLICY_ALLOW);
     let expected = !matches!(judged, Judgement::DefaultDeny | Judgement::Denied(_));
-    assert_eq!(passes, expected, "{direction} {peer} {protocol}/{port}: {found:?}, {judged:?}");
+    assert_eq!(passes, expected, "{direction} {peer:?} {protocol}/{port}: {found:?}, {judged:?}");
     assert_eq!(judged == Judgement::DefaultDeny, enforced && found.is_none(), "{judged:?}");
     // An entry names policies of its own; narrower ones do not repeat what wider ones say.
     let named: BTreeSet<&str> =
@@ -98,7 +137,8 @@ proptest! {
     fn entries_looked_up_mean_what_the_oracle_says(policy in policy()) {
         let compiled = compile(&policy).expect("ranges are in order");
         for direction in [DIRECTION_INGRESS, DIRECTION_EGRESS] {
-            for peer in PEERS {
+            for (peer, address) in PEERS.into_iter().zip(ADDRESSES) {
+                let peer = (peer, address.parse().expect("an address"));
                 for protocol in [6, 17, 58, 132] {
                     for port in PORTS.into_iter().chain([0, 8081]) {
                         check(&policy, &compiled, direction, peer, protocol, port);

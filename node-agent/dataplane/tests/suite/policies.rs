@@ -52,7 +52,7 @@ fn every_change_is_a_new_generation_and_the_old_one_goes_later() {
     assert!(dataplane.has_retired());
     dataplane.sweep(&mut kernel, GRACE);
     assert_eq!(
-        kernel.policy.keys().map(|key| (key.generation, key.peer)).collect::<Vec<_>>(),
+        kernel.entries().map(|key| (key.generation, key.peer)).collect::<Vec<_>>(),
         [(second.generation, 302)]
     );
     parts.remove(&PartKey::policy(300));

@@ -1,8 +1,8 @@
 //! A new process finds what the old one left.
 
 use cilium_api::parts::{PartKey, Parts};
-use cilium_bpf::layout::Slot;
-use cilium_dataplane::{Dataplane, GRACE};
+use cilium_bpf::layout::{BlockKey, Slot};
+use cilium_dataplane::{Dataplane, GRACE, Piece, PieceKey};
 
 use crate::build::*;
 use crate::kernel::Fake;
@@ -77,7 +77,7 @@ fn the_next_generation_survives_the_policy_it_was_used_for() {
     let mut parts = mk_parts();
     let mut kernel = mk_running(&parts);
     let mut dataplane = restart(&mut kernel);
-    let used = kernel.policy.keys().map(|key| key.generation).max().expect("rules");
+    let used = kernel.entries().map(|key| key.generation).max().expect("rules");
     parts.remove(&PartKey::policy(300));
     dataplane.update([&PartKey::policy(300)], &parts);
     dataplane.apply(&mut kernel, 0);
@@ -86,7 +86,7 @@ fn the_next_generation_survives_the_policy_it_was_used_for() {
     let mut dataplane = restart(&mut kernel);
     parts.extend([mk_policy(300, vec![mk_allow(9, 0, 0, 0)])]);
     feed(&mut dataplane, &mut kernel, &parts);
-    assert!(kernel.policy.keys().all(|key| key.generation > used));
+    assert!(kernel.entries().all(|key| key.generation > used));
 }
 
 #[test]
@@ -94,9 +94,11 @@ fn leftovers_of_a_process_killed_in_the_middle_go() {
     let parts = mk_parts();
     let mut kernel = mk_running(&parts);
     let clean = kernel.seen();
-    let mut half = *kernel.policy.iter().next().expect("rules").0;
+    let mut half = kernel.entries().next().expect("rules");
     half.generation += 40;
-    kernel.policy.insert(half, Default::default());
+    kernel.policy.insert(PieceKey::Entry(half), Piece::Entry(Default::default()));
+    let block = BlockKey::new(half.generation + 1, half.direction, ip("10.0.0.0"), 8);
+    kernel.policy.insert(PieceKey::Block(block), Piece::Block(Default::default()));
     kernel.slots.insert(99, Slot { generation: 1, open: true, ..Slot::default() });
     kernel.endpoints.insert(ip("10.244.1.99").into(), Default::default());
     let mut dataplane = restart(&mut kernel);

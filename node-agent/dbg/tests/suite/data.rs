@@ -296,6 +296,7 @@ fn policy_entries() -> Vec<PolicyEntry> {
             generation: 9,
             direction: direction.into(),
             peer,
+            block: String::new(),
             protocol: protocol.into(),
             ports,
             verdict: "Allow".into(),
@@ -307,6 +308,10 @@ fn policy_entries() -> Vec<PolicyEntry> {
         entry(&[20011], "Ingress", 20012, "TCP", (80, 80), &["ccnp/all", "cnp/default/rule1"]),
         entry(&[20011], "Ingress", 1, "ANY", (0, 0), &["cnp/default/rule1"]),
         entry(&[20013, 20020], "Egress", 0, "UDP", (8000, 8007), &["cnp/default/out"]),
+        PolicyEntry {
+            block: "192.0.2.0/24".into(),
+            ..entry(&[20013, 20020], "Egress", 0xff00_0000, "TCP", (443, 443), &["netpol/default/out"])
+        },
         entry(&[20013, 20020], "Egress", 2, "ICMP", (0, 0), &["cnp/default/out"]),
         removed,
     ]

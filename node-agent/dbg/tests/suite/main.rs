@@ -32,7 +32,7 @@ fn data_keeps_the_names_of_the_api() {
     assert_eq!(deathstar["status"]["networking"]["addressing"][0]["ipv6"], "fd00:1::11");
     let (_, output, _) = run(&agent, "bpf policy list -o json");
     let list: Value = serde_json::from_str(&output).expect("is JSON");
-    assert_eq!(list.as_array().map(Vec::len), Some(5));
+    assert_eq!(list.as_array().map(Vec::len), Some(6));
     let empty = Agent::start(Answers::default().set_text("/v1/map/policy", "[]"));
     assert_eq!(run(&empty, "bpf policy list -o json").1, "[]\n");
     let (_, output, _) = run(&agent, "identity list -o yaml");

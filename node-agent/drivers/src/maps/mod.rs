@@ -11,9 +11,9 @@ use std::{
 };
 
 use cilium_bpf::layout::{
-    Addr, BackendEntry, BackendKey, CtEntry, CtKey, Endpoint, FragmentKey, FragmentPorts, IpcacheEntry,
-    IpcacheKey, Metric, NatEntry, NatKey, PolicyEntry, PolicyKey, ServiceEntry, ServiceKey, Slot,
-    SockRevnatEntry, SockRevnatKey,
+    Addr, BackendEntry, BackendKey, BlockEntry, BlockKey, CtEntry, CtKey, Endpoint, FragmentKey,
+    FragmentPorts, IpcacheEntry, IpcacheKey, Metric, NatEntry, NatKey, PolicyEntry, PolicyKey, ServiceEntry,
+    ServiceKey, Slot, SockRevnatEntry, SockRevnatKey,
 };
 use cilium_delta::Table;
 use thiserror::Error;
@@ -53,6 +53,7 @@ pub struct Maps {
     pub ipcache: Map<IpcacheKey, IpcacheEntry>,
     pub slots: Map<u32, Slot>,
     pub policy: Map<PolicyKey, PolicyEntry>,
+    pub blocks: Map<BlockKey, BlockEntry>,
     pub services: Map<ServiceKey, ServiceEntry>,
     pub backends: Map<BackendKey, BackendEntry>,
     pub ct: Map<CtKey, CtEntry>,
@@ -76,6 +77,7 @@ impl Maps {
             ipcache: Map::open(&pins.join("cilium_ipcache"))?,
             slots: Map::open(&pins.join("cilium_slots"))?,
             policy: Map::open(&pins.join("cilium_policy"))?,
+            blocks: Map::open(&pins.join("cilium_blocks"))?,
             services: Map::open(&pins.join("cilium_services"))?,
             backends: Map::open(&pins.join("cilium_backends"))?,
             ct: Map::open(&pins.join("cilium_ct"))?,

@@ -1,7 +1,7 @@
 use cilium_bpf::layout::{
-    Addr, BackendEntry, BackendKey, CtEntry, CtKey, Endpoint, EventBudget, FragmentKey, FragmentPorts,
-    IpcacheEntry, IpcacheKey, Layout, Metric, NatEntry, NatKey, PolicyEntry, PolicyKey, ServiceEntry,
-    ServiceKey, Slot, SockRevnatEntry, SockRevnatKey,
+    Addr, BackendEntry, BackendKey, BlockEntry, BlockKey, CtEntry, CtKey, Endpoint, EventBudget, FragmentKey,
+    FragmentPorts, IpcacheEntry, IpcacheKey, Layout, Metric, NatEntry, NatKey, PolicyEntry, PolicyKey,
+    ServiceEntry, ServiceKey, Slot, SockRevnatEntry, SockRevnatKey,
 };
 
 /// A key or value as the bytes of a map.
@@ -42,6 +42,8 @@ macro_rules! records {
 records!(
     BackendEntry,
     BackendKey,
+    BlockEntry,
+    BlockKey,
     CtEntry,
     CtKey,
     Endpoint,

@@ -45,8 +45,12 @@ pub struct PolicyEntry {
     pub generation: u32,
     /// `Ingress` or `Egress`.
     pub direction: String,
-    /// Identity of the peer, 0 for any.
+    /// Identity of the peer, or a number for `block`; 0 for any.
     pub peer: u32,
+    /// `address/length`: the peer is whoever has such an address, but for those in narrower blocks of the generation. Empty for
+    /// peers by identity.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub block: String,
     /// Protocol name, or `ANY`.
     pub protocol: String,
     /// First and last port; 0 and 0 for any.
