@@ -37,6 +37,27 @@ generate: build
     cargo run --locked -q -p crd-gen -- --write crds/yaml
     manifests/generate
 
+# Random policies against the programs, and random histories against the planner, for an hour and from where nobody began before
+test-nightly:
+    ORACLE_TUPLES=10000000 ORACLE_SEED="$RANDOM$RANDOM" cargo test --locked --release -p bpf-tests --test datapath oracle -- --nocapture
+    PROPTEST_CASES=20000 cargo test --locked --release -p cilium-policy -p cilium-plan -p cilium-dataplane -p cilium-state
+
+# Go on with one fuzz test (any_policy, any_object, any_state, any_answer), with libFuzzer (needs cargo-bolero and a nightly toolchain)
+fuzz TEST *ARGS:
+    cargo bolero test -p fuzz {{ TEST }} --toolchain nightly "${@:2}"
+
 # Measure: a table with floors, figures and ratios (on the cluster in a box)
 bench *ARGS:
     kind-tests/bench/run "$@"
+
+# Measure planning: 10,000 policies, 50,000 pods, 1,000 nodes; fails when a goal is missed
+bench-plan:
+    cargo run --locked --release -p cilium-plan --example scale
+
+# Measure the eBPF programs: each packet path, and what policy adds to it; fails when a goal is missed
+bench-packets:
+    cargo run --locked --release -p bpf-tests --example cost
+
+# Measure an agent alone on its node: memory, CNI ADD, round trips, the way from a write to a switched policy
+bench-node:
+    cargo test --locked --release -p cilium-agent --test node measure -- --ignored --nocapture

@@ -1,8 +1,12 @@
-//! What one packet costs in each program: `cargo run -p bpf-tests --example cost` (as root).
+//! What one packet costs in each program, and what asking a policy adds: `just bench-packets` (as root).
+
+use std::process::ExitCode;
 
 use bpf_tests::packet::{self, HOPS, Tcp};
-use bpf_tests::stage::{Place::*, Stage};
+use bpf_tests::stage::{Action, Place::*, Stage};
 use bpf_tests::{Family, Mode};
+use cilium_bpf::layout::{DIRECTION_EGRESS, NetPort, POLICY_ALLOW, PolicyEntry, PolicyKey, Slot};
+use cilium_delta::Table as _;
 use cilium_drivers::datapath::DeviceProgram;
 use cilium_drivers::netlink::Link;
 
@@ -42,7 +46,85 @@ fn remote(stage: &Stage, family: Family) -> [(&'static str, u32); 2] {
     ]
 }
 
-fn main() {
+/// A rule that lets the measured packet through: what it says, peer, protocol, port, bits of the port that count.
+type Case = (&'static str, u32, u8, u16, u32);
+
+const CASES: [Case; 4] = [
+    ("peer and port", 1006, TCP, 80, 16),
+    ("peer and port range", 1006, TCP, 64, 10),
+    ("peer", 1006, 0, 0, 0),
+    ("port of any peer", 0, TCP, 80, 16),
+];
+const TCP: u8 = 6;
+const SIZES: [usize; 4] = [10, 100, 1000, 10_000];
+const GOAL: i64 = 60;
+const ROUNDS: usize = 15;
+
+fn rule(generation: u32, peer: u32, protocol: u8, port: u16, bits: u32) -> PolicyKey {
+    let prefix_len = if protocol == 0 { PolicyKey::ANY_PROTOCOL } else { PolicyKey::ANY_PORT + bits };
+    PolicyKey { prefix_len, generation, peer, direction: DIRECTION_EGRESS, protocol, port: NetPort(port) }
+}
+
+/// Fills a generation with rules about others, of all kinds, and one that lets the packet through.
+fn fill(stage: &mut Stage, generation: u32, size: usize, case: Case) {
+    let allow = PolicyEntry { cookie: 1, verdict: POLICY_ALLOW };
+    let (_, peer, protocol, port, bits) = case;
+    let others = (0..size as u32 - 1).map(|number| match number % 4 {
+        0 => rule(generation, 20_000 + number, 0, 0, 0),
+        1 => rule(generation, 20_000 + number, TCP, 64, 10),
+        _ => rule(generation, 20_000 + number, TCP, 80, 16),
+    });
+    for key in others.chain([rule(generation, peer, protocol, port, bits)]) {
+        stage.maps.policy.set(&key, &allow).expect("it fits");
+    }
+}
+
+/// What it adds to the first packet of a connection that the sender's policy is asked: the median of the differences in turn.
+fn added(stage: &mut Stage, generation: u32) -> (u32, i64) {
+    let packet = packet::tcp(MAC, PodA.at(Family::V4, 1002), PodB.at(Family::V4, 80), Tcp::Syn);
+    let mut rounds: Vec<(i64, u32)> = Vec::new();
+    for _ in 0..ROUNDS {
+        let mut costs = [true, false].map(|enforced| {
+            stage.set_slot(
+                PodA,
+                Slot { generation, egress_enforced: enforced, open: true, ..Slot::default() },
+            );
+            assert_eq!(stage.leave(PodA, &packet).action, Action::Redirect);
+            cost(stage, DeviceProgram::FromContainer, stage.link(PodA), &packet)
+        });
+        costs.reverse();
+        rounds.push((i64::from(costs[1]) - i64::from(costs[0]), costs[0]));
+    }
+    rounds.sort_unstable();
+    let (difference, floor) = rounds[ROUNDS / 2];
+    (floor, difference)
+}
+
+/// A table of what policy adds, and whether all of it is within the goal.
+fn policies() -> bool {
+    let mut stage = Stage::new(Mode::Native);
+    let (mut generation, mut met) = (100, true);
+    println!(
+        "\n| first packet, its rule is by | entries | without policy | policy adds | goal {GOAL} ns |\n|---|---|---|---|---|"
+    );
+    for case in CASES {
+        for size in SIZES {
+            generation += 1;
+            fill(&mut stage, generation, size, case);
+            let (floor, added) = added(&mut stage, generation);
+            met &= added <= GOAL;
+            println!(
+                "| {} | {size} | {floor} ns | {added} ns | {} |",
+                case.0,
+                if added <= GOAL { "yes" } else { "NO" }
+            );
+            stage.maps.policy.retain_generations(|_| false).expect("entries can be removed");
+        }
+    }
+    met
+}
+
+fn main() -> ExitCode {
     for mode in [Mode::Native, Mode::Tunnel] {
         let stage = Stage::new(mode);
         for family in Family::ALL {
@@ -54,4 +136,5 @@ fn main() {
         let host = cost(&stage, DeviceProgram::FromNetdev, &stage.uplink, &stranger);
         println!("{mode:?} for the node itself: {host} ns");
     }
+    if policies() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -14,7 +14,7 @@ pub const POD_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0xaa];
 pub const HOPS: u8 = 64;
 
 /// Address family; every table is run for both.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Family {
     /// IPv4.
     V4,
@@ -117,6 +117,27 @@ pub fn echo(mac: [u8; 6], from: IpAddr, to: IpAddr, echo: Echo, id: u16) -> Vec<
         (IpAddr::V4(_), Echo::Reply) => step.icmpv4_echo_reply(id, 1).write(&mut packet, b"ping"),
         (IpAddr::V6(_), Echo::Request) => step.icmpv6_echo_request(id, 1).write(&mut packet, b"ping"),
         (IpAddr::V6(_), Echo::Reply) => step.icmpv6_echo_reply(id, 1).write(&mut packet, b"ping"),
+    }
+    .expect("a vector takes everything");
+    packet
+}
+
+/// An SCTP packet (RFC 9260 section 3) with a common header and no chunks.
+pub fn sctp(mac: [u8; 6], from: SocketAddr, to: SocketAddr) -> Vec<u8> {
+    let mut header = [0; 12];
+    header[..2].copy_from_slice(&from.port().to_be_bytes());
+    header[2..4].copy_from_slice(&to.port().to_be_bytes());
+    with_payload(mac, from.ip(), to.ip(), IpNumber(132), &header, None)
+}
+
+/// An ICMP message of any type of the family, with what echo has for its id.
+pub fn icmp(mac: [u8; 6], from: IpAddr, to: IpAddr, kind: u8, id: u16) -> Vec<u8> {
+    let mut packet = Vec::new();
+    let step = ip!(mac, from, to);
+    let [high, low] = id.to_be_bytes();
+    match from {
+        IpAddr::V4(_) => step.icmpv4_raw(kind, 0, [high, low, 0, 1]).write(&mut packet, &[0; 16]),
+        IpAddr::V6(_) => step.icmpv6_raw(kind, 0, [high, low, 0, 1]).write(&mut packet, &[0; 16]),
     }
     .expect("a vector takes everything");
     packet

@@ -45,12 +45,17 @@ impl Planner {
         self.touch_statuses(&selecting);
     }
 
-    /// Gives a node the policy of an identity that it has endpoints of.
+    /// Gives a node the policy of an identity that it has endpoints of. One that is about to be compiled comes with that.
     fn put_policy_part(&mut self, number: u32, node: &str) {
+        if self.policies.index.is_affected(number) {
+            return;
+        }
         let host = host(self.nodes.get(node).is_some_and(|entry| entry.api_server));
         let Some(known) = self.identities.get_mut(number) else { return };
-        let compiled = known.compiled[place(host)]
-            .get_or_insert_with(|| Compiled::new(&self.policies.index, number, host));
+        let compiled = known.compiled[place(host)].get_or_insert_with(|| {
+            self.policies.compilations += 1;
+            Compiled::new(&self.policies.index, number, host)
+        });
         let text = compiled.text.clone();
         self.node_mut(node).state.set_text(&PartKey::policy(number), text);
     }
@@ -96,6 +101,7 @@ impl Planner {
         if nodes.is_empty() {
             return;
         }
+        self.policies.compilations += 1;
         let after = Compiled::new(&self.policies.index, number, host);
         let enforcement = |it: &Compiled| (it.ingress, it.egress);
         let is_flipped = before.as_ref().map(enforcement) != Some(enforcement(&after));

@@ -35,6 +35,12 @@ pub(crate) fn recorded(parts: &Parts) -> impl Iterator<Item = (String, u32)> {
     })
 }
 
+impl Entry {
+    fn new(name: &str) -> Self {
+        Self { object: None, state: State::new(name), pods: BTreeSet::new(), api_server: false }
+    }
+}
+
 /// All nodes by name.
 #[derive(Debug, Default)]
 pub(crate) struct Nodes {
@@ -67,13 +73,12 @@ impl Nodes {
     }
 
     fn entry(&mut self, name: &str) -> &mut Entry {
-        self.labels.entry(owner_label(name)).or_insert_with(|| name.to_owned());
-        self.all.entry(name.to_owned()).or_insert_with(|| Entry {
-            object: None,
-            state: State::new(name),
-            pods: BTreeSet::new(),
-            api_server: false,
-        })
+        // Nearly always there: then no name has to be copied.
+        if !self.all.contains_key(name) {
+            self.labels.insert(owner_label(name), name.to_owned());
+            self.all.insert(name.to_owned(), Entry::new(name));
+        }
+        self.all.get_mut(name).expect("it was there or was put there")
     }
 
     /// Drops what is known of nodes that are gone altogether.

@@ -183,13 +183,14 @@ impl Planner {
         self.follow_policies();
         let node_states = self.write_node_states();
         self.follow_confirmed();
+        self.release_held(now);
         let output = Output {
             node_states,
             slices: self.write_slices(),
             identities: self.write_identities(now),
             events: std::mem::take(&mut self.events),
             report_due: self.is_report_due(),
-            wake: self.next_sweep(),
+            wake: self.next_sweep().into_iter().chain(self.next_release()).min(),
         };
         #[cfg(any(test, debug_assertions))]
         self.assert_invariants();
@@ -203,6 +204,11 @@ impl Planner {
             return Report::default();
         }
         self.write_reports(now)
+    }
+
+    /// How often the policy of an identity was compiled for nodes, since the start.
+    pub fn compilations(&self) -> u64 {
+        self.policies.compilations
     }
 
     fn put_pod(&mut self, name: PodName, pod: Option<Pod>) {

@@ -22,6 +22,10 @@ pub(crate) struct Policies {
     /// Policies of which another version is in force than at the last plan.
     pub(crate) changed: BTreeSet<PolicyKey>,
     pub(crate) statuses: Ledger<PolicyStatus>,
+    /// Policies of identities compiled so far.
+    pub(crate) compilations: u64,
+    /// Statuses that wait before they are written, and until when.
+    pub(crate) held: BTreeMap<ObjectKey, i64>,
 }
 
 /// A policy object.
@@ -67,6 +71,8 @@ impl Policies {
             all: BTreeMap::new(),
             changed: BTreeSet::new(),
             statuses: Ledger::default(),
+            compilations: 0,
+            held: BTreeMap::new(),
         }
     }
 

@@ -13,10 +13,13 @@ use crate::nodes::Entry;
 use crate::object::ObjectKey;
 use crate::output::Write;
 use crate::planner::Planner;
-use crate::policies::{Policy, policy_key};
+use crate::policies::{Policies, Policy, policy_key};
 
 /// Type of the condition that says whether all nodes that need the policy have it in force.
 const ENFORCED: &str = "Enforced";
+
+/// How long progress of a policy waits to be told, in seconds, unless it is [a large step](is_small_step).
+const HOLD: i64 = 10;
 
 /// Entries per policy in the compiled policies of identities, so that no identity is compiled twice for one report.
 #[derive(Debug, Default)]
@@ -27,6 +30,8 @@ struct Reach {
     endpoints: i64,
     entries: i64,
     nodes: PolicyNodes,
+    /// The first node that says why it cannot, and what it says.
+    refusal: Option<String>,
 }
 
 impl Planner {
@@ -39,9 +44,42 @@ impl Planner {
         let key = policy_key(object);
         let desired =
             self.policies.all.get(&key).map(|policy| self.policy_status(object, &key, policy, counts, now));
+        if self.is_held(object, desired.as_ref(), now) {
+            return None;
+        }
         let content = desired.clone();
         let action = self.policies.statuses.decide(object, desired, || content)?;
         Some(Write { key: object.clone(), action })
+    }
+
+    /// Whether a status is to wait, as it tells little more than the one that stands: a thousand nodes that answer one after the
+    /// other shall not make a thousand writes.
+    fn is_held(&mut self, object: &ObjectKey, desired: Option<&PolicyStatus>, now: i64) -> bool {
+        let is_small = self
+            .policies
+            .statuses
+            .stored(object)
+            .zip(desired)
+            .is_some_and(|(stored, desired)| is_small_step(stored, desired));
+        let until = *self.policies.held.entry(object.clone()).or_insert(now.saturating_add(HOLD));
+        let held = is_small && until > now;
+        if !held {
+            self.policies.held.remove(object);
+        }
+        held
+    }
+
+    /// Lets the next report write what has waited long enough.
+    pub(crate) fn release_held(&mut self, now: i64) {
+        let Policies { held, statuses, .. } = &mut self.policies;
+        held.iter()
+            .filter(|(_, until)| **until <= now)
+            .for_each(|(object, _)| statuses.touch(object.clone()));
+    }
+
+    /// When [`Planner::release_held`] has something to do.
+    pub(crate) fn next_release(&self) -> Option<i64> {
+        self.policies.held.values().min().copied()
     }
 
     fn policy_status(
@@ -87,12 +125,16 @@ impl Planner {
             .filter(|(node, numbers)| !self.has_in_force(node, key, numbers))
             .map(|(node, _)| (*node).to_owned())
             .collect();
+        let refusal = late.iter().find_map(|node| {
+            let message = self.nodes.get(node)?.state.failure(places.get(node.as_str())?.iter().copied())?;
+            Some(format!("{node}: {message}"))
+        });
         let nodes = PolicyNodes {
             needed: count(places.len()),
             enforcing: count(places.len() - late.len()),
             laggards: (!late.is_empty()).then(|| late.into_iter().take(MAX_LAGGARDS).collect()),
         };
-        Reach { endpoints: count(endpoints), entries, nodes }
+        Reach { endpoints: count(endpoints), entries, nodes, refusal }
     }
 
     fn has_in_force(&self, node: &str, key: &PolicyKey, numbers: &BTreeSet<u32>) -> bool {
@@ -124,11 +166,38 @@ impl Planner {
             (None, _) if reach.endpoints == 0 => {
                 ("True", "NoEndpoints", format!("selects no endpoints; {progress}"))
             }
-            (None, _) if enforcing < needed => ("False", "Pending", progress),
+            (None, _) if enforcing < needed => match &reach.refusal {
+                Some(refusal) => ("False", "NodeFailure", format!("{progress}; {refusal}")),
+                None => ("False", "Pending", progress),
+            },
             (None, _) => ("True", "InForce", progress),
         };
         mk_condition(ENFORCED, status, reason, message)
     }
+}
+
+/// Whether two statuses differ in the count of nodes only, and that by little: the same quarter of the nodes is done, and more
+/// are late than have room among the names.
+fn is_small_step(stored: &PolicyStatus, desired: &PolicyStatus) -> bool {
+    let quarter = |status: &PolicyStatus| {
+        let nodes = status.nodes.as_ref()?;
+        let late = nodes.needed - nodes.enforcing;
+        (late > count(MAX_LAGGARDS)).then(|| nodes.enforcing * 4 / nodes.needed)
+    };
+    stored != desired
+        && quarter(desired).is_some()
+        && quarter(desired) == quarter(stored)
+        && without_progress(stored) == without_progress(desired)
+}
+
+fn without_progress(status: &PolicyStatus) -> PolicyStatus {
+    let mut status = PolicyStatus { enforced: None, ..status.clone() };
+    if let Some(nodes) = &mut status.nodes {
+        *nodes = PolicyNodes { needed: nodes.needed, ..PolicyNodes::default() };
+    }
+    let enforced = status.conditions.iter_mut().flatten().filter(|it| it.type_ == ENFORCED);
+    enforced.for_each(|condition| condition.message = None);
+    status
 }
 
 impl Counts {

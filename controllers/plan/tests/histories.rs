@@ -37,9 +37,10 @@ enum Step {
         name: usize,
         labels: Option<usize>,
     },
+    /// There, with addresses of one of three kinds, or not.
     Node {
         name: usize,
-        present: bool,
+        addresses: Option<u8>,
     },
     Service {
         name: usize,
@@ -50,7 +51,7 @@ enum Step {
     },
     Policy {
         name: usize,
-        spec: Option<usize>,
+        spec: Option<u64>,
     },
     Group {
         name: usize,
@@ -122,7 +123,7 @@ const ALL_KINDS: [Kind; 14] = [
 const GROUPS: [&[&str]; 4] =
     [&[], &["172.16.0.0/12", "fd00::/8"], &["172.18.0.0/24", "10.0.0.0/8"], &["0.0.0.0/0", "172.18.0.2/32"]];
 
-fn mk_spec(number: usize) -> Value {
+fn mk_spec(number: u64) -> Value {
     let subject = json!({"matchLabels": {"org": "empire"}});
     match number {
         0 => rule1(),
@@ -175,7 +176,8 @@ fn mk_spec(number: usize) -> Value {
         }
         // Invalid, and not supported.
         6 => json!({"endpointSelector": {}, "ingress": [{"toPorts": [{"ports": [{"port": "99999"}]}]}]}),
-        _ => json!({"endpointSelector": {}, "egress": [{"toFQDNs": [{"matchName": "example.org"}]}]}),
+        7 => json!({"endpointSelector": {}, "egress": [{"toFQDNs": [{"matchName": "example.org"}]}]}),
+        _ => mk_any_spec(number),
     }
 }
 
@@ -207,10 +209,10 @@ fn mk_step() -> impl Strategy<Value = Step> {
         1 => pod.clone().prop_map(|name| Step::Complete { name }),
         2 => pod.prop_map(|name| Step::DeletePod { name }),
         2 => (0..2usize, prop::option::weighted(0.8, 0..4usize)).prop_map(|(name, labels)| Step::Namespace { name, labels }),
-        2 => (0..3usize, prop::bool::weighted(0.7)).prop_map(|(name, present)| Step::Node { name, present }),
+        2 => (0..3usize, prop::option::weighted(0.8, 0..3u8)).prop_map(|(name, addresses)| Step::Node { name, addresses }),
         2 => (0..3usize, prop::option::weighted(0.8, 0..4u8)).prop_map(|(name, backends)| Step::Service { name, backends }),
         1 => (0..4u8).prop_map(|place| Step::ApiServer { place }),
-        6 => (0..5usize, prop::option::weighted(0.8, 0..15usize)).prop_map(|(name, spec)| Step::Policy { name, spec }),
+        6 => (0..5usize, prop::option::weighted(0.8, prop_oneof![0..15u64, any::<u64>()])).prop_map(|(name, spec)| Step::Policy { name, spec }),
         2 => (0..2usize, prop::option::weighted(0.8, 0..GROUPS.len()), any::<bool>()).prop_map(|(name, content, color)| Step::Group { name, content, color }),
         3 => (0..3usize, prop::option::weighted(0.8, 0..4usize)).prop_map(|(name, spec)| Step::KubernetesPolicy { name, spec }),
         1 => (0..5usize, any::<prop::sample::Index>()).prop_map(|(kind, which)| Step::Vandal { kind, which }),
@@ -293,10 +295,7 @@ impl History {
                 self.world.delete(&ObjectKey::namespaced(Kind::Pod, namespace, name));
             }
             Step::Namespace { name, labels } => self.namespace(["red", "blue"][*name], *labels),
-            Step::Node { name, present: true } => self.world.apply(mk_node(NODES[*name], *name as u8 + 1)),
-            Step::Node { name, present: false } => {
-                self.world.delete(&ObjectKey::cluster(Kind::Node, NODES[*name]));
-            }
+            Step::Node { name, addresses } => self.node(*name, *addresses),
             Step::Service { name, backends } => self.service(["web", "db", "dns"][*name], *backends),
             Step::ApiServer { place } => self.api_server(*place),
             Step::Group { name, content, color } => self.group(["g", "h"][*name], *content, *color),
@@ -338,7 +337,10 @@ impl History {
             }
             Step::Acknowledge { node } => drop(acknowledge_node(&mut self.world.store, NODES[*node])),
             Step::Restart => self.world.restart(),
-            Step::Settle => self.world.settle(),
+            Step::Settle => {
+                self.world.settle();
+                self.check_scratch();
+            }
             Step::Time { seconds } => self.world.now += seconds,
         }
     }
@@ -377,6 +379,15 @@ impl History {
         self.connected.insert(uid, addresses);
     }
 
+    fn node(&mut self, number: usize, addresses: Option<u8>) {
+        let (name, last) = (NODES[number], number as u8 + 1);
+        match addresses {
+            Some(0) => self.world.apply(mk_node(name, last)),
+            Some(kind) => self.world.apply(mk_moved_node(name, last, kind == 1)),
+            None => self.world.delete(&ObjectKey::cluster(Kind::Node, name)),
+        }
+    }
+
     fn namespace(&mut self, name: &str, labels: Option<usize>) {
         match labels {
             Some(number) => self.world.apply(mk_namespace(name, LABELS[number])),
@@ -403,7 +414,7 @@ impl History {
         self.world.apply(mk_endpoint_slice("default", "kubernetes", &[address], 6443));
     }
 
-    fn policy(&mut self, name: usize, spec: Option<usize>) {
+    fn policy(&mut self, name: usize, spec: Option<u64>) {
         let (namespace, name) = POLICIES[name];
         let kind = if namespace.is_empty() { Kind::ClusterwideNetworkPolicy } else { Kind::NetworkPolicy };
         let key = ObjectKey::namespaced(kind, namespace, name);

@@ -232,11 +232,35 @@ fn a_part_that_fails_on_a_node_is_not_in_force_there() {
         world.report();
         world.condition("default", "rule1", "Enforced")
     };
-    let failure = |object: &str| Failure { object: object.into(), message: "full".into() };
-    assert_eq!(fail(&mut world, vec![failure(&part.0)], 1), "False Pending: in force on 1 of 2 nodes");
+    let message = "its 3 entries cannot all be written; what was in force before stays: map cilium_policy is full, its limit is 2 entries";
+    let failure = |object: &str| Failure { object: object.into(), message: message.into() };
+    assert_eq!(
+        fail(&mut world, vec![failure(&part.0)], 1),
+        format!("False NodeFailure: in force on 1 of 2 nodes; a: {message}")
+    );
     assert_eq!(fail(&mut world, vec![failure("policy/9")], 1), "True InForce: in force on 2 of 2 nodes");
     assert_eq!(fail(&mut world, vec![failure("policy/9")], 2), "False Pending: in force on 1 of 2 nodes");
     assert_eq!(fail(&mut world, vec![], 0), "True InForce: in force on 2 of 2 nodes");
+}
+
+#[test]
+fn a_pod_with_known_labels_costs_no_compilation() {
+    let mut world = mk_world();
+    world.apply(mk_node("c", 3));
+    world.apply(mk_cnp("default", "rule1", 1, rule1()));
+    world.settle();
+    let before = world.planner.compilations();
+    assert!(before > 0);
+    for (name, node) in [("second", "a"), ("third", "c"), ("fourth", "c")] {
+        world.apply(mk_pod("default", name, node, &["org=empire", "class=deathstar"]));
+        world.settle();
+        assert!(!policies(&world, node).is_empty());
+    }
+    assert_eq!(world.planner.compilations(), before);
+    world.apply(mk_pod("default", "other", "c", &["org=empire", "class=cruiser"]));
+    world.settle();
+    // Its own, and that of the identity whose policy it is a peer of.
+    assert_eq!(world.planner.compilations(), before + 2);
 }
 
 #[test]

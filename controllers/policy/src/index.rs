@@ -124,6 +124,11 @@ impl PolicyIndex {
         std::mem::take(&mut self.affected)
     }
 
+    /// Whether [`PolicyIndex::take_affected`] would give the identity.
+    pub fn is_affected(&self, number: u32) -> bool {
+        self.affected.contains(&number)
+    }
+
     /// Identities that a policy selects; empty for a policy that is not in force.
     pub fn selected(&self, key: &PolicyKey) -> BTreeSet<u32> {
         let rules = self.policies.get(key).into_iter().flatten();

@@ -68,7 +68,6 @@ impl LabelMap {
     }
 
     /// Whether nothing is filed.
-    #[cfg(test)]
     pub(crate) fn is_empty(&self) -> bool {
         self.by_key.is_empty() && self.by_prefix.is_empty()
     }
@@ -138,6 +137,15 @@ pub(crate) fn anchor(requirements: &[Requirement]) -> Option<&Requirement> {
         .filter_map(|requirement| Some((rank(requirement)?, requirement)))
         .min()
         .map(|(_, found)| found)
+}
+
+/// The namespace that labels must have to meet all requirements, if it is one.
+pub(crate) fn namespace(requirements: &[Requirement]) -> Option<&str> {
+    let of_namespace = requirements.iter().filter(|it| *it.key == *cilium_core::pod::NAMESPACE);
+    of_namespace.into_iter().find_map(|requirement| match &requirement.operator {
+        Operator::In(values) if values.len() == 1 => values.first().map(|value| &**value),
+        _ => None,
+    })
 }
 
 fn rank(requirement: &Requirement) -> Option<u8> {

@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use cilium_core::pod::NAMESPACE;
 use cilium_core::{Labels, Selector, reserved};
 
 use crate::key::PolicyKey;
-use crate::labels::{LabelMap, anchor};
+use crate::labels::{LabelMap, anchor, namespace};
 
 /// Stands for a selector while some rule uses it.
 pub(crate) type SelectorId = u32;
@@ -28,6 +29,8 @@ pub(crate) struct Selectors {
     next: SelectorId,
     /// Selectors by the requirement that they are filed under.
     by_label: LabelMap,
+    /// The same of those that ask for one namespace, by that: names of apps are the same in many namespaces.
+    by_namespace: HashMap<Box<str>, LabelMap>,
     /// Selectors that cannot be filed.
     unfiled: BTreeSet<SelectorId>,
     identities: BTreeMap<u32, Identity>,
@@ -166,7 +169,7 @@ impl Selectors {
     #[cfg(test)]
     pub(crate) fn is_empty(&self) -> bool {
         let unmatched = self.identities.values().all(|identity| identity.matched.is_empty());
-        let unfiled = self.by_label.is_empty() && self.unfiled.is_empty();
+        let unfiled = self.by_label.is_empty() && self.by_namespace.is_empty() && self.unfiled.is_empty();
         self.ids.is_empty() && self.used.is_empty() && unfiled && unmatched
     }
 
@@ -180,10 +183,17 @@ impl Selectors {
     }
 
     fn file(&mut self, selector: &Selector, id: SelectorId, present: bool) {
-        match anchor(selector.requirements()) {
-            Some(requirement) => self.by_label.set_requirement(requirement, id, present),
-            None if present => _ = self.unfiled.insert(id),
-            None => _ = self.unfiled.remove(&id),
+        match (anchor(selector.requirements()), namespace(selector.requirements())) {
+            (Some(requirement), None) => self.by_label.set_requirement(requirement, id, present),
+            (Some(requirement), Some(namespace)) => {
+                let map = self.by_namespace.entry(namespace.into()).or_default();
+                map.set_requirement(requirement, id, present);
+                if map.is_empty() {
+                    self.by_namespace.remove(namespace);
+                }
+            }
+            (None, _) if present => _ = self.unfiled.insert(id),
+            (None, _) => _ = self.unfiled.remove(&id),
         }
     }
 
@@ -209,7 +219,9 @@ impl Selectors {
 
     /// Selectors that match labels.
     fn matched_by(&self, labels: &Labels) -> BTreeSet<SelectorId> {
-        let filed = labels.iter().flat_map(|label| self.by_label.selectors_for(label));
+        let namespaces = labels.iter().filter(|label| *label.key == *NAMESPACE);
+        let maps = namespaces.filter_map(|label| self.by_namespace.get(&label.value)).chain([&self.by_label]);
+        let filed = maps.flat_map(|map| labels.iter().flat_map(|label| map.selectors_for(label)));
         let candidates: BTreeSet<SelectorId> = filed.chain(self.unfiled.iter().copied()).collect();
         let matches = |id: &SelectorId| self.used.get(id).is_some_and(|used| used.selector.matches(labels));
         candidates.into_iter().filter(matches).collect()

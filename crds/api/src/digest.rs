@@ -6,8 +6,15 @@ use crate::parts::Parts;
 
 /// Hex SHA-256 of `data`, 64 characters.
 pub fn digest(data: &[u8]) -> String {
+    digest_of([data])
+}
+
+/// The same of data in pieces, which nobody has to put together.
+pub fn digest_of<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> String {
+    let mut sum = Sha256::new();
+    pieces.into_iter().for_each(|piece| sum.update(piece));
     let mut out = String::with_capacity(64);
-    for byte in Sha256::digest(data) {
+    for byte in sum.finalize() {
         out.push(char::from_digit(u32::from(byte >> 4), 16).unwrap_or('0'));
         out.push(char::from_digit(u32::from(byte & 15), 16).unwrap_or('0'));
     }

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use cilium_bpf::PINNED_MAPS;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 /// Why the settings cannot be used. What only an edit can fix is not tried again: the agent exits.
@@ -48,6 +49,8 @@ pub(crate) struct Settings {
     pub(crate) socket: PathBuf,
     pub(crate) state_dir: PathBuf,
     pub(crate) bpffs: PathBuf,
+    /// Most entries of maps, by name; others have the size that is built in.
+    pub(crate) map_sizes: BTreeMap<String, u32>,
     pub(crate) cgroup: PathBuf,
     /// As they were read, for `GET /v1/config`.
     pub(crate) raw: BTreeMap<String, String>,
@@ -86,6 +89,7 @@ impl Settings {
             socket: keys.text("socket-path", cilium_rest::SOCKET).into(),
             state_dir: keys.text("state-dir", "/var/run/cilium").into(),
             bpffs: Path::new(&keys.text("bpf-root", "/sys/fs/bpf")).join("cilium"),
+            map_sizes: keys.sizes("bpf-map-sizes")?,
             cgroup: keys.text("cgroup-root", "/run/cilium/cgroupv2").into(),
             raw: BTreeMap::new(),
         };
@@ -182,6 +186,20 @@ impl Keys<'_> {
         Ok(Some(address))
     }
 
+    /// `<map>=<entries>`, separated by commas.
+    fn sizes(&self, key: &'static str) -> Result<BTreeMap<String, u32>, Error> {
+        let expected = "map=entries,map=entries, with names as in bpftool map and at least 1 entry";
+        let items = self.get(key).into_iter().flat_map(|text| text.split(','));
+        let read = |item: &str| {
+            let (name, size) = item.split_once('=')?;
+            let size = size.parse().ok().filter(|size| *size > 0)?;
+            let name = name.trim();
+            PINNED_MAPS.contains(&name).then(|| (name.to_owned(), size))
+        };
+        let failed = |item: &str| Error::Value { key, value: item.to_owned(), expected };
+        items.map(|item| read(item).ok_or_else(|| failed(item))).collect()
+    }
+
     fn prefixes(&self) -> Result<Vec<IpNet>, Error> {
         let v4: Option<Ipv4Net> = self.value("ipv4-native-routing-cidr", "an IPv4 prefix")?;
         let v6: Option<Ipv6Net> = self.value("ipv6-native-routing-cidr", "an IPv6 prefix")?;
@@ -216,12 +234,14 @@ mod tests {
             ("mtu", "0"),
             ("tunnel-port", "0"),
             ("write-cni-conf-when-ready", ""),
+            ("bpf-map-sizes", "cilium_policy=5, cilium_ipcache=7"),
         ])
         .expect("parses");
         assert!(!settings.tunnel);
         assert_eq!(settings.native, ["10.0.0.0/8".parse::<IpNet>().expect("a prefix")]);
         assert_eq!(settings.prometheus, "127.0.0.1:9962".parse().ok());
         assert_eq!(settings.tunnel_port, 8472);
+        assert_eq!(settings.map_sizes, [("cilium_policy".into(), 5), ("cilium_ipcache".into(), 7)].into());
     }
 
     #[test]
@@ -233,6 +253,8 @@ mod tests {
             ("mtu", "many"),
             ("ipv6-native-routing-cidr", "10.0.0.0/8"),
             ("prometheus-serve-addr", "9962"),
+            ("bpf-map-sizes", "cilium_policy=0"),
+            ("bpf-map-sizes", "cilium_polcy=5"),
         ] {
             let error = mk_settings(&[(key, value)]).expect_err("is refused").to_string();
             assert!(error.contains(key) && error.contains(value), "{error}");

@@ -76,8 +76,8 @@ impl Host {
         let tunnel = set_up_tunnel(&mut netlink, settings, device_mtu)?;
         let config = mk_config(settings, &facts, tunnel.as_ref());
         let mode = (!settings.tcx).then_some(AttachMode::Filter);
-        let options =
-            LoadOptions { config, bpffs: settings.bpffs.clone(), map_sizes: Default::default(), mode };
+        let (bpffs, map_sizes) = (settings.bpffs.clone(), settings.map_sizes.clone());
+        let options = LoadOptions { config, bpffs, map_sizes, mode };
         let datapath = Arc::new(Datapath::load(&options)?);
         for map in datapath.replaced_maps() {
             tracing::warn!(

@@ -77,7 +77,7 @@ impl AddressBlock {
 }
 
 /// What the kernel needs to know of a policy.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Compiled {
     /// What comes in needs an entry that allows it.
     pub ingress: bool,

@@ -141,6 +141,9 @@ impl Dataplane {
             self.slotless.insert(key.clone());
         }
         if let Some(old) = old {
+            if let Some(part) = part.filter(|part| part.identity != old.identity) {
+                self.policies.joined(part.identity);
+            }
             self.disconnect(&old);
             if had_slot {
                 self.policies.release(old.identity);

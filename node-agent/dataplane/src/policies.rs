@@ -150,6 +150,14 @@ impl Policies {
         (1..SLOT_COUNT).map(SlotIndex).find(free)
     }
 
+    /// An endpoint came to this identity from another one. Its connections may be of generations that both share, and have to be
+    /// judged again all the same: other endpoints' policies tell the two apart.
+    pub(crate) fn joined(&mut self, identity: u32) {
+        if let Some((slot, _)) = self.users.get(&identity) {
+            self.switched.renew(*slot);
+        }
+    }
+
     /// One endpoint fewer has this identity.
     pub(crate) fn release(&mut self, identity: u32) {
         let Some((slot, users)) = self.users.get_mut(&identity) else { return };

@@ -16,7 +16,7 @@ pub(crate) trait Scheme {
     /// Its value, which names a generation.
     type Pointer: Copy + PartialEq;
     /// What stands under a generation, as a whole.
-    type Content: PartialEq;
+    type Content: Eq + Hash;
     /// Key of a piece of content.
     type Key: Copy + Eq + Hash;
     /// A piece of content.
@@ -55,9 +55,14 @@ struct Retired<S: Scheme> {
     keys: Vec<S::Key>,
 }
 
+/// Owners of equal content share one generation.
 pub(crate) struct Switched<S: Scheme> {
     desired: HashMap<S::Owner, Arc<S::Content>>,
     actual: HashMap<S::Owner, Actual<S>>,
+    /// How many owners each generation with content has.
+    users: HashMap<u32, usize>,
+    /// The generation that an owner of this content may join.
+    joinable: HashMap<Arc<S::Content>, u32>,
     dirty: BTreeSet<S::Owner>,
     /// Owners that need another generation, whatever their content is.
     outdated: BTreeSet<S::Owner>,
@@ -71,9 +76,9 @@ pub(crate) struct Switched<S: Scheme> {
 enum Error<E: std::error::Error + 'static> {
     #[error("the next generation cannot be recorded; what was in force before stays")]
     Mark(#[source] E),
-    #[error("entry {written} of {all} cannot be written; what was in force before stays")]
+    // Without the number of those that fit: that changes from one attempt to the next, and a message that changes is told again.
+    #[error("its {all} entries cannot all be written; what was in force before stays")]
     Fill {
-        written: usize,
         all: usize,
         #[source]
         source: E,
@@ -91,6 +96,8 @@ impl<S: Scheme> Switched<S> {
         Self {
             desired: HashMap::new(),
             actual: HashMap::new(),
+            users: HashMap::new(),
+            joinable: HashMap::new(),
             dirty: BTreeSet::new(),
             outdated: BTreeSet::new(),
             failed: BTreeMap::new(),
@@ -118,8 +125,11 @@ impl<S: Scheme> Switched<S> {
         }
     }
 
-    /// Lets [`Switched::switch`] give the owner another generation.
+    /// Lets [`Switched::switch`] give the owner a generation that does not exist yet.
     pub(crate) fn renew(&mut self, owner: S::Owner) {
+        if let Some(content) = self.desired.get(&owner) {
+            self.joinable.remove(content);
+        }
         self.outdated.insert(owner);
         self.dirty.insert(owner);
     }
@@ -179,21 +189,30 @@ impl<S: Scheme> Switched<S> {
         });
         let used = groups.keys().map(|generation| generation.saturating_add(1));
         self.next = seen.chain(used).fold(self.next, u32::max);
+        let mut pointed: HashSet<u32> = HashSet::new();
         for (owner, pointer) in pointers.into_iter().filter(|(owner, _)| Some(*owner) != mark) {
             let Some(generation) = S::generation(&pointer) else { continue };
-            let items = groups.remove(&generation).unwrap_or_default();
-            let keys = items.iter().map(|(key, _)| *key).collect();
+            pointed.insert(generation);
+            let items = groups.get(&generation).cloned().unwrap_or_default();
             let content = S::content(&pointer, items).map(Arc::new);
-            if content.is_none() {
-                self.retired.push(Retired { due: now + GRACE, keys });
-            }
-            self.actual.insert(owner, Actual { generation, content });
             self.dirty.insert(owner);
+            match content {
+                Some(content) => self.hold(owner, generation, content),
+                None => drop(self.actual.insert(owner, Actual { generation, content: None })),
+            }
         }
-        for items in groups.into_values() {
+        for (generation, items) in groups.into_iter().filter(|(it, _)| !self.users.contains_key(it)) {
+            let due = if pointed.contains(&generation) { now + GRACE } else { now };
             let keys = items.into_iter().map(|(key, _)| key).collect();
-            self.retired.push(Retired { due: now, keys });
+            self.retired.push(Retired { due, keys });
         }
+    }
+
+    /// Takes note that content is in force for an owner that had none.
+    fn hold(&mut self, owner: S::Owner, generation: u32, content: Arc<S::Content>) {
+        *self.users.entry(generation).or_default() += 1;
+        self.joinable.entry(content.clone()).or_insert(generation);
+        self.actual.insert(owner, Actual { generation, content: Some(content) });
     }
 
     /// Puts in force what is desired and is not. Owners of nothing are left to [`Switched::drop_unwanted`].
@@ -202,17 +221,26 @@ impl<S: Scheme> Switched<S> {
         E: std::error::Error + 'static,
         K: Table<S::Owner, S::Pointer, Error = E> + Lookup<S::Key, S::Value, Error = E>,
     {
-        let wanted: Vec<S::Owner> =
-            self.dirty.iter().filter(|owner| self.desired.contains_key(owner)).copied().collect();
-        for owner in wanted {
+        let wanted: Vec<(S::Owner, Arc<S::Content>)> =
+            self.dirty.iter().filter_map(|owner| Some((*owner, self.desired.get(owner)?.clone()))).collect();
+        // What does not fit for one owner does not fit for the next.
+        let mut refused: HashMap<Arc<S::Content>, String> = HashMap::new();
+        for (owner, content) in wanted {
             self.dirty.remove(&owner);
             if self.is_in_force(owner) && !self.outdated.contains(&owner) {
                 self.share(owner);
                 continue;
             }
-            match self.replace(kernel, owner, now) {
+            if let Some(message) = refused.get(&content) {
+                self.failed.insert(owner, message.clone());
+                continue;
+            }
+            match self.replace(kernel, owner, content.clone(), now) {
                 Ok(()) => _ = self.outdated.remove(&owner),
-                Err(error) => _ = self.failed.insert(owner, chain(&error)),
+                Err(error) => {
+                    self.failed.insert(owner, chain(&error));
+                    refused.insert(content, chain(&error));
+                }
             }
         }
     }
@@ -224,27 +252,70 @@ impl<S: Scheme> Switched<S> {
         }
     }
 
-    fn replace<K, E>(&mut self, kernel: &mut K, owner: S::Owner, now: u64) -> Result<(), Error<E>>
+    fn replace<K, E>(
+        &mut self,
+        kernel: &mut K,
+        owner: S::Owner,
+        content: Arc<S::Content>,
+        now: u64,
+    ) -> Result<(), Error<E>>
     where
         E: std::error::Error + 'static,
         K: Table<S::Owner, S::Pointer, Error = E> + Lookup<S::Key, S::Value, Error = E>,
     {
-        let Some(content) = self.desired.get(&owner).cloned() else { return Ok(()) };
+        if let Some(generation) = self.joinable.get(&content).copied() {
+            let items = S::items(generation, &content);
+            // Somebody else may have changed it since it was filled; then it is left to be repaired.
+            if verify(kernel, &items).is_ok() {
+                return self.point(kernel, owner, generation, content, now).map_err(Error::Switch);
+            }
+        }
+        self.fill_and_point(kernel, owner, content, now)
+    }
+
+    fn point<K, E>(
+        &mut self,
+        kernel: &mut K,
+        owner: S::Owner,
+        generation: u32,
+        content: Arc<S::Content>,
+        now: u64,
+    ) -> Result<(), E>
+    where
+        E: std::error::Error + 'static,
+        K: Table<S::Owner, S::Pointer, Error = E>,
+    {
+        Table::set(kernel, &owner, &S::pointer(generation, &content))?;
+        let old = self.actual.remove(&owner);
+        self.hold(owner, generation, content);
+        self.retire(old, now);
+        Ok(())
+    }
+
+    fn fill_and_point<K, E>(
+        &mut self,
+        kernel: &mut K,
+        owner: S::Owner,
+        content: Arc<S::Content>,
+        now: u64,
+    ) -> Result<(), Error<E>>
+    where
+        E: std::error::Error + 'static,
+        K: Table<S::Owner, S::Pointer, Error = E> + Lookup<S::Key, S::Value, Error = E>,
+    {
         let generation = self.next_generation(kernel).map_err(Error::Mark)?;
         let items = S::items(generation, &content);
-        let pointer = S::pointer(generation, &content);
-        let done = fill(kernel, &items)
-            .and_then(|()| verify(kernel, &items))
-            .and_then(|()| Table::set(kernel, &owner, &pointer).map_err(Error::Switch));
-        if let Err(error) = done {
+        let filled = fill(kernel, &items).and_then(|()| verify(kernel, &items));
+        // A generation that was given up is nobody's to join.
+        self.joinable.remove(&content);
+        let done =
+            filled.and_then(|()| self.point(kernel, owner, generation, content, now).map_err(Error::Switch));
+        if done.is_err() {
             let keys = items.into_iter().map(|(key, _)| key).collect();
             self.retired.push(Retired { due: now, keys });
             self.sweep(kernel, now);
-            return Err(error);
         }
-        let old = self.actual.insert(owner, Actual { generation, content: Some(content) });
-        self.retire(old, now);
-        Ok(())
+        done
     }
 
     fn next_generation<K, E>(&mut self, kernel: &mut K) -> Result<u32, E>
@@ -263,6 +334,15 @@ impl<S: Scheme> Switched<S> {
 
     fn retire(&mut self, old: Option<Actual<S>>, now: u64) {
         let Some(Actual { generation, content: Some(content) }) = old else { return };
+        let users = self.users.entry(generation).or_default();
+        *users = users.saturating_sub(1);
+        if *users > 0 {
+            return;
+        }
+        self.users.remove(&generation);
+        if self.joinable.get(&content) == Some(&generation) {
+            self.joinable.remove(&content);
+        }
         let keys: Vec<S::Key> = S::items(generation, &content).into_iter().map(|(key, _)| key).collect();
         if !keys.is_empty() {
             self.retired.push(Retired { due: now + GRACE, keys });
@@ -371,8 +451,8 @@ where
     T: Table<K, V>,
     T::Error: std::error::Error + 'static,
 {
-    items.iter().enumerate().try_for_each(|(written, (key, value))| {
-        table.set(key, value).map_err(|source| Error::Fill { written: written + 1, all: items.len(), source })
+    items.iter().try_for_each(|(key, value)| {
+        table.set(key, value).map_err(|source| Error::Fill { all: items.len(), source })
     })
 }
 

@@ -111,7 +111,7 @@ impl State {
     }
 
     fn update_digests(&mut self) {
-        self.digest = digest(self.tree.union().as_bytes());
+        self.digest = self.tree.digest();
         let inline = self.is_inline().then_some(&*self.digest);
         self.print = print(FORMAT_VERSION, &self.digest, inline, &self.slices.refs());
     }
@@ -156,6 +156,15 @@ impl State {
         let Some(applied) = &self.stored.applied else { return false };
         // At most ten failures have names; beyond that any part may be among them.
         has_unnamed(applied) || applied.failures.iter().any(|failure| failure.object == key.0)
+    }
+
+    /// Why the node has not put in force the policy of one of these identities, as far as it says so.
+    pub(crate) fn failure(&self, mut identities: impl Iterator<Item = u32>) -> Option<&str> {
+        let failures = &self.stored.applied.as_ref()?.failures;
+        identities.find_map(|number| {
+            let key = PartKey::policy(number);
+            Some(failures.iter().find(|failure| failure.object == key.0)?.message.as_str())
+        })
     }
 
     /// The write that brings the object to the desired state. `owner_uid` is that of the Node, if there is one.

@@ -45,6 +45,7 @@ fn check(tree: &Tree, parts: &Parts) {
     assert_eq!(leaves, expected);
     assert_eq!(tree.union(), encode(parts).unwrap());
     assert_eq!(tree.encoded_len(), tree.union().len());
+    assert_eq!(tree.digest(), digest(tree.union().as_bytes()));
     let mut keys = tree.keys();
     keys.sort();
     assert!(keys.into_iter().eq(parts.keys()));

@@ -1,6 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
 
+use cilium_api::digest::digest_of;
 use cilium_api::parts::PartKey;
 
 use super::path::{Path, hash};
@@ -92,9 +93,23 @@ impl Tree {
 
     /// All parts, encoded as one object.
     pub(crate) fn union(&self) -> String {
-        let mut all = BTreeMap::new();
+        join(self.sorted().into_iter(), self.encoded_len())
+    }
+
+    /// The digest of [`Tree::union`], which may be large.
+    pub(crate) fn digest(&self) -> String {
+        let texts = self.sorted().into_iter().enumerate();
+        let pieces = texts.flat_map(|(at, text)| [if at == 0 { "{" } else { "," }, &**text]);
+        let open = if self.is_empty() { "{" } else { "" };
+        digest_of([open].into_iter().chain(pieces).chain(["}"]).map(str::as_bytes))
+    }
+
+    /// All texts in the order of their keys.
+    fn sorted(&self) -> Vec<&Text> {
+        let mut all = Vec::with_capacity(self.root.weight().parts);
         self.root.each_leaf(Path::ROOT, &mut |_, leaf| all.extend(&leaf.texts));
-        join(all.into_values(), self.encoded_len())
+        all.sort_unstable_by_key(|(key, _)| *key);
+        all.into_iter().map(|(_, text)| text).collect()
     }
 
     /// Whether there are no parts.

@@ -33,6 +33,17 @@ pub fn mk_node(name: &str, number: u8) -> Node {
     }))
 }
 
+/// The same node with a further InternalIP of each family, or with another one in place of its own.
+pub fn mk_moved_node(name: &str, number: u8, further: bool) -> Node {
+    let mut node = mk_node(name, number);
+    let own = format!("192.168.0.{number}");
+    let more = [format!("192.168.1.{number}"), format!("fd00:ffff::{number}")];
+    let addresses = more.iter().chain(further.then_some(&own));
+    node.status.addresses =
+        mk(addresses.map(|ip| json!({"type": "InternalIP", "address": ip})).collect::<Vec<_>>().into());
+    node
+}
+
 pub fn mk_namespace(name: &str, texts: &[&str]) -> Namespace {
     let mut all = labels(texts);
     all["kubernetes.io/metadata.name"] = json!(name);

@@ -9,11 +9,13 @@
 
 mod agent;
 mod build;
+mod spec;
 mod store;
 mod view;
 
 pub use agent::{Agent, acknowledge, acknowledge_node};
 pub use build::*;
+pub use spec::mk_any_spec;
 pub use store::{Fate, Store, key_of};
 
 use cilium_plan::{Config, Object, ObjectKey, Outcome, Output, Planner, Report};

@@ -34,7 +34,8 @@ pub(crate) struct Numbers {
     pub(crate) planned: usize,
     pub(crate) desired: i64,
     pub(crate) applied: i64,
-    pub(crate) failures: usize,
+    /// Names of objects that are not in force.
+    pub(crate) failures: Vec<String>,
     pub(crate) repairs: i64,
     pub(crate) connected: usize,
     pub(crate) timing: Timing,
@@ -228,7 +229,7 @@ impl Brain {
             planned,
             desired: node_state.desired,
             applied: node_state.applied,
-            failures: node_state.failures.len(),
+            failures: node_state.failures.into_iter().map(|failure| failure.object).collect(),
             repairs: self.repairs,
             connected: self.connections.values().filter(|outcome| outcome.is_ok()).count(),
             timing: self.timing,

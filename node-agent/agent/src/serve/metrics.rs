@@ -29,6 +29,14 @@ async fn metrics(State((bpffs, handle)): State<(PathBuf, Handle)>) -> Response {
     ([(CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
 }
 
+/// Most objects with a sample of their own.
+const MAX_NAMED: usize = 100;
+
+/// The value of a label.
+fn escaped(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
 /// A text under construction.
 struct Page(String);
 
@@ -64,7 +72,11 @@ fn render(numbers: &Numbers, packets: impl Iterator<Item = (u32, Metric)>) -> St
     page.sample("cilium_agent_revision", "state=\"desired\"", numbers.desired);
     page.sample("cilium_agent_revision", "state=\"applied\"", numbers.applied);
     page.single("cilium_agent_running", "gauge", "1 when pods can be connected.", u8::from(numbers.running));
-    page.single("cilium_agent_failures", "gauge", "Objects that are not in force.", numbers.failures);
+    page.single("cilium_agent_failures", "gauge", "Objects that are not in force.", numbers.failures.len());
+    page.family("cilium_agent_failing", "gauge", "The same by name, the first hundred.");
+    for object in numbers.failures.iter().take(MAX_NAMED) {
+        page.sample("cilium_agent_failing", &format!("object=\"{}\"", escaped(object)), 1);
+    }
     page.single(
         "cilium_agent_repairs_total",
         "counter",
@@ -120,13 +132,17 @@ mod tests {
         let drops =
             (metric_index(Some(DropReason::PolicyDenied), METRIC_INGRESS), Metric { packets: 3, bytes: 180 });
         let passed = (metric_index(None, METRIC_EGRESS), Metric { packets: 5, bytes: 500 });
-        let numbers = Numbers { ready: 2, planned: 3, ..Numbers::default() };
+        let failures = vec!["policy/300".to_owned(), "route a\"b".to_owned()];
+        let numbers = Numbers { ready: 2, planned: 3, failures, ..Numbers::default() };
         let text = render(&numbers, [passed, drops].into_iter());
         for line in [
             "cilium_drop_count_total{reason=\"Policy denied\",direction=\"INGRESS\"} 3",
             "cilium_forward_bytes_total{direction=\"EGRESS\"} 500",
             "cilium_endpoint_state{endpoint_state=\"creating\"} 1",
             "cilium_agent_watches 2",
+            "cilium_agent_failures 2",
+            "cilium_agent_failing{object=\"policy/300\"} 1",
+            "cilium_agent_failing{object=\"route a\\\"b\"} 1",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");
         }

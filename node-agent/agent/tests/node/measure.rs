@@ -1,5 +1,4 @@
-//! Numbers instead of assertions: `cargo test --release -p cilium-agent --test node measure -- --ignored --nocapture`, with
-//! `ENABLE_TCX=false` for filters instead of tcx links.
+//! Figures of one node: `just bench-node`, with `ENABLE_TCX=false` for filters instead of tcx links.
 
 use std::time::{Duration, Instant};
 use std::{fs, thread};
@@ -47,7 +46,7 @@ fn mk_services(count: u32) -> Vec<Parts> {
 }
 
 #[test]
-#[ignore = "measures, and asserts nothing"]
+#[ignore = "measures: just bench-node"]
 fn measure() {
     let pods = 25;
     let tcx = std::env::var("ENABLE_TCX").unwrap_or_else(|_| "true".into());

@@ -60,6 +60,60 @@ fn pods_talk_until_a_policy_says_no() {
 }
 
 #[test]
+fn what_does_not_fit_is_named_and_the_rest_stays_in_force() {
+    let mut stage = Stage::create(3, &[("bpf-map-sizes", "cilium_policy=4")]);
+    stage.await_ready();
+    let (one, two, three) = (stage.add_pod(1), stage.add_pod(2), stage.add_pod(3));
+    let _at_two = Echo::start(&two.netns, address4(2), 7000);
+    let _at_three = Echo::start(&three.netns, address4(3), 7000);
+    let mut parts = mk_parts(3);
+    parts.extend([mk_policy(2, 1, 7000)]);
+    let revision = stage.plan(&parts);
+    stage.await_revision(revision);
+
+    // Two entries are in force, and two of these three would fit.
+    let (key, mut large) = mk_policy(3, 2, 7000);
+    if let Part::Policy(policy) = &mut large {
+        policy.ingress.allow.push(policy.ingress.allow[0].clone());
+        policy.ingress.allow[2].peer = 1077;
+    }
+    parts.insert(key, large);
+    let revision = stage.plan(&parts);
+    eventually("the revision is acknowledged", || stage.last_ack()["revision"] == revision);
+    let ack = stage.last_ack();
+    assert_eq!((&ack["failureCount"], &ack["failures"][0]["object"]), (&json!(1), &json!("policy/1003")));
+    let message = ack["failures"][0]["message"].as_str().expect("has words");
+    assert!(message.ends_with("map cilium_policy is full, its limit is 4 entries"), "{message}");
+    let metrics = stage.http(9962, "/metrics");
+    assert!(metrics.contains("\ncilium_agent_failing{object=\"policy/1003\"} 1\n"), "{metrics}");
+    let reaches_two = |from: &std::net::Ipv4Addr, netns| answers(netns, *from, (address4(2), 7000));
+    assert!(reaches_two(&address4(1), &one.netns) && !reaches_two(&address4(3), &three.netns));
+    assert!(answers(&one.netns, address4(1), (address4(3), 7000)), "as it was before");
+
+    // One that would close pod 2 to pod 1 does not fit either: what was in force stays.
+    let (key, mut closed) = mk_policy(2, 3, 7000);
+    if let Part::Policy(policy) = &mut closed {
+        policy.ingress.allow.extend((0..3).map(|more| {
+            let first = policy.ingress.allow[0].clone();
+            cilium_api::parts::Entry { peer: 1070 + more, ..first }
+        }));
+    }
+    parts.insert(key, closed);
+    let revision = stage.plan(&parts);
+    eventually("the revision is acknowledged", || stage.last_ack()["revision"] == revision);
+    assert_eq!(stage.last_ack()["failureCount"], 2);
+    assert!(reaches_two(&address4(1), &one.netns) && !reaches_two(&address4(3), &three.netns));
+
+    parts.retain(|key, _| key.kind() != "policy");
+    parts.extend([mk_policy(3, 2, 7000)]);
+    let revision = stage.plan(&parts);
+    eventually("everything fits", || {
+        stage.last_ack()["revision"] == revision && stage.last_ack()["failureCount"] == 0
+    });
+    assert!(!answers(&one.netns, address4(1), (address4(3), 7000)));
+}
+
+#[test]
 fn a_node_that_cannot_be_set_up_says_why() {
     let stage = Stage::create(1, &[("cgroup-root", "/proc")]);
     eventually("the operator is told", || stage.last_ack()["failureCount"] == 1);

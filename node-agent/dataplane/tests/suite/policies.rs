@@ -66,6 +66,92 @@ fn every_change_is_a_new_generation_and_the_old_one_goes_later() {
     assert!(slot(&kernel).generation > third.generation, "numbers are not used twice");
 }
 
+/// Two pods of two identities, of which each has a policy.
+fn mk_two(policies: [(PartKey, Part); 2]) -> (Dataplane, Fake, Parts) {
+    let (mut dataplane, mut kernel) = (Dataplane::new(mk_config(false)), Fake::default());
+    let mut parts = Parts::from([mk_endpoint(5, 300), mk_endpoint(6, 301)]);
+    parts.extend(policies);
+    for id in [5, 6] {
+        dataplane.link(id, Some(mk_link(id)));
+    }
+    feed(&mut dataplane, &mut kernel, &parts);
+    (dataplane, kernel, parts)
+}
+
+/// The generations of all open slots.
+fn generations(kernel: &Fake) -> Vec<u32> {
+    let mut all: Vec<u32> = kernel.slots.values().filter(|it| it.open).map(|it| it.generation).collect();
+    all.sort_unstable();
+    all
+}
+
+#[test]
+fn identities_of_equal_policy_share_one_generation() {
+    let web = || vec![mk_allow(302, 6, 80, 80)];
+    let (mut dataplane, mut kernel, mut parts) = mk_two([mk_policy(300, web()), mk_policy(301, web())]);
+    let shared = generations(&kernel);
+    assert_eq!((shared[0], shared.len(), kernel.policy.len()), (shared[1], 2, 1));
+    assert_eq!(dataplane.identities_of(shared[0]), [300, 301]);
+
+    parts.extend([mk_policy(301, vec![mk_allow(303, 6, 80, 80)])]);
+    feed(&mut dataplane, &mut kernel, &parts);
+    dataplane.sweep(&mut kernel, GRACE);
+    assert_eq!(
+        (generations(&kernel)[0], kernel.policy.len()),
+        (shared[0], 2),
+        "the other one keeps what it had"
+    );
+
+    parts.extend([mk_policy(301, web())]);
+    feed(&mut dataplane, &mut kernel, &parts);
+    dataplane.sweep(&mut kernel, GRACE);
+    assert_eq!((generations(&kernel), kernel.policy.len()), (shared.clone(), 1), "and may be joined again");
+
+    let mut restarted = Dataplane::new(mk_config(false));
+    restarted.adopt(&mut kernel, GRACE).expect("lists");
+    for id in [5, 6] {
+        restarted.link(id, Some(mk_link(id)));
+    }
+    feed(&mut restarted, &mut kernel, &parts);
+    restarted.sweep(&mut kernel, 3 * GRACE);
+    assert_eq!((generations(&kernel), kernel.policy.len()), (shared.clone(), 1), "a restart changes nothing");
+
+    let gone = [PartKey::endpoint("default", "pod-5"), PartKey::policy(300)];
+    gone.iter().for_each(|key| drop(parts.remove(key)));
+    restarted.update(&gone, &parts);
+    restarted.apply(&mut kernel, 3 * GRACE);
+    restarted.sweep(&mut kernel, 5 * GRACE);
+    assert_eq!(
+        (generations(&kernel), kernel.policy.len()),
+        (vec![shared[0]], 1),
+        "the last one keeps the entries"
+    );
+}
+
+#[test]
+fn a_pod_that_changes_to_an_identity_of_equal_policy_is_judged_anew() {
+    let web = || vec![mk_allow(302, 6, 80, 80)];
+    let (mut dataplane, mut kernel, mut parts) = mk_two([mk_policy(300, web()), mk_policy(301, web())]);
+    let before = generations(&kernel);
+    parts.extend([mk_endpoint(5, 301)]);
+    feed(&mut dataplane, &mut kernel, &parts);
+    let after = generations(&kernel);
+    assert!(after.len() == 1 && after[0] > before[1], "{before:?} {after:?}");
+}
+
+#[test]
+fn what_all_share_is_renewed_for_all() {
+    let web = || vec![mk_allow(9, 6, 80, 80)];
+    let (mut dataplane, mut kernel, mut parts) = mk_two([mk_policy(300, web()), mk_policy(301, web())]);
+    let before = generations(&kernel);
+    parts.extend([mk_prefix("10.1.0.0/16", (1 << 24) + 1)]);
+    feed(&mut dataplane, &mut kernel, &parts);
+    dataplane.sweep(&mut kernel, GRACE);
+    let after = generations(&kernel);
+    assert!(after[0] == after[1] && after[0] > before[0], "{before:?} {after:?}");
+    assert_eq!(kernel.policy.len(), 1);
+}
+
 #[test]
 fn an_equal_policy_changes_nothing() {
     let (mut dataplane, mut kernel, mut parts) = mk_connected(5, 300);
@@ -90,7 +176,7 @@ fn a_policy_that_does_not_fit_leaves_the_old_one_and_is_named() {
     assert_eq!(failures[0].object, "policy/300");
     assert_eq!(
         failures[0].message,
-        "entry 2 of 2 cannot be written; what was in force before stays: no room left in policy"
+        "its 2 entries cannot all be written; what was in force before stays: no room left in policy"
     );
     kernel.room = None;
     dataplane.apply(&mut kernel, 0);

@@ -52,9 +52,14 @@ impl<K: Record, V: Record> Map<K, V> {
     /// # Errors
     /// [`Error::Read`].
     pub fn get(&self, key: &K) -> Result<Option<V>, Error> {
+        Ok(self.bytes(key)?.map(|value| V::read(&value[..V::SIZE])))
+    }
+
+    /// The value as it stands in the map; per-CPU values one after the other.
+    pub(super) fn bytes(&self, key: &K) -> Result<Option<Vec<u8>>, Error> {
         let mut value = vec![0; self.value_size()?];
         match bpf::lookup(&self.fd, &key.encode(), &mut value) {
-            Ok(found) => Ok(found.then(|| V::read(&value[..V::SIZE]))),
+            Ok(found) => Ok(found.then_some(value)),
             Err(source) => Err(self.read_failed(source)),
         }
     }
@@ -168,7 +173,7 @@ impl<K: Record + Debug, V: Record> Table<K, V> for Map<K, V> {
     fn set(&mut self, key: &K, value: &V) -> Result<(), Error> {
         bpf::update(&self.fd, &key.encode(), &value.encode()).map_err(|source| match source.raw_os_error() {
             Some(libc::E2BIG | libc::ENOSPC) => {
-                Error::Full { map: self.name.clone(), key: format!("{key:?}"), limit: self.info.max_entries }
+                Error::Full { map: self.name.clone(), limit: self.info.max_entries }
             }
             _ => Error::Set { map: self.name.clone(), key: format!("{key:?}"), source },
         })

@@ -39,8 +39,8 @@ pub enum Error {
     #[error("cannot write {key} to map {map}")]
     Set { map: String, key: String, source: io::Error },
     /// There is no room.
-    #[error("map {map} is full: {key} does not fit, the limit is {limit} entries")]
-    Full { map: String, key: String, limit: u32 },
+    #[error("map {map} is full, its limit is {limit} entries")]
+    Full { map: String, limit: u32 },
     /// An entry could not be removed.
     #[error("cannot delete {key} from map {map}")]
     Delete { map: String, key: String, source: io::Error },
@@ -94,6 +94,15 @@ impl Maps {
 pub(crate) const DIRECTORY: &str = "maps";
 
 impl Map<u32, Metric> {
+    /// One counter, added up over all CPUs.
+    ///
+    /// # Errors
+    /// [`Error::Read`].
+    pub fn total(&self, index: u32) -> Result<Metric, Error> {
+        let values = self.bytes(&index)?.unwrap_or_default();
+        Ok(values.chunks(Metric::SIZE).map(Metric::read).fold(Metric::default(), add))
+    }
+
     /// The counters that are not zero, added up over all CPUs, by index ([`cilium_bpf::layout::metric_index`]).
     ///
     /// # Errors

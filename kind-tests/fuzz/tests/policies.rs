@@ -1,0 +1,82 @@
+//! Policies as anybody may write them: they are refused, or they compile to something that the kernel can hold.
+
+use std::sync::LazyLock;
+
+use cilium_api::{CiliumClusterwideNetworkPolicy, CiliumNetworkPolicy};
+use cilium_core::{Families, Labels, prefix};
+use cilium_policy::{Config, Host, PolicyIndex, PolicyKey, PolicyRules, reduce};
+use fuzz::Input;
+use serde_json::Value;
+
+static SAMPLES: LazyLock<Vec<Value>> = LazyLock::new(|| {
+    fuzz::documents(&[
+        include_str!("../../../crds/api/tests/examples/deny.yaml"),
+        include_str!("../../../crds/api/tests/examples/entities-cidr.yaml"),
+        include_str!("../../../crds/api/tests/examples/icmp.yaml"),
+        include_str!("../../../crds/api/tests/examples/l3-endpoints.yaml"),
+        include_str!("../../../crds/api/tests/examples/l4-ports.yaml"),
+        include_str!("../../../crds/api/tests/examples/l7-dns-fqdn.yaml"),
+        include_str!("../../../crds/api/tests/examples/l7-http.yaml"),
+        include_str!("../../../crds/api/tests/examples/node-selector.yaml"),
+        include_str!("../../../crds/api/tests/examples/specs.yaml"),
+    ])
+});
+
+/// A policy that parses and is valid, of either kind.
+fn reduced(text: &[u8]) -> Vec<(PolicyKey, PolicyRules)> {
+    let cnp = serde_json::from_slice::<CiliumNetworkPolicy>(text).ok();
+    let ccnp = serde_json::from_slice::<CiliumClusterwideNetworkPolicy>(text).ok();
+    let cnp = cnp.and_then(|policy| Some((reduce::cnp_key(&policy), reduce::cnp(&policy, "default").ok()?)));
+    let ccnp =
+        ccnp.and_then(|policy| Some((reduce::ccnp_key(&policy), reduce::ccnp(&policy, "default").ok()?)));
+    cnp.into_iter().chain(ccnp).collect()
+}
+
+fn check(text: &[u8]) -> bool {
+    let all = reduced(text);
+    for (key, rules) in &all {
+        let mut index = PolicyIndex::new(Config::default());
+        for (number, labels) in [(300, "k8s:app=web"), (301, "k8s:role=frontend"), (302, "k8s:env=prod")] {
+            let texts = [
+                labels,
+                "k8s:io.kubernetes.pod.namespace=default",
+                "k8s:io.cilium.k8s.policy.cluster=default",
+            ];
+            index.set_identity(number, Some(Labels::parse(texts).expect("labels")));
+        }
+        for (number, net) in (1 << 24..).zip(rules.prefixes()) {
+            assert_eq!(net, net.trunc(), "an identity of a prefix with bits behind it");
+            index.set_identity(number, Some(prefix::labels(Families::Dual, net)));
+        }
+        index.set_policy(key, Some(rules.clone()));
+        for number in 300..303 {
+            for host in [Host::Plain, Host::ApiServer] {
+                let policy = index.compile(number, host);
+                assert!(policy.is_none_or(|policy| cilium_dataplane::compile(&policy).is_ok()));
+            }
+        }
+        index.set_policy(key, None);
+        assert_eq!(index.compile(300, Host::Plain), None, "something of a policy outlives it");
+    }
+    !all.is_empty()
+}
+
+#[test]
+fn samples_are_read() {
+    let valid = SAMPLES.iter().filter(|sample| check(sample.to_string().as_bytes())).count();
+    assert!(valid >= 10, "{valid} of {} samples are valid", SAMPLES.len());
+}
+
+#[test]
+fn any_policy() {
+    bolero::check!().for_each(|bytes: &[u8]| {
+        let input = Input(bytes);
+        check(bytes);
+        if let Some(document) = input.changed(&SAMPLES) {
+            check(document.to_string().as_bytes());
+        }
+        if let Some(text) = input.damaged(&SAMPLES) {
+            check(&text);
+        }
+    });
+}
