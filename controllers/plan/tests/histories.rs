@@ -163,6 +163,13 @@ fn mk_spec(number: usize) -> Value {
         14 => {
             json!({"endpointSelector": {}, "egressDeny": [{"toServices": [{"k8sServiceSelector": {"selector": {}}}]}]})
         }
+        // Nodes, as subjects and as peers.
+        15 => {
+            json!({"nodeSelector": {}, "ingress": [{"fromEntities": ["cluster"]}, {"fromNodes": [{}]}], "egressDeny": [{"toCIDR": ["172.18.0.0/24"]}]})
+        }
+        16 => {
+            json!({"nodeSelector": {"matchLabels": {"reserved:kube-apiserver": ""}}, "egress": [{"toNodes": [{}]}]})
+        }
         // Denies, and leaves the rest open or not.
         8 => {
             json!({"endpointSelector": subject, "enableDefaultDeny": {"egress": false},
@@ -186,7 +193,7 @@ fn mk_step() -> impl Strategy<Value = Step> {
         2 => (0..3usize, prop::bool::weighted(0.7)).prop_map(|(name, present)| Step::Node { name, present }),
         2 => (0..3usize, prop::option::weighted(0.8, 0..4u8)).prop_map(|(name, backends)| Step::Service { name, backends }),
         1 => (0..4u8).prop_map(|place| Step::ApiServer { place }),
-        6 => (0..5usize, prop::option::weighted(0.8, 0..15usize)).prop_map(|(name, spec)| Step::Policy { name, spec }),
+        6 => (0..5usize, prop::option::weighted(0.8, 0..17usize)).prop_map(|(name, spec)| Step::Policy { name, spec }),
         2 => (0..2usize, prop::option::weighted(0.8, 0..GROUPS.len()), any::<bool>()).prop_map(|(name, content, color)| Step::Group { name, content, color }),
         1 => (0..5usize, any::<prop::sample::Index>()).prop_map(|(kind, which)| Step::Vandal { kind, which }),
         8 => any::<u16>().prop_map(|kinds| Step::Deliver { kinds }),
@@ -208,7 +215,12 @@ struct History {
 }
 
 fn mk_history() -> History {
-    let mut world = World::new(Config { identity_gc_interval: 900, ..Config::default() });
+    let mut world = World::new(Config {
+        identity_gc_interval: 900,
+        node_selector_labels: true,
+        host_firewall: true,
+        ..Config::default()
+    });
     for (number, node) in NODES.iter().enumerate() {
         world.apply(mk_node(node, number as u8 + 1));
     }
