@@ -83,6 +83,14 @@ static __always_inline bool addr_is_on_link(const struct addr *a)
 	return hi >> 56 == 0xff || hi >> 54 == 0xfe80 >> 6;
 }
 
+/* Multicast and broadcast: for many, and no one's own address. */
+static __always_inline bool addr_is_multicast(const struct addr *a)
+{
+	if (addr_is_v4(a))
+		return addr_is_on_link(a);
+	return bpf_be64_to_cpu(a->hi) >> 56 == 0xff;
+}
+
 /* The node's own address in the family of `like`; none when that family is off. */
 static __always_inline struct addr host_address(bool v4)
 {

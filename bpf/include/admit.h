@@ -60,7 +60,8 @@ SUBPROGRAM int track_in(struct __sk_buff *skb, const struct flow *f, struct side
 	known = ct_find(&key, now);
 	reply = known && ct_is_reply(known, high);
 	if (ct_goes_on(known, f) &&
-	    (reply || (!only_reply && known->ingress_generation == slot_generation(s->to_slot)))) {
+	    (reply || (!only_reply && known->ingress_generation == slot_generation(s->to_slot) &&
+		       (!s->from_host || known->egress_generation == slot_generation(s->from_slot))))) {
 		ct_touch(known, f, reply, now);
 		return 0;
 	}

@@ -129,14 +129,25 @@ static __always_inline struct ct_entry ct_begin(const struct flow *f, const stru
 	return fresh;
 }
 
+/* The policy of a side that this node enforces; 0 for one that it does not. */
+static __always_inline __u32 from_generation(const struct sides *s)
+{
+	return s->from_here || s->from_host ? slot_generation(s->from_slot) : 0;
+}
+
+static __always_inline __u32 to_generation(const struct sides *s)
+{
+	return s->to_here || s->to_host ? slot_generation(s->to_slot) : 0;
+}
+
 /* Stores an allowed connection. Packets that cannot be followed by others of the same connection leave no entry. */
 static __always_inline int ct_record(const struct ct_key *key, struct ct_entry *fresh, const struct flow *f,
 				     const struct sides *s, __u32 now)
 {
 	if (f->icmp_error || f->tcp_flags & TCP_RST)
 		return 0;
-	fresh->egress_generation = s->from_here ? slot_generation(s->from_slot) : 0;
-	fresh->ingress_generation = s->to_here ? slot_generation(s->to_slot) : 0;
+	fresh->egress_generation = from_generation(s);
+	fresh->ingress_generation = to_generation(s);
 	fresh->expires = now + ct_lifetime(f->protocol, fresh->flags);
 	return bpf_map_update_elem(&cilium_ct, key, fresh, BPF_ANY) ? DROP_CT_INSERT_FAILED : 0;
 }

@@ -7,6 +7,7 @@
 #define AF_INET6 10
 #define PACKET_HOST 0
 #define TUNNEL_TTL 64
+#define MARK_FORWARDED 0x0e00 /* on its way out for a pod; only read where the node has a policy of its own */
 
 /* A packet that has used up its hops goes to the stack, which answers with an ICMP error and drops it. */
 static __always_inline bool hops_used_up(const struct flow *f)
@@ -93,6 +94,13 @@ static __always_inline int set_tunnel(struct __sk_buff *skb, const struct addr *
 	return bpf_skb_set_tunnel_key(skb, &key, sizeof(key), flags) ? DROP_TUNNEL_KEY : 0;
 }
 
+/* What pods send leaves the node with the node's address, masqueraded or in a tunnel. It is not what the node itself sends. */
+static __always_inline void mark_as_forwarded(struct __sk_buff *skb)
+{
+	if (has_host_firewall())
+		skb->mark = MARK_FORWARDED;
+}
+
 SUBPROGRAM int encapsulate(struct __sk_buff *skb, const struct flow *f, const struct sides *s)
 {
 	const struct ipcache_entry *peer;
@@ -112,6 +120,7 @@ SUBPROGRAM int encapsulate(struct __sk_buff *skb, const struct flow *f, const st
 		reason = take_hop(skb, f);
 	if (reason)
 		return drop(skb, f, s, reason, DIRECTION_EGRESS);
+	mark_as_forwarded(skb);
 	count(FORWARDED, DIRECTION_EGRESS, skb->len);
 	return bpf_redirect(CFG.tunnel_ifindex, 0);
 }
@@ -201,6 +210,7 @@ SUBPROGRAM int forward(struct __sk_buff *skb, struct flow *f, const struct sides
 		reason = take_hop(skb, f);
 	if (reason)
 		return drop(skb, f, s, reason, DIRECTION_EGRESS);
+	mark_as_forwarded(skb);
 	count(FORWARDED, DIRECTION_EGRESS, skb->len);
 	return redirect_to(&route);
 }

@@ -14,6 +14,14 @@ static __always_inline bool must_masquerade(const struct flow *f, __u32 identity
 	return outside && nat_enabled(f->v4) && !nat_is_kept(&f->destination);
 }
 
+/* The node's own policy counts for what it receives from its pods, too. */
+static __always_inline void find_host_receiver(const struct flow *f, struct sides *s)
+{
+	s->to_host = has_host_firewall() && !addr_is_multicast(&f->destination);
+	if (s->to_host)
+		s->to_slot = read_host_slot();
+}
+
 static __always_inline void find_route(const struct flow *f, struct sides *s)
 {
 	const struct ipcache_entry *peer = find_peer(&f->destination);
@@ -21,9 +29,10 @@ static __always_inline void find_route(const struct flow *f, struct sides *s)
 	s->to_identity = peer ? peer->identity : world_identity(&f->destination);
 	s->route = CT_DIRECT;
 	/* What no router forwards is for the stack to ignore. */
-	if (s->to_identity == IDENTITY_HOST || addr_is_on_link(&f->destination))
+	if (s->to_identity == IDENTITY_HOST || addr_is_on_link(&f->destination)) {
 		s->route = CT_STACK;
-	else if (CFG.tunnel_ifindex && peer && !addr_is_none(&peer->tunnel) && !is_remote_node(s->to_identity))
+		find_host_receiver(f, s);
+	} else if (CFG.tunnel_ifindex && peer && !addr_is_none(&peer->tunnel) && !is_remote_node(s->to_identity))
 		s->route = CT_TUNNEL;
 	else
 		s->leaves = must_masquerade(f, s->to_identity);
@@ -48,8 +57,7 @@ SUBPROGRAM int locate(const struct flow *f, struct sides *s)
 
 static __always_inline bool judged_under(const struct ct_entry *entry, const struct sides *s)
 {
-	return entry->egress_generation == slot_generation(s->from_slot) &&
-	       entry->ingress_generation == (s->to_here ? slot_generation(s->to_slot) : 0);
+	return entry->egress_generation == from_generation(s) && entry->ingress_generation == to_generation(s);
 }
 
 /* Renews the port of a masqueraded connection along with the connection. */

@@ -73,14 +73,14 @@ SUBPROGRAM int ask_policy(struct __sk_buff *skb, const struct flow *f, const str
 
 static __always_inline int check_egress(struct __sk_buff *skb, const struct flow *f, const struct sides *s)
 {
-	if (!s->from_here || !(s->from_slot & SLOT_EGRESS_ENFORCED) || addr_equal(&f->source, &f->destination))
+	if (!(s->from_here || s->from_host) || !(s->from_slot & SLOT_EGRESS_ENFORCED) || addr_equal(&f->source, &f->destination))
 		return 0;
 	return ask_policy(skb, f, s, DIRECTION_EGRESS);
 }
 
 static __always_inline int check_ingress(struct __sk_buff *skb, const struct flow *f, const struct sides *s)
 {
-	if (!s->to_here || !(s->to_slot & SLOT_INGRESS_ENFORCED) || addr_equal(&f->source, &f->destination))
+	if (!(s->to_here || s->to_host) || !(s->to_slot & SLOT_INGRESS_ENFORCED) || addr_equal(&f->source, &f->destination))
 		return 0;
 	return ask_policy(skb, f, s, DIRECTION_INGRESS);
 }
@@ -96,6 +96,10 @@ SUBPROGRAM int judge(struct __sk_buff *skb, const struct flow *f, struct sides *
 		s->from_identity = s->from.identity;
 	if (s->to_here)
 		s->to_identity = s->to.identity;
+	if (s->from_host)
+		s->from_identity = IDENTITY_HOST;
+	if (s->to_host)
+		s->to_identity = IDENTITY_HOST;
 	s->refused = DIRECTION_EGRESS;
 	reason = check_egress(skb, f, s);
 	if (reason)

@@ -19,6 +19,8 @@ struct sides {
 	__u8 from_here;  /* the sender is a pod of this node */
 	__u8 to_here;    /* the receiver is a pod of this node, and of interest */
 	__u8 leaves;     /* the destination must see the node's address */
+	__u8 from_host;  /* the sender is this node, whose own policy counts */
+	__u8 to_host;    /* the receiver is this node, whose own policy counts */
 	__u8 refused;    /* enum direction: whose policy refused the packet, when one did */
 };
 
@@ -26,6 +28,20 @@ struct sides {
 static __always_inline __u64 read_slot(const struct endpoint *endpoint)
 {
 	__u32 index = endpoint->slot;
+	__u64 *slot = bpf_map_lookup_elem(&cilium_slots, &index);
+
+	return slot ? *(volatile __u64 *)slot : 0;
+}
+
+static __always_inline bool has_host_firewall(void)
+{
+	return CFG.flags & CONFIG_HOST_FIREWALL;
+}
+
+/* Zero: nothing is enforced. */
+static __always_inline __u64 read_host_slot(void)
+{
+	__u32 index = HOST_SLOT;
 	__u64 *slot = bpf_map_lookup_elem(&cilium_slots, &index);
 
 	return slot ? *(volatile __u64 *)slot : 0;

@@ -46,6 +46,7 @@ struct ipcache_entry {
 #define SLOT_EGRESS_ENFORCED (1ULL << 33)
 #define SLOT_OPEN (1ULL << 34)
 #define SLOT_COUNT 4096
+#define HOST_SLOT (SLOT_COUNT - 1) /* the node's own policy; 0: nothing is enforced */
 
 enum direction {
 	DIRECTION_UNKNOWN = 0,
@@ -257,6 +258,7 @@ struct event_budget {
 #define CONFIG_MASQUERADE4 (1U << 0)
 #define CONFIG_MASQUERADE6 (1U << 1)
 #define CONFIG_SET_RETVAL (1U << 2) /* kernel has bpf_set_retval for socket hooks (5.18) */
+#define CONFIG_HOST_FIREWALL (1U << 3) /* the node has a policy of its own */
 #define CONFIG_KEPT_PREFIXES 8
 
 struct prefix {

@@ -87,10 +87,14 @@ int to_container(struct __sk_buff *skb)
 		return TC_ACT_OK;
 	if (!reason && !find_receiver(skb, &f, &s))
 		reason = DROP_UNKNOWN_TARGET;
+	if (!reason && has_host_firewall() && peer_identity(&f.source) == IDENTITY_HOST) {
+		s.from_host = 1;
+		s.from_slot = read_host_slot();
+	}
 	if (!reason)
 		reason = admit(skb, &f, &s, 0, false);
 	if (reason)
-		return drop(skb, &f, &s, reason, DIRECTION_INGRESS);
+		return drop(skb, &f, &s, reason, s.refused ? s.refused : DIRECTION_INGRESS);
 	count(FORWARDED, DIRECTION_INGRESS, skb->len);
 	return TC_ACT_OK;
 }

@@ -3,7 +3,7 @@
 
 /* What reaches the node from the network. */
 
-#include "admit.h"
+#include "host.h"
 
 static __always_inline bool is_own_address(const struct flow *f)
 {
@@ -84,7 +84,7 @@ static __always_inline int receive_own(struct __sk_buff *skb, struct flow *f, st
 	int reason = unmasquerade(skb, f);
 
 	if (!reason && is_own_address(f))
-		return TC_ACT_OK;
+		return enter_host(skb, f, s, 0);
 	s->to_here = !reason && find_endpoint(&f->destination, &s->to);
 	if (!reason && !s->to_here)
 		reason = DROP_UNKNOWN_TARGET;
@@ -95,17 +95,29 @@ static __always_inline int receive_own(struct __sk_buff *skb, struct flow *f, st
 	return receive(skb, f, s, 0, true);
 }
 
+/* What cannot be parsed is the stack's, unless the node has a policy, which such a packet must not get past. */
+static __always_inline int refuse_unreadable(struct __sk_buff *skb, const struct flow *f, const struct sides *s)
+{
+	bool is_ip = skb->protocol == bpf_htons(ETH_P_IP) || skb->protocol == bpf_htons(ETH_P_IPV6);
+
+	if (!has_host_firewall() || !is_ip || !(read_host_slot() & SLOT_INGRESS_ENFORCED))
+		return TC_ACT_OK;
+	return drop(skb, f, s, DROP_INVALID_PACKET, DIRECTION_INGRESS);
+}
+
 SEC("classifier")
 int from_netdev(struct __sk_buff *skb)
 {
 	struct flow f = {};
 	struct sides s = { .route = CT_DIRECT };
 
-	/* Not for this host, or for a VLAN device on top: none of our business. What cannot be parsed is the stack's. */
-	if (skb->pkt_type != PACKET_HOST || skb->vlan_present || parse(skb, &f))
+	/* Not for this host, or for a VLAN device on top: none of our business. */
+	if (skb->pkt_type != PACKET_HOST || skb->vlan_present)
 		return TC_ACT_OK;
-	if (is_own_address(&f))
-		return may_be_masqueraded(&f) ? receive_own(skb, &f, &s) : TC_ACT_OK;
-	s.to_here = find_endpoint(&f.destination, &s.to);
-	return s.to_here ? receive(skb, &f, &s, 0, false) : TC_ACT_OK;
+	if (parse(skb, &f))
+		return refuse_unreadable(skb, &f, &s);
+	if (is_own_address(&f) && may_be_masqueraded(&f))
+		return receive_own(skb, &f, &s);
+	s.to_here = !is_own_address(&f) && find_endpoint(&f.destination, &s.to);
+	return s.to_here ? receive(skb, &f, &s, 0, false) : enter_host(skb, &f, &s, 0);
 }

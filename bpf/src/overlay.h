@@ -37,7 +37,7 @@ int from_overlay(struct __sk_buff *skb)
 	/* For the node itself, or for nobody. */
 	if (!reason && peer_identity(&f.destination) != IDENTITY_HOST)
 		reason = DROP_UNKNOWN_TARGET;
-	return reason ? drop(skb, &f, &s, reason, DIRECTION_INGRESS) : TC_ACT_OK;
+	return reason ? drop(skb, &f, &s, reason, DIRECTION_INGRESS) : enter_host(skb, &f, &s, identity);
 }
 
 /* From the node's own processes to pods of other nodes. Their identity there is "remote node", not "host": that is what
@@ -46,9 +46,13 @@ SEC("classifier")
 int from_host(struct __sk_buff *skb)
 {
 	struct flow f = {};
-	struct sides s = { .from_identity = IDENTITY_HOST };
+	struct sides s = { .from_identity = IDENTITY_HOST, .route = CT_TUNNEL };
+	int reason;
 
 	if (!CFG.tunnel_ifindex || parse(skb, &f) || peer_identity(&f.destination) == IDENTITY_HOST)
 		return TC_ACT_OK;
+	reason = has_host_firewall() ? leave_host(skb, &f, &s) : 0;
+	if (reason)
+		return drop(skb, &f, &s, reason, DIRECTION_EGRESS);
 	return encapsulate(skb, &f, &s);
 }

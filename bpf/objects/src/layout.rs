@@ -15,7 +15,8 @@ mod service;
 
 pub use address::{Addr, Endpoint, IpcacheEntry, IpcacheKey, NetPort};
 pub use config::{
-    CONFIG_KEPT_PREFIXES, CONFIG_MASQUERADE4, CONFIG_MASQUERADE6, CONFIG_SET_RETVAL, Config, Prefix,
+    CONFIG_HOST_FIREWALL, CONFIG_KEPT_PREFIXES, CONFIG_MASQUERADE4, CONFIG_MASQUERADE6, CONFIG_SET_RETVAL,
+    Config, Prefix,
 };
 pub use conntrack::{
     CT_CONFIRMED, CT_DIRECT, CT_FIN_ANSWERER, CT_FIN_STARTER, CT_REFUSED, CT_REPLIED, CT_STACK,
@@ -27,8 +28,8 @@ pub use event::{
     METRIC_EGRESS, METRIC_EVENT_LOST, METRIC_EVENT_SUPPRESSED, METRIC_INGRESS, Metric, metric_index,
 };
 pub use policy::{
-    AGGREGATES, BlockEntry, BlockKey, DIRECTION_EGRESS, DIRECTION_INGRESS, POLICY_ALLOW, POLICY_DENY,
-    PolicyEntry, PolicyKey, SLOT_COUNT, Slot, aggregate_of,
+    AGGREGATES, BlockEntry, BlockKey, DIRECTION_EGRESS, DIRECTION_INGRESS, HOST_SLOT, POLICY_ALLOW,
+    POLICY_DENY, PolicyEntry, PolicyKey, SLOT_COUNT, Slot, aggregate_of,
 };
 pub use service::{BackendEntry, BackendKey, ServiceEntry, ServiceKey, SockRevnatEntry, SockRevnatKey};
 

@@ -21,8 +21,8 @@ static ALIGNED: &Aligned<[u8]> = &Aligned(*include_bytes!(concat!(env!("OUT_DIR"
 pub static OBJECT: &[u8] = &ALIGNED.0;
 
 /// Programs for network devices, all of type `sched_cls`.
-pub const DEVICE_PROGRAMS: [&str; 5] =
-    ["from_container", "to_container", "from_netdev", "from_overlay", "from_host"];
+pub const DEVICE_PROGRAMS: [&str; 6] =
+    ["from_container", "to_container", "from_netdev", "to_netdev", "from_overlay", "from_host"];
 
 /// Programs for the node's cgroup root, all of type `cgroup_sock_addr`.
 pub const SOCKET_PROGRAMS: [&str; 8] = [

@@ -5,8 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use cilium_bpf::layout::{
     AGGREGATES, Addr, CONFIG_MASQUERADE4, CONFIG_MASQUERADE6, Config, CtEntry, CtKey, DIRECTION_EGRESS,
-    DIRECTION_INGRESS, Endpoint, IpcacheEntry, IpcacheKey, METRIC_COLUMNS, METRIC_EGRESS, METRIC_INGRESS,
-    NetPort, POLICY_ALLOW, POLICY_DENY, PolicyEntry, PolicyKey, Prefix, Slot,
+    DIRECTION_INGRESS, Endpoint, HOST_SLOT, IpcacheEntry, IpcacheKey, METRIC_COLUMNS, METRIC_EGRESS,
+    METRIC_INGRESS, NetPort, POLICY_ALLOW, POLICY_DENY, PolicyEntry, PolicyKey, Prefix, Slot,
 };
 use cilium_bpf::reason::DropReason;
 use cilium_delta::Table;
@@ -304,6 +304,14 @@ impl Stage {
         write_policy(&mut self.maps, pod.slot(), generation, ingress, egress);
     }
 
+    /// Gives the node itself a policy under a new generation. It counts where the configuration has `CONFIG_HOST_FIREWALL`.
+    ///
+    /// # Panics
+    /// When the kernel refuses.
+    pub fn enforce_host(&mut self, generation: u32, ingress: Option<&[Rule]>, egress: Option<&[Rule]>) {
+        write_policy(&mut self.maps, HOST_SLOT, generation, ingress, egress);
+    }
+
     /// Adds entries that deny to a generation; [`Stage::enforce`] switches to it afterwards.
     ///
     /// # Panics
@@ -337,6 +345,14 @@ impl Stage {
         self.run(DeviceProgram::FromNetdev, &self.uplink, packet, 1)
     }
 
+    /// A packet that leaves the node by its network device, with a mark.
+    ///
+    /// # Panics
+    /// As [`Stage::run`].
+    pub fn send_out(&self, packet: &[u8], mark: u32) -> Outcome {
+        self.execute(DeviceProgram::ToNetdev, &self.uplink, packet, 1, mark).expect("the kernel runs it")
+    }
+
     /// A packet that the host sends through its router device.
     pub fn route(&self, packet: &[u8]) -> Outcome {
         self.run(DeviceProgram::FromHost, &self.router, packet, 1)
@@ -347,13 +363,13 @@ impl Stage {
     /// # Panics
     /// When the kernel does not run it, or it does something that no program does.
     pub fn run(&self, program: DeviceProgram, device: &Link, packet: &[u8], repeat: u32) -> Outcome {
-        self.execute(program, device, packet, repeat)
+        self.execute(program, device, packet, repeat, 0)
             .unwrap_or_else(|error| panic!("{error}: {:?}", std::error::Error::source(&error)))
     }
 
     /// As [`Stage::run`] once; `None` when the kernel takes the bytes for no packet.
     pub fn try_run(&self, program: DeviceProgram, device: &Link, packet: &[u8]) -> Option<Outcome> {
-        self.execute(program, device, packet, 1).ok()
+        self.execute(program, device, packet, 1, 0).ok()
     }
 
     fn execute(
@@ -362,10 +378,11 @@ impl Stage {
         device: &Link,
         packet: &[u8],
         repeat: u32,
+        mark: u32,
     ) -> Result<Outcome, testrun::Error> {
         let before = self.counters();
         let fd = self.datapath.program(program.name()).expect("the program is loaded");
-        let context = testrun::Context { device: device.index, ..testrun::Context::default() };
+        let context = testrun::Context { device: device.index, mark, ..testrun::Context::default() };
         let done = self.netns.run(|| testrun::run(fd, packet, context, repeat)).expect("a thread")?;
         let (reason, direction) = self.reason_since(&before).unzip();
         let action = match (done.verdict, reason) {

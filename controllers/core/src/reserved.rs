@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::filter::LabelFilter;
 use crate::label::{Label, Labels, Source};
 use crate::selector::Selector;
 use crate::{pod, prefix};
@@ -46,6 +47,20 @@ pub const LAST_ALLOCATED: u32 = 65535;
 pub const FIRST_LOCAL: u32 = 1 << 24;
 /// First number that stands for another node by itself, where nodes are told apart by their labels.
 pub const FIRST_REMOTE_NODE: u32 = 2 << 24;
+
+/// First number that stands for a node as a subject of policies. These numbers are used by planners only: to its own node it is
+/// [`HOST`], to others what [`FIRST_REMOTE_NODE`] says.
+pub const FIRST_NODE_HOST: u32 = 0xfe << 24;
+
+/// The number as which policies select a node, from the number that it has for other nodes.
+pub fn node_host(remote: u32) -> u32 {
+    FIRST_NODE_HOST | (remote & 0xff_ffff)
+}
+
+/// Whether the number stands for a node as a subject of policies.
+pub fn is_node_host(number: u32) -> bool {
+    number >> 24 == FIRST_NODE_HOST >> 24
+}
 
 /// Address families that the cluster uses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -137,6 +152,14 @@ pub fn api_server_host_labels() -> Labels {
     [Label::reserved("host"), Label::reserved("kube-apiserver")].into_iter().collect()
 }
 
+/// Labels of a node as a subject of policies: those of the host, and its own as far as they count for identities.
+pub fn node_host_labels(api_server: bool, labels: &BTreeMap<String, String>, filter: &LabelFilter) -> Labels {
+    let host =
+        if api_server { api_server_host_labels() } else { [Label::reserved("host")].into_iter().collect() };
+    let own = labels.iter().map(|(key, value)| Label::k8s(key, value)).filter(|label| filter.counts(label));
+    host.iter().cloned().chain(own).collect()
+}
+
 /// Labels of the identity that a node has by itself for all other nodes.
 pub fn remote_node_labels(cluster: &str, api_server: bool, labels: &BTreeMap<String, String>) -> Labels {
     let number = if api_server { KUBE_APISERVER } else { REMOTE_NODE };
@@ -190,6 +213,9 @@ mod tests {
             "reserved:remote-node",
         ];
         assert_eq!(texts, expected);
+        let own = ["zone", "topology.kubernetes.io/zone"].map(|key| (key.to_owned(), "a".to_owned()));
+        let host = node_host_labels(false, &own.into_iter().collect(), &LabelFilter::default());
+        assert_eq!(host.to_strings(), ["k8s:zone=a", "reserved:host"]);
         let external = external_api_server_labels(Families::Dual, "192.0.2.1".parse().unwrap());
         assert_eq!(
             external.to_strings(),
@@ -219,7 +245,7 @@ mod tests {
         for number in [4, 5, 8, 100, 256, 65535, 1 << 16] {
             assert!(is_endpoint(number), "{number}");
         }
-        for number in [0, 1, 2, 3, 6, 7, 9, 10, 11, 14, FIRST_LOCAL, 2 << 24] {
+        for number in [0, 1, 2, 3, 6, 7, 9, 10, 11, 14, FIRST_LOCAL, 2 << 24, node_host(2 << 24)] {
             assert!(!is_endpoint(number), "{number}");
         }
     }

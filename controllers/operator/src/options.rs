@@ -48,6 +48,11 @@ pub struct Options {
         action = ArgAction::Set, value_parser = BoolishValueParser::new(), value_name = "BOOL")]
     pub enable_node_selector_labels: bool,
 
+    /// Let policies select nodes (nodeSelector), whose own traffic is enforced then. Agents need the same flag.
+    #[arg(long, default_value = "false", num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        action = ArgAction::Set, value_parser = BoolishValueParser::new(), value_name = "BOOL")]
+    pub enable_host_firewall: bool,
+
     /// How often identities are looked through for those that no pod has had for half an hour; 0 keeps them for ever.
     #[arg(long, default_value = "15m", value_parser = parse_duration, value_name = "DURATION")]
     pub identity_gc_interval: Duration,

@@ -78,6 +78,11 @@ impl Planner {
                 *counted.entry(number).or_default().entry(endpoint.node.clone()).or_default() += 1;
             }
         }
+        for (name, entry) in self.nodes.iter() {
+            if let Some(number) = entry.host {
+                counted.entry(number).or_default().insert(name.clone(), 1);
+            }
+        }
         for (number, known) in self.identities.known() {
             if known.nodes != counted.remove(number).unwrap_or_default() {
                 notes.push(format!("identity {number} counts its endpoints wrong: {:?}", known.nodes));
@@ -99,6 +104,11 @@ impl Planner {
                 notes.push(format!("identity {number} is not compiled for node {name}"));
             }
             expected.extend(compiled.and_then(|it| it.text.as_ref()).map(|_| PartKey::policy(number)));
+        }
+        if let Some(host) = entry.host.and_then(|number| self.identities.get(number)) {
+            expected.extend(
+                host.compiled[kind].iter().filter_map(|it| it.text.as_ref()).map(|_| PartKey::policy(1)),
+            );
         }
         let found: BTreeSet<PartKey> = entry.state.tree().keys().into_iter().cloned().collect();
         if found != expected {

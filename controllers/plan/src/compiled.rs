@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use cilium_api::parts::{Part, PartKey, Policy};
+use cilium_api::parts::{Part, Policy};
 use cilium_policy::{Host, PolicyIndex, PolicyKey};
 
+use crate::enforcement::policy_part;
 use crate::pack::{self, Text};
 
 /// What nodes of one kind shall do for endpoints of one identity.
@@ -33,7 +34,7 @@ impl Compiled {
         let shares = shares.collect();
         let (ingress, egress) =
             policy.as_ref().map_or((false, false), |p| (p.ingress.is_restricted(), p.egress.is_restricted()));
-        let text = policy.map(|policy| pack::encode(&PartKey::policy(number), &Part::Policy(policy)));
+        let text = policy.map(|policy| pack::encode(&policy_part(number), &Part::Policy(policy)));
         Self { text, ingress, egress, shares }
     }
 

@@ -21,6 +21,8 @@ pub struct Config {
     pub labels: LabelFilter,
     /// Nodes have identities of their own, so that policies can name them by their labels.
     pub node_selector_labels: bool,
+    /// Policies may select nodes.
+    pub host_firewall: bool,
     /// Time between two looks for identities without endpoints, in seconds. 0 keeps them for ever.
     pub identity_gc_interval: i64,
 }
@@ -34,6 +36,7 @@ impl Default for Config {
             mode: Mode::default(),
             labels: LabelFilter::default(),
             node_selector_labels: false,
+            host_firewall: false,
             identity_gc_interval: 15 * 60,
         }
     }
@@ -42,7 +45,16 @@ impl Default for Config {
 impl Config {
     /// What the meaning of a policy depends on.
     pub(crate) fn settings(&self) -> Settings<'_> {
-        Settings { cluster: &self.cluster, node_selector_labels: self.node_selector_labels }
+        Settings {
+            cluster: &self.cluster,
+            node_selector_labels: self.node_selector_labels,
+            host_firewall: self.host_firewall,
+        }
+    }
+
+    /// Whether labels of nodes mean something to policies.
+    pub(crate) fn tells_nodes_apart(&self) -> bool {
+        self.node_selector_labels || self.host_firewall
     }
 
     pub(crate) fn families(&self) -> Families {

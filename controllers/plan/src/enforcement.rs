@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use cilium_api::parts::PartKey;
+use cilium_core::reserved;
 use cilium_policy::PolicyKey;
 
 use crate::compiled::{Compiled, host, place};
@@ -11,6 +12,11 @@ use crate::names::PodName;
 use crate::node::Token;
 use crate::nodes::Entry;
 use crate::planner::Planner;
+
+/// Where a node finds the policy of an identity; its own is that of the host.
+pub(crate) fn policy_part(number: u32) -> PartKey {
+    PartKey::policy(if reserved::is_node_host(number) { reserved::HOST } else { number })
+}
 
 impl Planner {
     /// A node has one more endpoint with an identity.
@@ -39,7 +45,7 @@ impl Planner {
             if known.nodes.is_empty() {
                 known.compiled = [None, None];
             }
-            self.node_mut(node).state.set(&PartKey::policy(number), None);
+            self.node_mut(node).state.set(&policy_part(number), None);
         }
         let selecting = self.policies.index.selecting(number);
         self.touch_statuses(&selecting);
@@ -57,7 +63,7 @@ impl Planner {
             Compiled::new(&self.policies.index, number, host)
         });
         let text = compiled.text.clone();
-        self.node_mut(node).state.set_text(&PartKey::policy(number), text);
+        self.node_mut(node).state.set_text(&policy_part(number), text);
     }
 
     /// Compiles what the changes since the last plan can have affected.
@@ -110,7 +116,7 @@ impl Planner {
         self.touch_statuses(&shares);
         for node in nodes {
             let state = &mut self.node_mut(node).state;
-            state.set_text(&PartKey::policy(number), text.clone());
+            state.set_text(&policy_part(number), text.clone());
             shares.iter().for_each(|key| state.await_token(Token::Policy(key.clone())));
             if is_flipped {
                 self.touch_endpoints_of(number, node);
@@ -132,10 +138,10 @@ impl Planner {
         }
     }
 
-    /// Identities of the endpoints of a node.
+    /// Identities of the endpoints of a node, and that of the node itself where policies can select it.
     pub(crate) fn identities_on(&self, entry: &Entry) -> BTreeSet<u32> {
         let endpoints = entry.pods.iter().filter_map(|name| self.endpoints.all.get(name));
-        endpoints.filter_map(|endpoint| endpoint.published).collect()
+        endpoints.filter_map(|endpoint| endpoint.published).chain(entry.host).collect()
     }
 
     /// Policies that select endpoints of a node.

@@ -123,8 +123,10 @@ impl Planner {
             return;
         }
         self.policies.index.set_identity(number, labels.clone());
-        let part = labels.as_ref().map(|labels| Part::Identity(Identity { labels: labels.to_strings() }));
-        self.shared.set(&PartKey::identity(number), part.as_ref());
+        if !reserved::is_node_host(number) {
+            let part = labels.as_ref().map(|labels| Part::Identity(Identity { labels: labels.to_strings() }));
+            self.shared.set(&PartKey::identity(number), part.as_ref());
+        }
         match (labels, self.identities.known.get_mut(&number)) {
             (Some(labels), Some(known)) => known.labels = labels,
             (Some(labels), None) => {

@@ -6,7 +6,7 @@ use cilium_api::node_slice::owner_label;
 use cilium_api::node_state::CiliumNodeState;
 use cilium_api::parts::{Part, PartKey, Parts};
 use cilium_api::slim;
-use cilium_core::reserved;
+use cilium_core::{Labels, reserved};
 use cilium_identity::Local;
 
 use crate::names::PodName;
@@ -25,6 +25,8 @@ pub(crate) struct Entry {
     pub(crate) pods: BTreeSet<PodName>,
     /// The node runs an API server.
     pub(crate) api_server: bool,
+    /// The number as which policies select the node.
+    pub(crate) host: Option<u32>,
 }
 
 /// Identities of nodes in parts that were written before.
@@ -37,7 +39,7 @@ pub(crate) fn recorded(parts: &Parts) -> impl Iterator<Item = (String, u32)> {
 
 impl Entry {
     fn new(name: &str) -> Self {
-        Self { object: None, state: State::new(name), pods: BTreeSet::new(), api_server: false }
+        Self { object: None, state: State::new(name), pods: BTreeSet::new(), api_server: false, host: None }
     }
 }
 
@@ -136,19 +138,46 @@ impl Planner {
         self.shared.set(&PartKey::node(name), part.as_ref());
     }
 
-    /// Gives a node an identity of its own, where nodes are told apart, or takes it away.
+    /// Gives a node an identity of its own, where nodes are told apart, or takes it away. Returns what other nodes know it by.
     fn follow_node_identity(&mut self, name: &str) -> Option<u32> {
-        let entry = self.nodes.get(name).filter(|_| self.config.node_selector_labels);
+        let entry = self.nodes.get(name).filter(|_| self.config.tells_nodes_apart());
         let object = entry.and_then(|entry| Some((entry.api_server, entry.object.as_ref()?)));
         let Some((api_server, object)) = object else {
             let gone = self.nodes.numbers.release(&name.to_owned())?;
             self.set_known(gone, None);
+            self.set_host(name, gone, None);
             return None;
         };
-        let labels = reserved::remote_node_labels(&self.config.cluster, api_server, &object.labels);
+        let remote = reserved::remote_node_labels(&self.config.cluster, api_server, &object.labels);
+        let host = reserved::node_host_labels(api_server, &object.labels, &self.config.labels);
         let number = self.nodes.numbers.acquire(name.to_owned())?;
-        self.set_known(number, Some(labels));
+        self.set_host(name, number, self.config.host_firewall.then_some(host));
+        if !self.config.node_selector_labels {
+            return None;
+        }
+        self.set_known(number, Some(remote));
         Some(number)
+    }
+
+    /// Makes a node a subject of policies, or no longer one.
+    fn set_host(&mut self, name: &str, remote: u32, labels: Option<Labels>) {
+        let number = reserved::node_host(remote);
+        let was_known = self.identities.get(number).is_some();
+        match labels {
+            Some(labels) => {
+                self.set_known(number, Some(labels));
+                self.node_mut(name).host = Some(number);
+                if !was_known {
+                    self.join(number, name);
+                }
+            }
+            None if was_known => {
+                self.leave(number, name);
+                self.node_mut(name).host = None;
+                self.set_known(number, None);
+            }
+            None => {}
+        }
     }
 
     pub(crate) fn observe_node_state(&mut self, object: &CiliumNodeState) {
@@ -165,7 +194,7 @@ impl Planner {
             self.await_all(name);
         }
         for object in &seen.failures {
-            self.touch_part_reports(object);
+            self.touch_part_reports(name, object);
         }
         if seen.unnamed {
             self.touch_node_reports(name);

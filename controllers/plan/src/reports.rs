@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use cilium_core::reserved::HOST;
 use cilium_policy::PolicyKey;
 
 use crate::endpoints::endpoint_key;
@@ -62,8 +63,11 @@ impl Planner {
     }
 
     /// A node says something new about one of its parts.
-    pub(crate) fn touch_part_reports(&mut self, part: &str) {
-        if let Some(number) = part.strip_prefix("policy/").and_then(|number| number.parse().ok()) {
+    pub(crate) fn touch_part_reports(&mut self, node: &str, part: &str) {
+        let host = self.nodes.get(node).and_then(|entry| entry.host);
+        let number = part.strip_prefix("policy/").and_then(|number| number.parse().ok());
+        if let Some(number) = number.map(|number| if number == HOST { host.unwrap_or(HOST) } else { number })
+        {
             let selecting = self.policies.index.selecting(number);
             self.touch_statuses(&selecting);
         } else if let Some((namespace, name)) =

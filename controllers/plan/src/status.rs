@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use cilium_api::condition::{Condition, VALID};
-use cilium_api::parts::{PartKey, Policy as Compiled};
+use cilium_api::parts::Policy as Compiled;
 use cilium_api::policy_status::{MAX_LAGGARDS, PolicyNodes, PolicyStatus};
 use cilium_core::condition;
 use cilium_policy::{Host, Mode, PolicyKey};
 
+use crate::enforcement::policy_part;
 use crate::node::Token;
 use crate::nodes::Entry;
 use crate::object::ObjectKey;
@@ -139,7 +140,7 @@ impl Planner {
 
     fn has_in_force(&self, node: &str, key: &PolicyKey, numbers: &BTreeSet<u32>) -> bool {
         let is_in_force = |entry: &Entry| {
-            let is_failing = |number: &u32| entry.state.is_failing(&PartKey::policy(*number));
+            let is_failing = |number: &u32| entry.state.is_failing(&policy_part(*number));
             entry.state.is_confirmed(&Token::Policy(key.clone())) && !numbers.iter().any(is_failing)
         };
         self.nodes.get(node).is_some_and(is_in_force)

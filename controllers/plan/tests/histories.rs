@@ -169,6 +169,13 @@ fn mk_spec(number: u64) -> Value {
         14 => {
             json!({"endpointSelector": {}, "egressDeny": [{"toServices": [{"k8sServiceSelector": {"selector": {}}}]}]})
         }
+        // Nodes, as subjects and as peers.
+        15 => {
+            json!({"nodeSelector": {}, "ingress": [{"fromEntities": ["cluster"]}, {"fromNodes": [{}]}], "egressDeny": [{"toCIDR": ["172.18.0.0/24"]}]})
+        }
+        16 => {
+            json!({"nodeSelector": {"matchLabels": {"reserved:kube-apiserver": ""}}, "egress": [{"toNodes": [{}]}]})
+        }
         // Denies, and leaves the rest open or not.
         8 => {
             json!({"endpointSelector": subject, "enableDefaultDeny": {"egress": false},
@@ -212,7 +219,7 @@ fn mk_step() -> impl Strategy<Value = Step> {
         2 => (0..3usize, prop::option::weighted(0.8, 0..3u8)).prop_map(|(name, addresses)| Step::Node { name, addresses }),
         2 => (0..3usize, prop::option::weighted(0.8, 0..4u8)).prop_map(|(name, backends)| Step::Service { name, backends }),
         1 => (0..4u8).prop_map(|place| Step::ApiServer { place }),
-        6 => (0..5usize, prop::option::weighted(0.8, prop_oneof![0..15u64, any::<u64>()])).prop_map(|(name, spec)| Step::Policy { name, spec }),
+        6 => (0..5usize, prop::option::weighted(0.8, prop_oneof![0..17u64, any::<u64>()])).prop_map(|(name, spec)| Step::Policy { name, spec }),
         2 => (0..2usize, prop::option::weighted(0.8, 0..GROUPS.len()), any::<bool>()).prop_map(|(name, content, color)| Step::Group { name, content, color }),
         3 => (0..3usize, prop::option::weighted(0.8, 0..4usize)).prop_map(|(name, spec)| Step::KubernetesPolicy { name, spec }),
         1 => (0..5usize, any::<prop::sample::Index>()).prop_map(|(kind, which)| Step::Vandal { kind, which }),
@@ -235,7 +242,12 @@ struct History {
 }
 
 fn mk_history() -> History {
-    let mut world = World::new(Config { identity_gc_interval: 900, ..Config::default() });
+    let mut world = World::new(Config {
+        identity_gc_interval: 900,
+        node_selector_labels: true,
+        host_firewall: true,
+        ..Config::default()
+    });
     for (number, node) in NODES.iter().enumerate() {
         world.apply(mk_node(node, number as u8 + 1));
     }

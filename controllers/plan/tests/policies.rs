@@ -702,3 +702,65 @@ fn policies_of_kubernetes_are_in_force_without_a_status() {
     world.settle();
     assert_eq!(policies(&world, "a"), []);
 }
+
+#[test]
+fn a_policy_for_nodes_is_in_force_on_the_nodes_that_it_selects() {
+    let mut world = World::new(Config { host_firewall: true, ..Config::default() });
+    world.apply(mk_namespace("default", &[]));
+    world.apply(mk_labelled_node("a", 1, &["zone=east"]));
+    world.apply(mk_labelled_node("b", 2, &["zone=west"]));
+    world.apply(mk_pod("default", "web", "a", &["app=web"]));
+    let spec = |zone: &str| json!({"nodeSelector": {"matchLabels": {"zone": zone}}, "ingress": [{"fromEntities": ["remote-node"]}]});
+    world.apply(mk_ccnp("nodes", 1, spec("east")));
+    // One for all endpoints selects no node, whatever labels it has.
+    world.apply(mk_ccnp("pods", 1, json!({"endpointSelector": {}, "egress": [{}]})));
+    world.settle();
+    let host =
+        |world: &World, node: &str| match Agent(&world.store).node_parts(node)?.get(&PartKey::policy(1))? {
+            Part::Policy(policy) => Some(policy.clone()),
+            other => panic!("{other:?}"),
+        };
+    let policy = host(&world, "a").unwrap();
+    assert!(policy.ingress.enforced && !policy.egress.enforced);
+    let peers: Vec<_> = policy.ingress.allow.iter().map(|entry| entry.peer).collect();
+    assert_eq!(
+        (peers, policy.origins),
+        (vec![6, 7, 14], vec!["ccnp/nodes".to_owned()]),
+        "and no implied entry"
+    );
+    assert_eq!(host(&world, "b"), None);
+    let status = |world: &World| {
+        let key = ObjectKey::cluster(Kind::ClusterwideNetworkPolicy, "nodes");
+        match world.store.get(&key) {
+            Some(Object::ClusterwideNetworkPolicy(policy)) => policy.status.clone().unwrap(),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(
+        (status(&world).enforced.as_deref(), status(&world).selected_endpoints),
+        (Some("1/1"), Some(1))
+    );
+
+    world.restart();
+    world.deliver();
+    assert_eq!(count_output(&world.plan()), 0, "a restart finds the same");
+    world.apply(mk_labelled_node("b", 2, &["zone=east"]));
+    world.settle();
+    assert!(host(&world, "b").is_some());
+    assert_eq!(status(&world).enforced.as_deref(), Some("2/2"));
+    world.apply(mk_ccnp("nodes", 2, spec("west")));
+    world.settle();
+    assert_eq!((host(&world, "a"), host(&world, "b")), (None, None));
+    let shared = Agent(&world.store).shared_parts();
+    assert!(
+        shared.keys().all(|key| key.kind() != "identity" || key.0 == "identity/256"),
+        "{:?}",
+        shared.keys()
+    );
+    world.apply(mk_ccnp("nodes", 3, json!({"nodeSelector": {}, "egressDeny": [{"toEntities": ["world"]}]})));
+    world.settle();
+    assert!(host(&world, "b").unwrap().egress.enforced);
+    world.delete(&ObjectKey::cluster(Kind::Node, "b"));
+    world.settle();
+    assert_eq!(status(&world).enforced.as_deref(), Some("1/1"));
+}

@@ -7,7 +7,7 @@ use cilium_core::named_port::{self, NamedPort};
 use cilium_core::{Peers, reserved};
 use ipnet::IpNet;
 
-use crate::index::{API_SERVER_HOST, Mode, PolicyIndex};
+use crate::index::{API_SERVER_HOST, Mode, PolicyIndex, is_subject};
 use crate::key::PolicyKey;
 use crate::rules::{ByAddress, PortName, Ports, Rule, Section, Traffic};
 use crate::selectors::SelectorId;
@@ -50,7 +50,7 @@ impl Compiled<'_> {
 impl PolicyIndex {
     /// The policy of every endpoint of an identity, on a node of one kind.
     ///
-    /// `None` when neither direction is restricted, and for nodes and what is outside. An identity that is not known is closed in both directions, unless
+    /// For a node, take [`reserved::node_host`]. `None` when neither direction is restricted, and for what no policy can select. An identity that is not known is closed in both directions, unless
     /// nothing is enforced at all: its labels are on their way, and until they are here nothing says that it may be open.
     pub fn compile(&self, number: u32, host: Host) -> Option<Policy> {
         let is_known = self.selectors.labels(number).is_some();
@@ -58,7 +58,7 @@ impl PolicyIndex {
         let egress = self.direction(number, Side::Egress, host);
         match self.mode {
             Mode::Never => None,
-            _ if !reserved::is_endpoint(number) => None,
+            _ if !is_subject(number) => None,
             _ if !is_known => Some(policy(&Compiled::closed(), &Compiled::closed())),
             _ if !ingress.is_restricted() && !egress.is_restricted() => None,
             _ => Some(policy(&ingress, &egress)),
@@ -87,7 +87,7 @@ impl PolicyIndex {
         }
         add_blocks(&mut compiled, &sections, &names);
         // A node reaches its own pods (kubelet probes them) where rules say what comes in, unless one denies it.
-        if side == Side::Ingress && !sections.is_empty() {
+        if side == Side::Ingress && !sections.is_empty() && !reserved::is_node_host(number) {
             compiled.allow.entry((reserved::HOST, Ports::ANY)).or_default();
         }
         compiled
@@ -185,6 +185,8 @@ fn add_blocks<'a>(
 /// The number of a peer on a node of one kind. Of the two hosts that are matched, one is there.
 fn on_node(number: u32, host: Host) -> Option<u32> {
     match (number, host) {
+        // Nodes as subjects; as peers they have their other numbers.
+        _ if reserved::is_node_host(number) => None,
         (reserved::HOST, Host::ApiServer) | (API_SERVER_HOST, Host::Plain) => None,
         (API_SERVER_HOST, Host::ApiServer) => Some(reserved::HOST),
         (number, _) => Some(number),

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use cilium_core::reserved::{self, Families, is_endpoint};
+use cilium_core::reserved::{self, Families, is_endpoint, is_node_host};
 use cilium_core::{Label, Labels, named_port, prefix};
 
 use crate::key::PolicyKey;
@@ -113,13 +113,13 @@ impl PolicyIndex {
     pub fn set_mode(&mut self, mode: Mode) {
         if self.mode != mode {
             self.mode = mode;
-            self.affected.extend(self.selectors.identities().filter(|number| is_endpoint(*number)));
+            self.affected.extend(self.selectors.identities().filter(|number| is_subject(*number)));
         }
     }
 
     /// Identities whose compiled policy may have changed since the last call: compile them again.
     ///
-    /// Only numbers that endpoints can have. A forgotten identity is among them once.
+    /// Only numbers of endpoints, and of nodes as subjects. A forgotten identity is among them once.
     pub fn take_affected(&mut self) -> BTreeSet<u32> {
         std::mem::take(&mut self.affected)
     }
@@ -132,10 +132,7 @@ impl PolicyIndex {
     /// Identities that a policy selects; empty for a policy that is not in force.
     pub fn selected(&self, key: &PolicyKey) -> BTreeSet<u32> {
         let rules = self.policies.get(key).into_iter().flatten();
-        rules
-            .flat_map(|rule| self.selectors.members(rule.subject))
-            .filter(|number| is_endpoint(*number))
-            .collect()
+        rules.flat_map(|rule| self.subjects(rule)).collect()
     }
 
     /// Policies that select an identity.
@@ -148,9 +145,25 @@ impl PolicyIndex {
         self.policies.contains_key(key)
     }
 
-    /// Rules about an identity; none about what no endpoint can be.
+    /// Rules about an identity; none about what no policy can select.
     pub(crate) fn rules_about(&self, number: u32) -> BTreeSet<&RuleId> {
-        if is_endpoint(number) { self.selectors.rules_about(number) } else { BTreeSet::new() }
+        if !is_subject(number) {
+            return BTreeSet::new();
+        }
+        let mut rules = self.selectors.rules_about(number);
+        rules.retain(|rule| self.rule(rule).is_some_and(|rule| rule.nodes == is_node_host(number)));
+        rules
+    }
+
+    fn rule(&self, (key, index): &RuleId) -> Option<&Rule<SelectorId>> {
+        self.policies.get(key)?.get(*index)
+    }
+
+    /// What a rule is about: nodes or endpoints, never both.
+    fn subjects(&self, rule: &Rule<SelectorId>) -> impl Iterator<Item = u32> {
+        let nodes = rule.nodes;
+        let members = self.selectors.members(rule.subject);
+        members.filter(move |number| is_subject(*number) && is_node_host(*number) == nodes)
     }
 
     /// Endpoints without labels yet are closed until they have some.
@@ -169,7 +182,8 @@ impl PolicyIndex {
             for peer in rule.peer_selectors() {
                 self.selectors.set_use(*peer, Use::Peer, &id, present);
             }
-            self.affect_members(rule.subject);
+            let subjects: Vec<u32> = self.subjects(rule).collect();
+            self.affected.extend(subjects);
         }
     }
 
@@ -179,18 +193,15 @@ impl PolicyIndex {
         rules.iter().for_each(|rule| self.affect_subjects(rule));
     }
 
-    fn affect_subjects(&mut self, (key, index): &RuleId) {
-        let rule = self.policies.get(key).and_then(|rules| rules.get(*index));
-        if let Some(subject) = rule.map(|rule| rule.subject) {
-            self.affect_members(subject);
-        }
+    fn affect_subjects(&mut self, id: &RuleId) {
+        let subjects: Vec<u32> = self.rule(id).into_iter().flat_map(|rule| self.subjects(rule)).collect();
+        self.affected.extend(subjects);
     }
 
     /// Whether an identity makes no difference to a rule that names it as a peer, as the rule has its aggregate, too.
-    fn is_covered(&self, (key, index): &RuleId, selector: SelectorId, number: u32) -> bool {
+    fn is_covered(&self, rule: &RuleId, selector: SelectorId, number: u32) -> bool {
         let aggregate = reserved::aggregate_of(number);
-        let rule = self.policies.get(key).and_then(|rules| rules.get(*index));
-        let all = rule.into_iter().flat_map(Rule::traffic);
+        let all = self.rule(rule).into_iter().flat_map(Rule::traffic);
         let mut about = all.filter(|traffic| traffic.peers.selectors().contains(&selector));
         // Names of ports are looked up in each identity by itself.
         about.all(|traffic| {
@@ -199,16 +210,16 @@ impl PolicyIndex {
         })
     }
 
-    fn affect_members(&mut self, subject: SelectorId) {
-        let endpoints = self.selectors.members(subject).filter(|number| is_endpoint(*number));
-        self.affected.extend(endpoints);
-    }
-
     fn affect(&mut self, number: u32) {
-        if is_endpoint(number) {
+        if is_subject(number) {
             self.affected.insert(number);
         }
     }
+}
+
+/// Whether policies can select the number.
+pub(crate) fn is_subject(number: u32) -> bool {
+    is_endpoint(number) || is_node_host(number)
 }
 
 fn is_init_label(label: &Label) -> bool {

@@ -31,6 +31,8 @@ pub struct PolicyRules {
 pub struct Rule<S = Selector> {
     /// Endpoints that the rule is about.
     pub subject: S,
+    /// It is about nodes, and no endpoints.
+    pub nodes: bool,
     /// Traffic to them; `None`: the rule says nothing about it.
     pub ingress: Option<Section<S>>,
     /// Traffic from them; `None`: the rule says nothing about it.
@@ -163,6 +165,7 @@ impl<S> Rule<S> {
     pub(crate) fn map<T>(self, mut replace: impl FnMut(S) -> T) -> Rule<T> {
         Rule {
             subject: replace(self.subject),
+            nodes: self.nodes,
             ingress: self.ingress.map(|section| section.map(&mut replace)),
             egress: self.egress.map(|section| section.map(&mut replace)),
         }

@@ -34,6 +34,8 @@ pub(crate) struct Settings {
     pub(crate) ipv6: bool,
     pub(crate) masquerade4: bool,
     pub(crate) masquerade6: bool,
+    /// The node has a policy of its own.
+    pub(crate) host_firewall: bool,
     /// Destinations that are reached with the pod's own address.
     pub(crate) native: Vec<IpNet>,
     /// 0: that of the node's device.
@@ -77,6 +79,7 @@ impl Settings {
             ipv6: keys.bool("enable-ipv6", true)?,
             masquerade4: keys.bool("enable-ipv4-masquerade", true)?,
             masquerade6: keys.bool("enable-ipv6-masquerade", true)?,
+            host_firewall: keys.bool("enable-host-firewall", false)?,
             native: keys.prefixes()?,
             mtu: keys.value("mtu", "a number of bytes")?.unwrap_or(0),
             tcx: keys.bool("enable-tcx", true)?,

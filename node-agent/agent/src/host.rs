@@ -7,7 +7,8 @@ use std::time::Duration;
 use anyhow::Context as _;
 use cilium_api::parts::Node;
 use cilium_bpf::layout::{
-    Addr, CONFIG_KEPT_PREFIXES, CONFIG_MASQUERADE4, CONFIG_MASQUERADE6, CONFIG_SET_RETVAL, Config, Prefix,
+    Addr, CONFIG_HOST_FIREWALL, CONFIG_KEPT_PREFIXES, CONFIG_MASQUERADE4, CONFIG_MASQUERADE6,
+    CONFIG_SET_RETVAL, Config, Prefix,
 };
 use cilium_dataplane::{Devices, router_address};
 use cilium_drivers::datapath::{AttachMode, Attached, Datapath, DeviceProgram, LoadOptions};
@@ -97,6 +98,7 @@ impl Host {
             changed += self.attach_one(DeviceProgram::FromOverlay, tunnel)?;
         }
         changed += self.attach_one(DeviceProgram::FromNetdev, &self.native)?;
+        changed += self.attach_one(DeviceProgram::ToNetdev, &self.native)?;
         Ok(changed + self.datapath.attach_cgroup(&settings.cgroup)?)
     }
 
@@ -225,6 +227,7 @@ fn mk_config(settings: &Settings, facts: &Facts, tunnel: Option<&Link>) -> Confi
         world6,
         flags: flag(settings.masquerade4 && host4 != Addr::NONE, CONFIG_MASQUERADE4)
             | flag(settings.masquerade6 && host6 != Addr::NONE, CONFIG_MASQUERADE6)
+            | flag(settings.host_firewall, CONFIG_HOST_FIREWALL)
             | flag(probe::has_set_retval(), CONFIG_SET_RETVAL),
         event_rate: EVENT_RATE,
         nat_first: NAT_PORTS.0,

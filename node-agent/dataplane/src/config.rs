@@ -17,6 +17,8 @@ pub struct Config {
     pub world4: u32,
     /// The same for IPv6.
     pub world6: u32,
+    /// The node has a policy of its own, which the part `policy/1` says.
+    pub host_firewall: bool,
 }
 
 /// Indexes of devices.

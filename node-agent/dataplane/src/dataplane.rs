@@ -51,8 +51,8 @@ impl Dataplane {
     /// Nothing desired, nothing known.
     pub fn new(config: Config) -> Self {
         Self {
+            policies: Policies::new(config.host_firewall),
             config,
-            policies: Policies::new(),
             services: Services::new(),
             ipcache: Ipcache::new(),
             endpoints: Endpoints::new(),
@@ -306,6 +306,7 @@ impl Dataplane {
         K::Fault: 'static,
     {
         if !self.policies.switched.is_settled() {
+            // What pods still use; the node's own slot goes when it has no policy of its own any more.
             let used: HashSet<u16> = self.endpoints.tracker.actual().map(|(_, entry)| entry.slot).collect();
             self.policies.switched.drop_unwanted(kernel, now, |slot| !used.contains(&slot.0));
         }

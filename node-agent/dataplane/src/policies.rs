@@ -4,13 +4,15 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use cilium_api::parts::{PartKey, Policy};
-use cilium_bpf::layout::{SLOT_COUNT, Slot};
+use cilium_bpf::layout::{HOST_SLOT, Slot};
 
 use crate::block::InvalidRange;
 use crate::compile::{AddressBlock, Compiled, Rule, compile};
 use crate::kernel::{Piece, PieceKey, SlotIndex};
 use crate::switched::{Scheme, Switched};
 
+/// Identity of the node itself.
+const HOST: u32 = 1;
 /// Holds the next generation.
 const MARK: SlotIndex = SlotIndex(0);
 
@@ -81,15 +83,22 @@ pub(crate) struct Policies {
 }
 
 impl Policies {
-    pub(crate) fn new() -> Self {
-        Self {
+    /// `host`: the node has a policy of its own.
+    pub(crate) fn new(host: bool) -> Self {
+        let mut policies = Self {
             switched: Switched::new(),
             compiled: HashMap::new(),
             users: HashMap::new(),
             adopted: HashMap::new(),
             invalid: HashMap::new(),
             open: Arc::new(Compiled::default()),
+        };
+        if host {
+            let slot = SlotIndex(HOST_SLOT);
+            policies.users.insert(HOST, (slot, 1));
+            policies.switched.set(slot, policies.open.clone());
         }
+        policies
     }
 
     /// Remembers where identities had their slots.
@@ -147,7 +156,7 @@ impl Policies {
         }
         let reserved = |slot: &SlotIndex| self.adopted.values().any(|adopted| adopted == slot);
         let free = |slot: &SlotIndex| self.switched.is_free(*slot) && !used(slot) && !reserved(slot);
-        (1..SLOT_COUNT).map(SlotIndex).find(free)
+        (1..HOST_SLOT).map(SlotIndex).find(free)
     }
 
     /// An endpoint came to this identity from another one. Its connections may be of generations that both share, and have to be

@@ -6,6 +6,8 @@ use super::{Addr, NetPort, layout};
 
 /// Number of slots.
 pub const SLOT_COUNT: u16 = 4096;
+/// The slot of the node's own policy; while it is all zero, nothing is enforced.
+pub const HOST_SLOT: u16 = SLOT_COUNT - 1;
 /// Into the endpoint.
 pub const DIRECTION_INGRESS: u8 = 1;
 /// Out of the endpoint.

@@ -7,6 +7,7 @@ mod deny;
 mod events;
 mod fragments;
 mod garbage;
+mod host;
 mod icmp;
 mod inbound;
 mod layouts;

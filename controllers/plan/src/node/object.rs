@@ -30,7 +30,7 @@ impl Node {
             internal: of_type("InternalIP"),
             external: of_type("ExternalIP"),
             pod_cidrs: pod_cidrs(&node.spec.pod_cidrs, config),
-            labels: node.metadata.labels.clone().filter(|_| config.node_selector_labels).unwrap_or_default(),
+            labels: node.metadata.labels.clone().filter(|_| config.tells_nodes_apart()).unwrap_or_default(),
         }
     }
 

@@ -35,6 +35,8 @@ pub struct Settings<'a> {
     pub cluster: &'a str,
     /// Nodes have identities of their own, so that policies can name them by their labels.
     pub node_selector_labels: bool,
+    /// Policies may select nodes, whose own traffic is enforced then.
+    pub host_firewall: bool,
 }
 
 /// A cluster of this name, with all else as it is by default.
@@ -120,7 +122,7 @@ fn rule(scope: &Scope<'_>, path: &Path, api: &ApiRule) -> Result<Rule, Invalid> 
         traffic(&peers, &path.field("egressDeny"), &api.egress_deny)?,
         close_egress,
     );
-    Ok(Rule { subject, ingress, egress })
+    Ok(Rule { subject, nodes: api.node_selector.is_some(), ingress, egress })
 }
 
 /// What a list of entries is about; `None` for a list that is absent or empty.

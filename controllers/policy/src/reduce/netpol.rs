@@ -58,6 +58,7 @@ impl Reading<'_> {
         let ingress = self.ingress(&path.field("ingress"), &spec.ingress);
         let egress = self.egress(&path.field("egress"), &spec.egress);
         Rule {
+            nodes: false,
             subject,
             ingress: section(ingress, !spec.ingress.is_empty() || closes_ingress),
             egress: section(egress, !spec.egress.is_empty() || has_type("Egress")),

@@ -28,7 +28,14 @@ pub(super) fn subject(scope: &Scope<'_>, path: &Path, api: &ApiRule) -> Result<S
         (None, Some(_)) if scope.namespace.is_some() => Err(path
             .field("nodeSelector")
             .malformed("nodes can only be selected by a CiliumClusterwideNetworkPolicy")),
-        (None, Some(_)) => Err(path.field("nodeSelector").unsupported("a policy for nodes")),
+        (None, Some(_)) if !scope.settings.host_firewall => {
+            let path = path.field("nodeSelector");
+            Err(path.disabled("a policy for nodes", "enable-host-firewall", "hostFirewall.enabled"))
+        }
+        (None, Some(selector)) => {
+            let host = Requirement::exists(Source::RESERVED, "host");
+            Ok(parse(&path.field("nodeSelector"), selector)?.and(host))
+        }
         (Some(_), Some(_)) => Err(path.malformed("endpointSelector and nodeSelector exclude each other")),
         (None, None) => Err(path.malformed("endpointSelector or nodeSelector must be given")),
     }

@@ -542,3 +542,29 @@ fn a_port_by_name_is_the_number_that_the_destination_has() {
     assert!(index.take_affected().contains(&NEAR));
     assert_eq!(reached(&index), [true, false, true, false, false]);
 }
+
+#[test]
+fn nodes_are_selected_by_policies_for_nodes_and_by_no_others() {
+    let settings = cilium_policy::reduce::Settings { host_firewall: true, ..CLUSTER.into() };
+    let rule = json!({"nodeSelector": {"matchLabels": {"zone": "a"}}, "ingress": [{"fromEntities": ["host", "cluster"]}]});
+    let policy = crate::support::mk_ccnp(vec![crate::support::mk_rule(rule)]);
+    let mut index = index_with(cilium_policy::reduce::ccnp(&policy, settings).unwrap());
+    let node = cilium_core::reserved::node_host(5);
+    let labels =
+        |zone: &str| Labels::parse([format!("k8s:zone={zone}"), "reserved:host".to_owned()]).unwrap();
+    index.set_identity(node, Some(labels("a")));
+    assert_eq!(index.selected(&mk_key("p")), BTreeSet::from([node]));
+    let ingress = index.compile(node, Host::Plain).unwrap().ingress;
+    let peers: Vec<u32> = ingress.allow.iter().map(|entry| entry.peer).collect();
+    assert_eq!(peers, [1, 3, 4, 5, 6, 7, 8, 11, 14], "not the number of the subject");
+    index.set_identity(node, Some(labels("b")));
+    assert_eq!((index.selected(&mk_key("p")), index.compile(node, Host::Plain)), (BTreeSet::new(), None));
+    index.set_policy(
+        &mk_key("p"),
+        Some(reduce_clusterwide(json!({"endpointSelector": {}, "ingress": [{}]})).unwrap()),
+    );
+    assert!(!index.selected(&mk_key("p")).contains(&node));
+    assert_eq!(index.compile(node, Host::Plain), None);
+    index.set_mode(Mode::Always);
+    assert!(index.compile(node, Host::Plain).is_some_and(|policy| policy.ingress.allow.is_empty()));
+}

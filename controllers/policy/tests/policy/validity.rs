@@ -55,12 +55,6 @@ fn shape_of_a_rule() {
     }
     let none = mk_cnp("default", Vec::new());
     check(reduce::cnp(&none, CLUSTER), "spec", Malformed, "a policy needs spec, specs or both");
-    check(
-        reduce_clusterwide(json!({"nodeSelector": {}, "ingress": [{}]})),
-        "specs[0].nodeSelector",
-        Unsupported,
-        "for nodes",
-    );
 }
 
 #[test]
@@ -279,6 +273,10 @@ fn what_is_turned_off_is_refused_with_the_flag_that_turns_it_on() {
         let settings = reduce::Settings { node_selector_labels: true, ..CLUSTER.into() };
         reduce::cnp(&policy, settings).unwrap();
     }
+    let nodes = json!({"nodeSelector": {}, "ingress": [{}]});
+    check(reduce_clusterwide(nodes.clone()), "specs[0].nodeSelector", Disabled, "flag enable-host-firewall");
+    let settings = reduce::Settings { host_firewall: true, ..CLUSTER.into() };
+    reduce::ccnp(&mk_ccnp(vec![mk_rule(nodes)]), settings).unwrap();
 }
 
 #[test]

@@ -192,6 +192,7 @@ fn mk_config(settings: &Settings, host: &Host) -> Config {
         route_mtu: host.route_mtu,
         world4,
         world6,
+        host_firewall: settings.host_firewall,
     }
 }
 

@@ -12,7 +12,16 @@ use crate::kernel::Fake;
 
 pub(crate) fn mk_config(tunnel: bool) -> Config {
     let devices = Devices { host: 3, native: 2 };
-    Config { node: "n1".into(), tunnel, direct_routes: true, devices, route_mtu: 1450, world4: 9, world6: 10 }
+    Config {
+        node: "n1".into(),
+        tunnel,
+        direct_routes: true,
+        devices,
+        route_mtu: 1450,
+        world4: 9,
+        world6: 10,
+        host_firewall: false,
+    }
 }
 
 pub(crate) fn ip(text: &str) -> IpAddr {

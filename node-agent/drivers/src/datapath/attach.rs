@@ -25,6 +25,8 @@ pub enum DeviceProgram {
     ToContainer,
     /// What the node receives: ingress of the node's device.
     FromNetdev,
+    /// What leaves the node: egress of the node's device.
+    ToNetdev,
     /// What comes out of the tunnel: ingress of `cilium_vxlan`.
     FromOverlay,
     /// What the host sends to pods of other nodes: egress of `cilium_host`.
@@ -38,6 +40,7 @@ impl DeviceProgram {
             Self::FromContainer => "from_container",
             Self::ToContainer => "to_container",
             Self::FromNetdev => "from_netdev",
+            Self::ToNetdev => "to_netdev",
             Self::FromOverlay => "from_overlay",
             Self::FromHost => "from_host",
         }
@@ -47,7 +50,7 @@ impl DeviceProgram {
     pub fn direction(self) -> Direction {
         match self {
             Self::FromContainer | Self::FromNetdev | Self::FromOverlay => Direction::Ingress,
-            Self::ToContainer | Self::FromHost => Direction::Egress,
+            Self::ToContainer | Self::FromHost | Self::ToNetdev => Direction::Egress,
         }
     }
 }

@@ -77,7 +77,9 @@ fn object(random: &mut Random, number: usize) -> Value {
 
 /// A NetworkPolicy of Kubernetes, mostly about blocks of addresses.
 fn kubernetes_object(random: &mut Random, number: usize) -> Value {
-    let subject = random.pick(&[json!({}), json!({"matchLabels": {"app": "a"}}), json!({"matchLabels": {"org": "x"}})]);
+    let subject = [json!({}), json!({"matchLabels": {"app": "a"}}), json!({"matchLabels": {"org": "x"}})]
+        [random.below(3)]
+    .clone();
     let mut spec = json!({"podSelector": subject});
     for (field, peers) in [("ingress", "from"), ("egress", "to")] {
         if random.chance(60) {
@@ -90,17 +92,20 @@ fn kubernetes_object(random: &mut Random, number: usize) -> Value {
 fn kubernetes_entry(random: &mut Random, peers: &str) -> Value {
     let mut entry = json!({});
     if random.chance(85) {
-        let list = random.list(1, 4, |random| match random.below(4) {
+        let list = random.list(1, 4, |random| match random.below(5) {
             0 => json!({"podSelector": {"matchLabels": {"app": random.pick(&["a", "b", "c"])}}}),
-            1 => json!({"namespaceSelector": random.pick(&[json!({}), json!({"matchLabels": {"team": "1"}})])}),
+            1 => json!({"namespaceSelector": {}}),
+            2 => json!({"namespaceSelector": {"matchLabels": {"team": "1"}}}),
             _ => json!({"ipBlock": prefix_set(random)}),
         });
         entry[peers] = list.into();
     }
     if random.chance(50) {
-        let ports = random.list(1, 4, |random| {
-            json!({"port": random.pick(&PORTS), "protocol": random.pick(&["TCP", "UDP", "SCTP"])})
-        });
+        let ports = random.list(
+            1,
+            4,
+            |random| json!({"port": random.pick(&PORTS), "protocol": random.pick(&["TCP", "UDP", "SCTP"])}),
+        );
         entry["ports"] = ports.into();
     }
     entry
