@@ -93,10 +93,9 @@ fn what_does_not_fit_is_named_and_the_rest_stays_in_force() {
     // One that would close pod 2 to pod 1 does not fit either: what was in force stays.
     let (key, mut closed) = mk_policy(2, 3, 7000);
     if let Part::Policy(policy) = &mut closed {
-        policy.ingress.allow.extend((0..3).map(|more| {
-            let first = policy.ingress.allow[0].clone();
-            cilium_api::parts::Entry { peer: 1070 + more, ..first }
-        }));
+        let first = policy.ingress.allow[0].clone();
+        let more = (0..3).map(|more| cilium_api::parts::Entry { peer: 1070 + more, ..first.clone() });
+        policy.ingress.allow.extend(more);
     }
     parts.insert(key, closed);
     let revision = stage.plan(&parts);
