@@ -25,7 +25,7 @@ static SAMPLES: LazyLock<Vec<Value>> = LazyLock::new(|| {
             "identity/300": {"identity": {"labels": ["k8s:app=web"]}},
             "node/a": {"node": {"addresses": ["192.168.0.1"], "podCidrs": ["10.1.0.0/24"], "apiServer": true}},
             "service/default/web": {"service": {"clusterIps": ["10.96.0.9"], "ports": [
-                {"name": "http", "protocol": 6, "port": 80, "backends": [{"address": "10.1.0.5", "port": 8080}]}]}},
+                {"name": "http", "protocol": 6, "port": 80, "backends": [["10.1.0.5", 8080]]}]}},
         }),
     ]
 });

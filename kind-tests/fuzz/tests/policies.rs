@@ -3,8 +3,8 @@
 use std::sync::LazyLock;
 
 use cilium_api::{CiliumClusterwideNetworkPolicy, CiliumNetworkPolicy};
-use cilium_core::{Families, Labels, prefix};
-use cilium_policy::{Config, Host, PolicyIndex, PolicyKey, PolicyRules, reduce};
+use cilium_core::{Families, Labels, Selector, prefix};
+use cilium_policy::{Backends, Catalog, Config, Host, PolicyIndex, PolicyKey, PolicyRules, Services, reduce};
 use fuzz::Input;
 use serde_json::Value;
 
@@ -22,14 +22,38 @@ static SAMPLES: LazyLock<Vec<Value>> = LazyLock::new(|| {
     ])
 });
 
+/// Groups and Services: any reference finds something.
+struct Found;
+
+impl Catalog for Found {
+    fn groups(&self, _: &Selector) -> Vec<String> {
+        vec!["group".to_owned()]
+    }
+    fn services(&self, _: &Services) -> Vec<Backends> {
+        let labels = [("app".to_owned(), "web".to_owned())].into();
+        let addresses = ["192.0.2.1", "2001:db8::1"].map(|text| text.parse().expect("an address"));
+        vec![
+            Backends::Pods { namespace: "default".to_owned(), labels },
+            Backends::Addresses(addresses.into()),
+        ]
+    }
+    fn cluster(&self) -> &str {
+        "default"
+    }
+}
+
+/// Nothing is switched off.
+const SETTINGS: reduce::Settings<'static> =
+    reduce::Settings { cluster: "default", node_selector_labels: true, host_firewall: true };
+
 /// A policy that parses and is valid, of either kind.
 fn reduced(text: &[u8]) -> Vec<(PolicyKey, PolicyRules)> {
     let cnp = serde_json::from_slice::<CiliumNetworkPolicy>(text).ok();
     let ccnp = serde_json::from_slice::<CiliumClusterwideNetworkPolicy>(text).ok();
-    let cnp = cnp.and_then(|policy| Some((reduce::cnp_key(&policy), reduce::cnp(&policy, "default").ok()?)));
+    let cnp = cnp.and_then(|policy| Some((reduce::cnp_key(&policy), reduce::cnp(&policy, SETTINGS).ok()?)));
     let ccnp =
-        ccnp.and_then(|policy| Some((reduce::ccnp_key(&policy), reduce::ccnp(&policy, "default").ok()?)));
-    cnp.into_iter().chain(ccnp).collect()
+        ccnp.and_then(|policy| Some((reduce::ccnp_key(&policy), reduce::ccnp(&policy, SETTINGS).ok()?)));
+    cnp.into_iter().chain(ccnp).map(|(key, rules)| (key, rules.resolved(&Found))).collect()
 }
 
 fn check(text: &[u8]) -> bool {
@@ -64,7 +88,8 @@ fn check(text: &[u8]) -> bool {
 #[test]
 fn samples_are_read() {
     let valid = SAMPLES.iter().filter(|sample| check(sample.to_string().as_bytes())).count();
-    assert!(valid >= 10, "{valid} of {} samples are valid", SAMPLES.len());
+    // The others ask for what this version does not enforce.
+    assert!(valid >= 6, "{valid} of {} samples are valid", SAMPLES.len());
 }
 
 #[test]

@@ -94,9 +94,12 @@ pub(crate) struct Attachment {
 
 impl Config {
     pub(crate) fn parse(input: &[u8]) -> Result<Self, Failure> {
-        let raw: Raw = serde_json::from_slice(input).map_err(|error| {
+        let unreadable = |error: serde_json::Error| {
             Failure::new(Failure::DECODE, "the network configuration cannot be read", error.to_string())
-        })?;
+        };
+        // As an object first: a struct would be read from a list, too.
+        let fields: serde_json::Map<_, _> = serde_json::from_slice(input).map_err(unreadable)?;
+        let raw: Raw = serde_json::from_value(fields.into()).map_err(unreadable)?;
         let version = Version::parse(&raw.version).ok_or_else(|| {
             let known = Version::ALL.map(Version::as_str).join(", ");
             let details = format!("cniVersion is {:?}, supported are {known}", raw.version);
