@@ -28,6 +28,8 @@ pub struct PolicyRules {
 /// What endpoints may receive and send. `S` is a selector, or what an index puts in its place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule<S = Selector> {
+    /// Field of the object that it stands in, such as `spec` or `specs[1]`.
+    pub path: Box<str>,
     /// Endpoints that the rule is about.
     pub subject: S,
     /// It is about nodes, and no endpoints.
@@ -52,6 +54,8 @@ pub struct Section<S = Selector> {
 /// What an entry is about: every one of the peers on every one of the ports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Traffic<S = Selector> {
+    /// Field of the object that says so, such as `spec.ingress[0].toPorts[1]`.
+    pub path: Box<str>,
     /// Where the traffic comes from, or goes to.
     pub peers: Peers<S>,
     /// Further peers, that other objects stand for. None is left once the rule is [resolved](PolicyRules::resolved).
@@ -96,12 +100,28 @@ impl PolicyRules {
 impl Ports {
     /// All protocols and ports.
     pub const ANY: Self = Self { protocol: 0, first: 0, last: 0 };
+
+    /// Whether all that `other` means is meant here.
+    pub fn contains(&self, other: &Self) -> bool {
+        let any_port = (self.first, self.last) == (0, 0);
+        let some_port = (other.first, other.last) != (0, 0);
+        (self.protocol == 0 || self.protocol == other.protocol)
+            && (any_port || (some_port && self.first <= other.first && other.last <= self.last))
+    }
+
+    /// Whether a packet of the protocol to the port is meant.
+    pub fn covers(&self, protocol: u8, port: u16) -> bool {
+        let any_port = (self.first, self.last) == (0, 0);
+        (self.protocol == 0 || self.protocol == protocol)
+            && (any_port || (self.first..=self.last).contains(&port))
+    }
 }
 
 impl<S> Rule<S> {
     /// The same with every selector replaced.
     pub(crate) fn map<T>(self, mut replace: impl FnMut(S) -> T) -> Rule<T> {
         Rule {
+            path: self.path,
             subject: replace(self.subject),
             nodes: self.nodes,
             ingress: self.ingress.map(|section| section.map(&mut replace)),
@@ -131,6 +151,11 @@ impl<S> Section<S> {
 
 impl<S> Traffic<S> {
     fn map<T>(self, replace: impl FnMut(S) -> T) -> Traffic<T> {
-        Traffic { peers: self.peers.map(replace), references: self.references, ports: self.ports }
+        Traffic {
+            path: self.path,
+            peers: self.peers.map(replace),
+            references: self.references,
+            ports: self.ports,
+        }
     }
 }

@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use cilium_api::parts::{Direction, Entry, Policy};
 use cilium_core::reserved;
 
+use crate::rules::Ports;
+
 /// The first packet of a connection or exchange, after service translation. Replies are not judged.
 ///
 /// Identities are those that the judging node sees: its own processes are [`reserved::HOST`]. A pod's traffic to
@@ -41,8 +43,8 @@ pub enum Judgement<'a> {
     Granted(Vec<&'a str>),
     /// Denied by these policies, sorted, whoever allows it: dropped.
     Denied(Vec<&'a str>),
-    /// Some policy restricts this direction and none allows the flow: dropped.
-    DefaultDeny,
+    /// These policies, sorted, restrict this direction, and none allows the flow: dropped. No name: settings restrict it.
+    DefaultDeny(Vec<&'a str>),
 }
 
 /// The verdict of both sides. The flow passes when both let it.
@@ -67,22 +69,24 @@ impl Verdict<'_> {
             .find_map(|(side, judgement)| judgement.drops().then_some(side))
     }
 
-    /// The policies that allow or deny the flow at either side, sorted.
+    /// The policies that decide at either side, sorted.
     pub fn origins(&self) -> BTreeSet<&str> {
         [&self.egress, &self.ingress].into_iter().flat_map(Judgement::origins).copied().collect()
     }
 }
 
 impl<'a> Judgement<'a> {
-    fn origins(&self) -> &[&'a str] {
+    /// The policies that decide, sorted.
+    pub fn origins(&self) -> &[&'a str] {
         match self {
-            Self::Granted(origins) | Self::Denied(origins) => origins,
-            Self::NotEnforced | Self::LocalHost | Self::DefaultDeny => &[],
+            Self::Granted(origins) | Self::Denied(origins) | Self::DefaultDeny(origins) => origins,
+            Self::NotEnforced | Self::LocalHost => &[],
         }
     }
 
-    fn drops(&self) -> bool {
-        matches!(self, Self::Denied(_) | Self::DefaultDeny)
+    /// Whether this side drops the flow.
+    pub fn drops(&self) -> bool {
+        matches!(self, Self::Denied(_) | Self::DefaultDeny(_))
     }
 }
 
@@ -109,7 +113,7 @@ fn judge<'a>(policy: &'a Policy, direction: &'a Direction, peer: u32, flow: &Flo
         return Judgement::NotEnforced;
     }
     match origins_of(policy, &direction.allow, peer, flow) {
-        None => Judgement::DefaultDeny,
+        None => Judgement::DefaultDeny(names(policy, direction.closed_by.iter().copied())),
         Some(origins) if origins.is_empty() && peer == reserved::HOST => Judgement::LocalHost,
         Some(origins) => Judgement::Granted(origins),
     }
@@ -119,14 +123,20 @@ fn judge<'a>(policy: &'a Policy, direction: &'a Direction, peer: u32, flow: &Flo
 fn origins_of<'a>(policy: &'a Policy, entries: &[Entry], peer: u32, flow: &Flow) -> Option<Vec<&'a str>> {
     let mut hits = entries.iter().filter(|entry| covers(entry, peer, flow)).peekable();
     hits.peek()?;
-    let indexes: BTreeSet<u16> = hits.flat_map(|entry| entry.origins.iter().copied()).collect();
-    let origins = indexes.into_iter().filter_map(|index| policy.origins.get(usize::from(index)));
-    Some(origins.map(String::as_str).collect())
+    Some(names(policy, hits.flat_map(|entry| entry.origins.iter().copied())))
+}
+
+fn names(policy: &Policy, indexes: impl Iterator<Item = u16>) -> Vec<&str> {
+    let indexes: BTreeSet<u16> = indexes.collect();
+    indexes
+        .into_iter()
+        .filter_map(|index| policy.origins.get(usize::from(index)))
+        .map(String::as_str)
+        .collect()
 }
 
 fn covers(entry: &Entry, peer: u32, flow: &Flow) -> bool {
+    let ports = Ports { protocol: entry.protocol, first: entry.first, last: entry.last };
     let peer = [reserved::ANY, peer, reserved::aggregate_of(peer)].contains(&entry.peer);
-    let protocol = entry.protocol == 0 || entry.protocol == flow.protocol;
-    let any_port = (entry.first, entry.last) == (0, 0);
-    peer && protocol && (any_port || (entry.first..=entry.last).contains(&flow.destination_port))
+    peer && ports.covers(flow.protocol, flow.destination_port)
 }

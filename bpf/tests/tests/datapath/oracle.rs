@@ -40,6 +40,7 @@ fn any_direction() -> impl Strategy<Value = Direction> {
         enforced,
         allow: if enforced { allow } else { Vec::new() },
         deny,
+        ..Direction::default()
     })
 }
 
@@ -129,7 +130,7 @@ fn expected(policies: &BTreeMap<u32, Policy>, flow: &Flow) -> Option<(Side, Why)
     let verdict = verdict(policies, flow);
     let side = verdict.denied_by()?;
     let judgement = if side == Side::Egress { verdict.egress } else { verdict.ingress };
-    Some((side, if judgement == Judgement::DefaultDeny { Why::Default } else { Why::Rule }))
+    Some((side, if matches!(judgement, Judgement::DefaultDeny(_)) { Why::Default } else { Why::Rule }))
 }
 
 fn install(stage: &mut Stage, pod: Place, generation: u32, policy: &Policy) {

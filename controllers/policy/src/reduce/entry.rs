@@ -245,16 +245,24 @@ impl<'a> From<&'a EgressDenyRule> for Entry<'a> {
 }
 
 impl Entry<'_> {
-    /// What the entry allows or denies; `None` when that is nothing.
-    pub(super) fn traffic(&self, scope: &PeerScope<'_>, path: &Path) -> Result<Option<Traffic>, Invalid> {
+    /// What the entry allows or denies, apart for each item of `toPorts` or `icmps`; empty when that is nothing.
+    pub(super) fn traffic(&self, scope: &PeerScope<'_>, path: &Path) -> Result<Vec<Traffic>, Invalid> {
         self.check_shape(path)?;
         self.check_authentication(path)?;
         let peers = self.peers(scope, path)?;
         let references = self.references(path)?;
-        let ports = self.ports(path)?;
-        let no_peer = peers == Peers::Selected(Vec::new()) && references.is_empty();
-        let nothing = ports.is_empty() || no_peer;
-        Ok((!nothing).then_some(Traffic { peers, references, ports }))
+        let items = self.ports(path)?;
+        if peers == Peers::Selected(Vec::new()) && references.is_empty() {
+            return Ok(Vec::new());
+        }
+        let items = items.into_iter().filter(|(_, ports)| !ports.is_empty());
+        let traffic = |(path, ports): (Path, Vec<Ports>)| Traffic {
+            path: path.into(),
+            peers: peers.clone(),
+            references: references.clone(),
+            ports,
+        };
+        Ok(items.map(traffic).collect())
     }
 
     fn check_shape(&self, path: &Path) -> Result<(), Invalid> {
@@ -314,18 +322,24 @@ impl Entry<'_> {
         !(self.to_ports.is_empty() && self.icmps.is_empty())
     }
 
-    /// Neither ports nor ICMP messages given: all protocols.
-    fn ports(&self, path: &Path) -> Result<Vec<Ports>, Invalid> {
+    /// What each item of `toPorts` or `icmps` names. Neither given: all protocols.
+    fn ports(&self, path: &Path) -> Result<Vec<(Path, Vec<Ports>)>, Invalid> {
         if !self.names_traffic() {
-            return Ok(vec![Ports::ANY]);
+            return Ok(vec![(path.clone(), vec![Ports::ANY])]);
         }
         if !self.icmps.is_empty() {
-            return icmp::reduce(&path.field("icmps"), self.icmps);
+            return each(self.icmps, &path.field("icmps"), |path, item| {
+                Ok((path.clone(), icmp::reduce(path, item)?))
+            });
         }
         let path = path.field("toPorts");
         match self.to_ports {
-            ToPorts::Allow(items) => ports::reduce(&path, items),
-            ToPorts::Deny(items) => ports::reduce(&path, items),
+            ToPorts::Allow(items) => {
+                each(items, &path, |path, item| Ok((path.clone(), ports::reduce(path, item)?)))
+            }
+            ToPorts::Deny(items) => {
+                each(items, &path, |path, item| Ok((path.clone(), ports::reduce(path, item)?)))
+            }
         }
     }
 }

@@ -37,18 +37,8 @@ impl Item for PortDenyRule {
     }
 }
 
-/// All ports of all items, sorted and without duplicates. An item without ports stands for no port.
-pub(super) fn reduce(path: &Path, items: &[impl Item]) -> Result<Vec<Ports>, Invalid> {
-    let mut all = Vec::new();
-    for (index, item) in items.iter().enumerate() {
-        all.extend(item_ports(&path.index(index), item)?);
-    }
-    all.sort_unstable();
-    all.dedup();
-    Ok(all)
-}
-
-fn item_ports(path: &Path, item: &impl Item) -> Result<Vec<Ports>, Invalid> {
+/// All ports of an item, sorted and without duplicates. An item without ports stands for no port.
+pub(super) fn reduce(path: &Path, item: &impl Item) -> Result<Vec<Ports>, Invalid> {
     item.check(path)?;
     let ports = item.ports().unwrap_or_default();
     let path = path.field("ports");
@@ -56,7 +46,10 @@ fn item_ports(path: &Path, item: &impl Item) -> Result<Vec<Ports>, Invalid> {
         return Err(path.malformed(format!("{} ports are too many, {MAX_PORTS} are allowed", ports.len())));
     }
     let each = ports.iter().enumerate().map(|(index, port)| port_protocols(&path.index(index), port));
-    Ok(each.collect::<Result<Vec<_>, _>>()?.concat())
+    let mut all = each.collect::<Result<Vec<_>, _>>()?.concat();
+    all.sort_unstable();
+    all.dedup();
+    Ok(all)
 }
 
 /// What is decided above ports. Leaving it out would allow more than the policy does.

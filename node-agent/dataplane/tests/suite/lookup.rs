@@ -38,6 +38,7 @@ fn direction() -> impl Strategy<Value = Direction> {
         enforced,
         allow: if enforced { allow } else { Vec::new() },
         deny,
+        ..Direction::default()
     })
 }
 
@@ -81,9 +82,9 @@ fn check(policy: &Policy, compiled: &Compiled, direction: u8, peer: u32, protoco
     };
     let found = find(compiled, direction, peer, protocol, port);
     let passes = !enforced || found.is_some_and(|entry| entry.verdict == POLICY_ALLOW);
-    let expected = !matches!(judged, Judgement::DefaultDeny | Judgement::Denied(_));
+    let expected = !judged.drops();
     assert_eq!(passes, expected, "{direction} {peer} {protocol}/{port}: {found:?}, {judged:?}");
-    assert_eq!(judged == Judgement::DefaultDeny, enforced && found.is_none(), "{judged:?}");
+    assert_eq!(matches!(judged, Judgement::DefaultDeny(_)), enforced && found.is_none(), "{judged:?}");
     // An entry names policies of its own; narrower ones do not repeat what wider ones say.
     let named: BTreeSet<&str> =
         found.map(|entry| origins_of(policy, entry.cookie)).unwrap_or_default().into_iter().collect();
