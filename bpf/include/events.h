@@ -122,7 +122,9 @@ SUBPROGRAM int send_event(struct __sk_buff *skb, const struct flow *f, const str
 static __always_inline void report_drop(struct __sk_buff *skb, const struct flow *f, const struct sides *s,
 					__u8 reason, __u8 direction)
 {
-	struct occasion occasion = { .kind = EVENT_DROP, .reason = reason, .direction = direction };
+	struct occasion occasion = {
+		.kind = EVENT_DROP, .reason = reason, .direction = direction, .cookie = s->cookie
+	};
 
 	count(reason, direction, skb->len);
 	if (reason != DROP_FORBIDDEN_ICMP6)

@@ -14,6 +14,7 @@ struct sides {
 	__u64 to_slot;
 	__u32 from_identity;
 	__u32 to_identity;
+	__u32 cookie;    /* origin of the rule that refused the packet, when one did */
 	__u16 route;     /* one of CT_ROUTE: how the other side is reached; 0: it is a pod of this node */
 	__be16 nat_port; /* leave with the node's address and this port; 0: as it is */
 	__u8 from_here;  /* the sender is a pod of this node */

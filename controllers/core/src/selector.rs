@@ -1,5 +1,7 @@
 //! Selectors: requirements on labels, with a source.
 
+use std::fmt;
+
 use cilium_api::selector::{LabelSelector, MatchExpression, MatchOperator};
 
 use ipnet::IpNet;
@@ -70,6 +72,22 @@ impl Requirement {
             Operator::Within(prefix) => lies_in(labels, *prefix),
             Operator::NotWithin(prefix) => !lies_in(labels, *prefix),
             Operator::NotIn(values) => !named.any(|label| has_one_of(label, values)),
+        }
+    }
+}
+
+impl fmt::Display for Requirement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { source, key, operator } = self;
+        match operator {
+            Operator::In(values) if values.len() == 1 => write!(f, "{source}:{key}={}", values.concat()),
+            Operator::In(values) => write!(f, "{source}:{key} in ({})", values.join(", ")),
+            Operator::NotIn(values) if values.len() == 1 => write!(f, "{source}:{key}!={}", values.concat()),
+            Operator::NotIn(values) => write!(f, "{source}:{key} not in ({})", values.join(", ")),
+            Operator::Exists => write!(f, "{source}:{key}"),
+            Operator::DoesNotExist => write!(f, "!{source}:{key}"),
+            Operator::Within(prefix) => write!(f, "in {prefix}"),
+            Operator::NotWithin(prefix) => write!(f, "not in {prefix}"),
         }
     }
 }

@@ -82,6 +82,11 @@ impl<N: Named> Local<N> {
         Some(number)
     }
 
+    /// All names that have a number, in order.
+    pub fn all(&self) -> impl Iterator<Item = (&N, u32)> {
+        self.numbers.iter().map(|(name, number)| (name, *number))
+    }
+
     /// The number of a name, if it has one.
     pub fn number(&self, name: &N) -> Option<u32> {
         self.numbers.get(name).copied()

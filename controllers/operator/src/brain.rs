@@ -71,6 +71,11 @@ impl Brain {
         }
     }
 
+    /// Warnings for the author of an object that is about to be stored; none before everything was listed.
+    pub fn advise(&self, object: &Object) -> Vec<String> {
+        if self.unlisted.is_empty() { self.planner.advise(object) } else { Vec::new() }
+    }
+
     /// Takes how a job went.
     pub fn written(&mut self, Report { object, outcome }: Report) {
         // Events are told once, whether they arrive or not.

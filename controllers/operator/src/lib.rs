@@ -18,3 +18,4 @@ pub mod metrics;
 pub mod options;
 pub mod rbac;
 pub mod run;
+pub mod webhook;

@@ -84,6 +84,14 @@ pub struct Options {
     #[arg(long, default_value = "", value_name = "HOST:PORT")]
     pub operator_prometheus_serve_addr: String,
 
+    /// Address of this operator at which the API server reaches the admission webhook, usually that of the pod. No webhook if empty.
+    #[arg(long, default_value = "", value_name = "IP")]
+    pub admission_webhook_address: String,
+
+    /// Port of the admission webhook.
+    #[arg(long, default_value = "9236", value_name = "PORT")]
+    pub admission_webhook_port: u16,
+
     /// Most writes to the API server in a second; 0 for no limit, which is for the API server to set.
     #[arg(long, alias = "k8s-client-qps", default_value = "0", value_name = "NUMBER")]
     pub operator_k8s_client_qps: f64,

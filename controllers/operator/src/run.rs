@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use cilium_admission::serve::Question;
 use cilium_plan::Planner;
 use cilium_runtime::lease::{self, Standing};
 use cilium_runtime::metrics::Metrics;
@@ -24,7 +25,7 @@ use crate::bootstrap::{Bootstrap, Settings};
 use crate::brain::Brain;
 use crate::feed::{self, News};
 use crate::options::Options;
-use crate::{metrics, rbac};
+use crate::{metrics, rbac, webhook};
 
 /// News and reports taken in one go. A longer queue means that another round follows at once.
 const BATCH: usize = 4096;
@@ -51,7 +52,8 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let client = client::connect(config(&options).await?, AGENT)?;
     let election = election(&options);
     let store = Api::<Lease>::namespaced(client.clone(), &options.k8s_namespace);
-    let operator = Operator { options, client, shell, plan_seconds, tasks: JoinSet::new() };
+    let webhook = webhook::Webhook::of(&options, plan_config(&options)?)?;
+    let operator = Operator { options, webhook, client, shell, plan_seconds, tasks: JoinSet::new() };
     tokio::select! {
         ended = operator.compete(store.clone(), election.clone()) => ended,
         signalled = termination() => {
@@ -110,6 +112,8 @@ async fn termination() -> anyhow::Result<()> {
 
 struct Operator {
     options: Options,
+    /// Where to serve it, if at all.
+    webhook: Option<webhook::Webhook>,
     client: Client,
     shell: Metrics,
     plan_seconds: Histogram,
@@ -139,11 +143,19 @@ impl Operator {
         let news = feed::start(&self.client, &self.shell);
         let rate = self.options.operator_k8s_client_qps;
         let limits = Limits { per_second: (rate > 0.0).then_some(rate) };
+        let client = self.client.clone();
         let (writer, reports, task) = writer::start(self.client, standing, limits, self.shell);
         self.tasks.spawn(task);
         let planner = Planner::new(plan_config(&self.options)?);
+        let (asker, questions) = mpsc::channel(webhook::QUESTIONS);
+        if let Some(webhook) = self.webhook {
+            self.tasks.spawn(webhook.run(client, asker.clone()));
+        }
         let brain = Brain::new(planner, Bootstrap::new(settings(&self.options)));
-        drive(brain, news, reports, &writer, &self.plan_seconds).await
+        let ended = drive(brain, Inputs { news, reports, questions }, &writer, &self.plan_seconds).await;
+        // Without a webhook nobody asks, but the channel is open.
+        drop(asker);
+        ended
     }
 }
 
@@ -185,11 +197,17 @@ fn settings(options: &Options) -> Settings {
     Settings { taint, condition: options.set_cilium_is_up_condition }
 }
 
+/// What the loop waits for.
+struct Inputs {
+    news: mpsc::Receiver<News>,
+    reports: mpsc::UnboundedReceiver<writer::Report>,
+    questions: mpsc::Receiver<Question>,
+}
+
 /// The loop: takes all that is there, plans, hands over what is to be written. Nothing waits on the way.
 async fn drive(
     mut brain: Brain,
-    mut news: mpsc::Receiver<News>,
-    mut reports: mpsc::UnboundedReceiver<writer::Report>,
+    Inputs { mut news, mut reports, mut questions }: Inputs,
     writer: &Writer,
     plan_seconds: &Histogram,
 ) -> anyhow::Result<()> {
@@ -199,6 +217,11 @@ async fn drive(
             biased;
             Some(report) = reports.recv() => brain.written(report),
             next = news.recv() => brain.take(next.context("all watches ended")?),
+            Some(Question { object, answer }) = questions.recv() => {
+                // Who asked may have given up.
+                let _ = answer.send(brain.advise(&object));
+                continue;
+            }
             () = sleep_until(alarm) => {}
         }
         for _ in 0..BATCH {

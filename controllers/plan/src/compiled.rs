@@ -18,6 +18,8 @@ pub(crate) struct Compiled {
     pub(crate) ingress: bool,
     /// Something that goes out may be dropped.
     pub(crate) egress: bool,
+    /// A hash of what is denied; 0 when that is nothing.
+    pub(crate) denials: u64,
     /// Policies that select the identity, with a hash of what each of them grants: tells whose share a change concerns.
     shares: Vec<(PolicyKey, u64)>,
 }
@@ -34,8 +36,9 @@ impl Compiled {
         let shares = shares.collect();
         let (ingress, egress) =
             policy.as_ref().map_or((false, false), |p| (p.ingress.is_restricted(), p.egress.is_restricted()));
+        let denials = policy.as_ref().map_or(0, denials);
         let text = policy.map(|policy| pack::encode(&policy_part(number), &Part::Policy(policy)));
-        Self { text, ingress, egress, shares }
+        Self { text, ingress, egress, denials, shares }
     }
 
     /// Policies whose share is not the one in `before`.
@@ -45,6 +48,19 @@ impl Compiled {
         let changed = self.shares.iter().filter(|(key, share)| share_before(key) != Some(*share));
         changed.map(|(key, _)| key.clone()).collect()
     }
+}
+
+fn denials(policy: &Policy) -> u64 {
+    let (ingress, egress) = (&policy.ingress.deny, &policy.egress.deny);
+    if ingress.is_empty() && egress.is_empty() {
+        return 0;
+    }
+    let mut hasher = DefaultHasher::new();
+    for list in [ingress, egress] {
+        list.len().hash(&mut hasher);
+        list.iter().for_each(|it| (it.peer, it.protocol, it.first, it.last).hash(&mut hasher));
+    }
+    hasher.finish()
 }
 
 /// A hash of what each origin grants or denies. Entries are sorted, so the same content gives the same hash.

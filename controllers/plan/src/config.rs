@@ -44,7 +44,7 @@ impl Default for Config {
 
 impl Config {
     /// What the meaning of a policy depends on.
-    pub(crate) fn settings(&self) -> Settings<'_> {
+    pub fn settings(&self) -> Settings<'_> {
         Settings {
             cluster: &self.cluster,
             node_selector_labels: self.node_selector_labels,

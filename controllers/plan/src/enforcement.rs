@@ -25,6 +25,7 @@ impl Planner {
         let count = known.nodes.entry(node.to_owned()).or_default();
         *count += 1;
         let is_first = *count == 1;
+        let is_first_of_all = is_first && known.nodes.len() == 1;
         let selecting = self.policies.index.selecting(number);
         if is_first {
             self.put_policy_part(number, node);
@@ -33,6 +34,9 @@ impl Planner {
             }
         }
         self.touch_statuses(&selecting);
+        if is_first_of_all {
+            self.touch_peers_of(number);
+        }
     }
 
     /// A node has one endpoint less with an identity.
@@ -42,8 +46,10 @@ impl Planner {
         *count = count.saturating_sub(1);
         if *count == 0 {
             known.nodes.remove(node);
-            if known.nodes.is_empty() {
+            let was_last_of_all = known.nodes.is_empty();
+            if was_last_of_all {
                 known.compiled = [None, None];
+                self.touch_peers_of(number);
             }
             self.node_mut(node).state.set(&policy_part(number), None);
         }
@@ -110,10 +116,17 @@ impl Planner {
         self.policies.compilations += 1;
         let after = Compiled::new(&self.policies.index, number, host);
         let enforcement = |it: &Compiled| (it.ingress, it.egress);
+        let denies = |it: &Compiled| it.denials;
+        let new_denials = before.as_ref().map_or(0, denies) != denies(&after);
         let is_flipped = before.as_ref().map(enforcement) != Some(enforcement(&after));
         let (text, shares) = (after.text.clone(), after.changed_since(before.as_ref()));
         known.compiled[place(host)] = Some(after);
         self.touch_statuses(&shares);
+        if new_denials {
+            // They may cover what another policy allows.
+            let selecting = self.policies.index.selecting(number);
+            self.touch_statuses(&selecting);
+        }
         for node in nodes {
             let state = &mut self.node_mut(node).state;
             state.set_text(&policy_part(number), text.clone());

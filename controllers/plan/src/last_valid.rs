@@ -17,8 +17,8 @@ use crate::pack::Text;
 
 /// Owner of these slices, in their names.
 pub(crate) const OWNER: &str = "policy";
-/// Their owner label. No node can have this name: node names are lower case.
-pub(crate) const OWNER_LABEL: &str = "OPERATOR";
+/// Owner label of slices with versions of policies that are in force. No node can have this name: node names are lower case.
+pub const OWNER_LABEL: &str = "OPERATOR";
 
 /// A policy with what is needed to put it in force again.
 #[derive(Debug, Serialize, Deserialize)]

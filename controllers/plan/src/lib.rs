@@ -11,6 +11,8 @@
 //! | `pack` | parts in slices |
 //! | `ledger`, `slices`, `node::State` | what stands in the API, and what has to be written |
 //! | `public_*`, `status`, `reports` | what people look at |
+//! | `effect` | what of policies has no effect |
+//! | `view` | questions of people about the plan |
 //! | `restore`, `last_valid` | what a start takes over |
 //! | `check` | what must hold after every plan |
 
@@ -19,6 +21,7 @@ mod api_server;
 mod check;
 mod compiled;
 mod config;
+mod effect;
 mod endpoints;
 mod enforcement;
 mod groups;
@@ -44,9 +47,12 @@ mod restore;
 mod slices;
 mod status;
 mod totals;
+mod view;
 
 pub use config::Config;
+pub use last_valid::OWNER_LABEL as POLICY_OWNER;
 pub use object::{Kind, Object, ObjectKey, UnreadablePolicy};
 pub use output::{Action, Event, NodeDesired, Outcome, Output, Precondition, Report, Write};
 pub use planner::Planner;
 pub use totals::Totals;
+pub use view::{Access, End, Explained};

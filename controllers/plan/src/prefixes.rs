@@ -79,6 +79,11 @@ impl Prefixes {
         self.numbers.number(&prefix::host(address))
     }
 
+    /// Prefixes that have an identity, with its number.
+    pub(crate) fn numbered(&self) -> impl Iterator<Item = (IpNet, u32)> {
+        self.numbers.all().map(|(prefix, number)| (*prefix, number))
+    }
+
     /// Prefixes that somebody names.
     #[cfg(any(test, debug_assertions))]
     pub(crate) fn named(&self) -> impl Iterator<Item = &IpNet> {

@@ -14,13 +14,15 @@ use crate::nodes::Entry;
 use crate::object::ObjectKey;
 use crate::output::Write;
 use crate::planner::Planner;
-use crate::policies::{Policies, Policy, policy_key};
+use crate::policies::{Policies, Policy, Refusal, policy_key};
 
 /// Type of the condition that says whether all nodes that need the policy have it in force.
 const ENFORCED: &str = "Enforced";
 
 /// How long progress of a policy waits to be told, in seconds, unless it is [a large step](is_small_step).
 const HOLD: i64 = 10;
+/// Type of the condition that is there, and True, while the policy waits for its author (kstatus: the object has failed).
+const STALLED: &str = "Stalled";
 
 /// Entries per policy in the compiled policies of identities, so that no identity is compiled twice for one report.
 #[derive(Debug, Default)]
@@ -95,7 +97,10 @@ impl Planner {
         let generation = (policy.generation != 0).then_some(policy.generation);
         let mut status = self.policies.statuses.stored(object).cloned().unwrap_or_default();
         let mut conditions = status.conditions.take().unwrap_or_default();
-        for new in [valid(policy), self.enforced(policy, &reach)] {
+        let stalled = policy.refusal.as_ref().map(stalled);
+        conditions.retain(|known| known.type_ != STALLED || stalled.is_some());
+        let always = [valid(policy), self.enforced(policy, &reach), self.effective(key, policy)];
+        for new in always.into_iter().chain(stalled) {
             condition::set(&mut conditions, Condition { observed_generation: generation, ..new }, now);
         }
         status.conditions = Some(conditions);
@@ -230,7 +235,11 @@ fn valid(policy: &Policy) -> Condition {
     }
 }
 
-fn mk_condition(type_: &str, status: &str, reason: &str, message: String) -> Condition {
+fn stalled(refusal: &Refusal) -> Condition {
+    mk_condition(STALLED, "True", refusal.reason, refusal.message.clone())
+}
+
+pub(crate) fn mk_condition(type_: &str, status: &str, reason: &str, message: String) -> Condition {
     Condition {
         type_: type_.to_owned(),
         status: status.to_owned(),

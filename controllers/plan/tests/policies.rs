@@ -78,7 +78,7 @@ fn enforcement_is_pending_until_every_node_that_needs_it_has_it() {
         .into_iter()
         .map(|c| c.last_transition_time.unwrap())
         .collect();
-    assert_eq!(times, ["2027-01-15T08:00:00Z", "2027-01-15T08:01:00Z"]);
+    assert_eq!(times, ["2027-01-15T08:00:00Z", "2027-01-15T08:01:00Z", "2027-01-15T08:00:00Z"]);
 }
 
 #[test]

@@ -30,6 +30,8 @@ type Entries<'a> = BTreeMap<(u32, Ports), BTreeSet<&'a PolicyKey>>;
 #[derive(Default)]
 struct Compiled<'a> {
     enforced: bool,
+    /// Who closes the direction.
+    closed_by: BTreeSet<&'a PolicyKey>,
     allow: Entries<'a>,
     deny: Entries<'a>,
     /// Prefixes with entries in `allow`, or shadowing others that have some.
@@ -66,14 +68,12 @@ impl PolicyIndex {
     }
 
     fn direction(&self, number: u32, side: Side, host: Host) -> Compiled<'_> {
-        let rules = self.rules_about(number).into_iter().filter_map(|(key, index)| {
-            let rule = self.policies.get(key)?.get(*index)?;
-            Some((key, section(rule, side)?))
-        });
-        let sections: Vec<_> = rules.collect();
-        let closed = self.mode == Mode::Always || self.is_init(number);
-        let enforced = closed || sections.iter().any(|(_, section)| section.default_deny);
-        let mut compiled = Compiled { enforced, ..Compiled::default() };
+        let sections: Vec<_> = self.sections(number, side).collect();
+        let closed = self.is_always_closed(number);
+        let closing = sections.iter().filter(|(_, section)| section.default_deny);
+        let closed_by: BTreeSet<_> = closing.map(|(key, _)| *key).collect();
+        let enforced = closed || !closed_by.is_empty();
+        let mut compiled = Compiled { enforced, closed_by, ..Compiled::default() };
         let own = self.named_ports(number);
         let names = Names { side, own: &own };
         for (key, section) in &sections {
@@ -91,6 +91,18 @@ impl PolicyIndex {
             compiled.allow.entry((reserved::HOST, Ports::ANY)).or_default();
         }
         compiled
+    }
+
+    /// What rules say about a direction of an identity, with the policies that the rules are of.
+    pub(crate) fn sections(
+        &self,
+        number: u32,
+        side: Side,
+    ) -> impl Iterator<Item = (&PolicyKey, &Section<SelectorId>)> {
+        self.rules_about(number).into_iter().filter_map(move |(key, index)| {
+            let rule = self.policies.get(key)?.get(*index)?;
+            Some((key, section(rule, side)?))
+        })
     }
 
     fn add<'a>(
@@ -122,11 +134,11 @@ impl PolicyIndex {
     }
 
     /// Ports of an identity that have names.
-    fn named_ports(&self, number: u32) -> Vec<NamedPort> {
+    pub(crate) fn named_ports(&self, number: u32) -> Vec<NamedPort> {
         self.selectors.labels(number).map(named_port::of_labels).unwrap_or_default()
     }
 
-    fn peers(&self, peers: &Peers<SelectorId>, host: Host) -> BTreeSet<u32> {
+    pub(crate) fn peers(&self, peers: &Peers<SelectorId>, host: Host) -> BTreeSet<u32> {
         match peers {
             Peers::Any => BTreeSet::from([reserved::ANY]),
             Peers::Selected(selectors) => {
@@ -164,7 +176,7 @@ fn add_blocks<'a>(
     compiled.blocks = named.flat_map(|block| block.except.iter().chain([&block.prefix])).copied().collect();
     let numbers: BTreeMap<IpNet, u32> = compiled.blocks.iter().copied().zip(FIRST_BLOCK..).collect();
     for (key, section) in sections {
-        for ByAddress { blocks, ports, named } in &section.by_address {
+        for ByAddress { blocks, ports, named, .. } in &section.by_address {
             let own = if names.side == Side::Ingress { names.own } else { &[] };
             let ports: Vec<Ports> =
                 named.iter().flat_map(|name| name.among(own)).chain(ports.iter().copied()).collect();
@@ -202,8 +214,9 @@ fn section(rule: &Rule<SelectorId>, side: Side) -> Option<&Section<SelectorId>> 
 
 fn policy(ingress: &Compiled<'_>, egress: &Compiled<'_>) -> Policy {
     let lists = [&ingress.allow, &ingress.deny, &egress.allow, &egress.deny];
+    let behind_entries = lists.into_iter().flat_map(BTreeMap::values).flatten();
     let keys: BTreeSet<&PolicyKey> =
-        lists.into_iter().flat_map(BTreeMap::values).flatten().copied().collect();
+        behind_entries.chain(&ingress.closed_by).chain(&egress.closed_by).copied().collect();
     // An origin beyond what an index can say is left out; what it allows or denies is not.
     let indexes: BTreeMap<&PolicyKey, u16> = keys.iter().copied().zip(0..=u16::MAX).collect();
     Policy {
@@ -214,15 +227,18 @@ fn policy(ingress: &Compiled<'_>, egress: &Compiled<'_>) -> Policy {
 }
 
 fn direction(compiled: &Compiled<'_>, indexes: &BTreeMap<&PolicyKey, u16>) -> Direction {
+    let places =
+        |keys: &BTreeSet<&PolicyKey>| keys.iter().filter_map(|key| indexes.get(key).copied()).collect();
     let entry = |((peer, ports), keys): (&(u32, Ports), &BTreeSet<&PolicyKey>)| Entry {
         peer: *peer,
         protocol: ports.protocol,
         first: ports.first,
         last: ports.last,
-        origins: keys.iter().filter_map(|key| indexes.get(key).copied()).collect(),
+        origins: places(keys),
     };
     Direction {
         enforced: compiled.enforced,
+        closed_by: places(&compiled.closed_by),
         allow: compiled.allow.iter().map(entry).collect(),
         blocks: compiled.blocks.iter().copied().collect(),
         deny: compiled.deny.iter().map(entry).collect(),

@@ -135,9 +135,26 @@ impl PolicyIndex {
         rules.flat_map(|rule| self.subjects(rule)).collect()
     }
 
+    /// Labels of an identity, with the prefix that a world stands for; `None` for one that is not known.
+    pub fn labels(&self, number: u32) -> Option<&Labels> {
+        self.selectors.labels(number)
+    }
+
+    /// Whether something beside policies closes both directions of an identity.
+    pub fn is_always_closed(&self, number: u32) -> bool {
+        self.mode == Mode::Always || self.is_init(number)
+    }
+
     /// Policies that select an identity.
     pub fn selecting(&self, number: u32) -> BTreeSet<PolicyKey> {
         self.rules_about(number).into_iter().map(|(key, _)| key.clone()).collect()
+    }
+
+    /// Policies with a selector of peers that the identity matches, and no other for which `is_other` is true.
+    pub fn hinging_on(&self, number: u32, is_other: &impl Fn(u32) -> bool) -> BTreeSet<PolicyKey> {
+        let peers = self.selectors.matched_peers(number);
+        let alone = peers.filter(|id| !self.selectors.members(*id).any(is_other));
+        alone.flat_map(|id| self.selectors.rules_with_peer(id)).map(|(key, _)| key.clone()).collect()
     }
 
     /// Whether the policy is in force, in some version.

@@ -38,6 +38,12 @@ impl InvalidKind {
     }
 }
 
+impl From<Path> for Box<str> {
+    fn from(path: Path) -> Self {
+        path.0.into()
+    }
+}
+
 /// Path of a field, built from the outside to the inside.
 #[derive(Clone, Debug)]
 pub(crate) struct Path(String);

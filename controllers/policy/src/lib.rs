@@ -6,11 +6,16 @@
 //! | resolve | [`PolicyRules::resolved`] | references to other objects ([`Catalog`]) → selectors |
 //! | index | [`PolicyIndex`] | rules and identities, one change at a time → which identities are affected |
 //! | compile | [`PolicyIndex::compile`] | an identity → [`cilium_api::parts::Policy`] |
-//! | judge | [`verdict()`] | compiled policies and a flow → allowed or not, and why |
+//! | judge | [`verdict()`] | compiled policies and a flow → allowed or not, and by which policies |
+//! | compare | [`changes`] | two compiled policies → traffic that passes under one of them |
+//! | explain | [`PolicyIndex::explain`] | a flow → the fields of the rules that decide, or the rule that came nearest |
 //!
 //! `docs/design/policy.md` says how they fit. Pure: no client, no clock; same inputs in any order give the same bytes.
 
 mod compile;
+mod diff;
+mod effect;
+mod explain;
 mod index;
 mod invalid;
 mod key;
@@ -22,6 +27,9 @@ mod selectors;
 pub mod verdict;
 
 pub use compile::{Host, entries_of};
+pub use diff::{Change, Span, changes};
+pub use effect::{Idle, Ineffective};
+pub use explain::{Decision, Miss, Missed, Place, Reason};
 pub use index::{Config, Mode, PolicyIndex};
 pub use invalid::{Invalid, InvalidKind};
 pub use key::PolicyKey;

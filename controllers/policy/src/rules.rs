@@ -29,6 +29,8 @@ pub struct PolicyRules {
 /// What endpoints may receive and send. `S` is a selector, or what an index puts in its place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule<S = Selector> {
+    /// Field of the object that it stands in, such as `spec` or `specs[1]`.
+    pub path: Box<str>,
     /// Endpoints that the rule is about.
     pub subject: S,
     /// It is about nodes, and no endpoints.
@@ -55,6 +57,8 @@ pub struct Section<S = Selector> {
 /// What an entry is about: every one of the peers on every one of the ports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Traffic<S = Selector> {
+    /// Field of the object that says so, such as `spec.ingress[0].toPorts[1]`.
+    pub path: Box<str>,
     /// Where the traffic comes from, or goes to.
     pub peers: Peers<S>,
     /// Further peers, that other objects stand for. None is left once the rule is [resolved](PolicyRules::resolved).
@@ -68,6 +72,8 @@ pub struct Traffic<S = Selector> {
 /// Traffic with any of the blocks, on every one of the ports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ByAddress {
+    /// Field of the object that says so, such as `spec.ingress[0]`.
+    pub path: Box<str>,
     /// Where the traffic comes from, or goes to. Not empty.
     pub blocks: Vec<Block>,
     /// Destination ports.
@@ -158,12 +164,28 @@ impl Traffic {
 impl Ports {
     /// All protocols and ports.
     pub const ANY: Self = Self { protocol: 0, first: 0, last: 0 };
+
+    /// Whether all that `other` means is meant here.
+    pub fn contains(&self, other: &Self) -> bool {
+        let any_port = (self.first, self.last) == (0, 0);
+        let some_port = (other.first, other.last) != (0, 0);
+        (self.protocol == 0 || self.protocol == other.protocol)
+            && (any_port || (some_port && self.first <= other.first && other.last <= self.last))
+    }
+
+    /// Whether a packet of the protocol to the port is meant.
+    pub fn covers(&self, protocol: u8, port: u16) -> bool {
+        let any_port = (self.first, self.last) == (0, 0);
+        (self.protocol == 0 || self.protocol == protocol)
+            && (any_port || (self.first..=self.last).contains(&port))
+    }
 }
 
 impl<S> Rule<S> {
     /// The same with every selector replaced.
     pub(crate) fn map<T>(self, mut replace: impl FnMut(S) -> T) -> Rule<T> {
         Rule {
+            path: self.path,
             subject: replace(self.subject),
             nodes: self.nodes,
             ingress: self.ingress.map(|section| section.map(&mut replace)),
@@ -193,7 +215,7 @@ impl<S> Section<S> {
 
 impl<S> Traffic<S> {
     fn map<T>(self, replace: impl FnMut(S) -> T) -> Traffic<T> {
-        let Self { peers, references, ports, named } = self;
-        Traffic { peers: peers.map(replace), references, ports, named }
+        let Self { path, peers, references, ports, named } = self;
+        Traffic { path, peers: peers.map(replace), references, ports, named }
     }
 }

@@ -144,6 +144,11 @@ impl Selectors {
         self.identities.keys().copied()
     }
 
+    /// The selector behind a number.
+    pub(crate) fn selector(&self, id: SelectorId) -> Option<&Selector> {
+        self.used.get(&id).map(|used| &used.selector)
+    }
+
     /// Identities that a selector matches, in order.
     pub(crate) fn members(&self, id: SelectorId) -> impl Iterator<Item = u32> {
         self.used.get(&id).into_iter().flat_map(|used| &used.members).copied()
@@ -158,6 +163,13 @@ impl Selectors {
     pub(crate) fn rules_about(&self, number: u32) -> BTreeSet<&RuleId> {
         let matched = self.identities.get(&number).into_iter().flat_map(|identity| &identity.matched);
         matched.filter_map(|id| self.used.get(id)).flat_map(|used| &used.subject_of).collect()
+    }
+
+    /// Selectors of peers that match the identity.
+    pub(crate) fn matched_peers(&self, number: u32) -> impl Iterator<Item = SelectorId> {
+        let matched =
+            self.identities.get(&number).into_iter().flat_map(|identity| &identity.matched).copied();
+        matched.filter(|id| self.used.get(id).is_some_and(|used| !used.peer_of.is_empty()))
     }
 
     /// Rules that use a selector for peers.
@@ -207,7 +219,7 @@ impl Selectors {
     }
 
     /// Identities that a new selector matches: the candidates of its rarest requirement, each compared in full.
-    fn matching(&self, selector: &Selector) -> BTreeSet<u32> {
+    pub(crate) fn matching(&self, selector: &Selector) -> BTreeSet<u32> {
         let positive = selector.requirements().iter().filter(|r| anchor(std::slice::from_ref(r)).is_some());
         let candidates = match positive.min_by_key(|r| self.identities_by_label.count_identities(r)) {
             Some(rarest) => self.identities_by_label.identities_for(rarest),

@@ -6,6 +6,8 @@ use std::net::IpAddr;
 use cilium_api::parts::{Direction, Entry, Policy};
 use cilium_core::reserved;
 
+use crate::rules::Ports;
+
 /// The first packet of a connection or exchange, after service translation. Replies are not judged.
 ///
 /// Identities are those that the judging node sees: its own processes are [`reserved::HOST`]. A pod's traffic to
@@ -44,8 +46,8 @@ pub enum Judgement<'a> {
     Granted(Vec<&'a str>),
     /// Denied by these policies, sorted, whoever allows it: dropped.
     Denied(Vec<&'a str>),
-    /// Some policy restricts this direction and none allows the flow: dropped.
-    DefaultDeny,
+    /// These policies, sorted, restrict this direction, and none allows the flow: dropped. No name: settings restrict it.
+    DefaultDeny(Vec<&'a str>),
 }
 
 /// The verdict of both sides. The flow passes when both let it.
@@ -70,22 +72,24 @@ impl Verdict<'_> {
             .find_map(|(side, judgement)| judgement.drops().then_some(side))
     }
 
-    /// The policies that allow or deny the flow at either side, sorted.
+    /// The policies that decide at either side, sorted.
     pub fn origins(&self) -> BTreeSet<&str> {
         [&self.egress, &self.ingress].into_iter().flat_map(Judgement::origins).copied().collect()
     }
 }
 
 impl<'a> Judgement<'a> {
-    fn origins(&self) -> &[&'a str] {
+    /// The policies that decide, sorted.
+    pub fn origins(&self) -> &[&'a str] {
         match self {
-            Self::Granted(origins) | Self::Denied(origins) => origins,
-            Self::NotEnforced | Self::LocalHost | Self::DefaultDeny => &[],
+            Self::Granted(origins) | Self::Denied(origins) | Self::DefaultDeny(origins) => origins,
+            Self::NotEnforced | Self::LocalHost => &[],
         }
     }
 
-    fn drops(&self) -> bool {
-        matches!(self, Self::Denied(_) | Self::DefaultDeny)
+    /// Whether this side drops the flow.
+    pub fn drops(&self) -> bool {
+        matches!(self, Self::Denied(_) | Self::DefaultDeny(_))
     }
 }
 
@@ -123,7 +127,7 @@ fn judge<'a>(policy: &'a Policy, side: Side, flow: &Flow) -> Judgement<'a> {
         return Judgement::NotEnforced;
     }
     match origins_of(policy, &direction.allow, &peer, flow) {
-        None => Judgement::DefaultDeny,
+        None => Judgement::DefaultDeny(names(policy, direction.closed_by.iter().copied())),
         Some(origins) if origins.is_empty() && identity == reserved::HOST => Judgement::LocalHost,
         Some(origins) => Judgement::Granted(origins),
     }
@@ -138,17 +142,21 @@ fn block(direction: &Direction, side: Side, flow: &Flow) -> Option<u32> {
 fn origins_of<'a>(policy: &'a Policy, entries: &[Entry], peer: &Peer, flow: &Flow) -> Option<Vec<&'a str>> {
     let mut hits = entries.iter().filter(|entry| covers(entry, peer, flow)).peekable();
     hits.peek()?;
-    let indexes: BTreeSet<u16> = hits.flat_map(|entry| entry.origins.iter().copied()).collect();
-    let origins = indexes.into_iter().filter_map(|index| policy.origins.get(usize::from(index)));
-    Some(origins.map(String::as_str).collect())
+    Some(names(policy, hits.flat_map(|entry| entry.origins.iter().copied())))
+}
+
+fn names(policy: &Policy, indexes: impl Iterator<Item = u16>) -> Vec<&str> {
+    let indexes: BTreeSet<u16> = indexes.collect();
+    indexes
+        .into_iter()
+        .filter_map(|index| policy.origins.get(usize::from(index)))
+        .map(String::as_str)
+        .collect()
 }
 
 fn covers(entry: &Entry, peer: &Peer, flow: &Flow) -> bool {
     let aggregate = reserved::aggregate_of(peer.identity);
     let peers = [Some(reserved::ANY), Some(peer.identity), Some(aggregate), peer.block];
-    let protocol = entry.protocol == 0 || entry.protocol == flow.protocol;
-    let any_port = (entry.first, entry.last) == (0, 0);
-    peers.contains(&Some(entry.peer))
-        && protocol
-        && (any_port || (entry.first..=entry.last).contains(&flow.destination_port))
+    let ports = Ports { protocol: entry.protocol, first: entry.first, last: entry.last };
+    peers.contains(&Some(entry.peer)) && ports.covers(flow.protocol, flow.destination_port)
 }

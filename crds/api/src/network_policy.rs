@@ -30,6 +30,14 @@ const DEFINITION: Definition = Definition {
 #[schemars(extend("x-kubernetes-validations" = [{
     "rule": "has(self.spec) || has(self.specs)",
     "message": "a policy needs spec, specs or both"
+}, {
+    "rule": "!has(self.spec) || !has(self.spec.nodeSelector)",
+    "message": "nodes can only be selected by a CiliumClusterwideNetworkPolicy",
+    "fieldPath": ".spec.nodeSelector"
+}, {
+    "rule": "!has(self.specs) || self.specs.all(rule, !has(rule.nodeSelector))",
+    "message": "nodes can only be selected by a CiliumClusterwideNetworkPolicy",
+    "fieldPath": ".specs"
 }]))]
 pub struct CiliumNetworkPolicy {
     /// Always `cilium.io/v2`.

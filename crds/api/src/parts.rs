@@ -136,7 +136,7 @@ pub struct Policy {
     /// What may go out.
     #[serde(default)]
     pub egress: Direction,
-    /// Policies that entries refer to by index, as `cnp/<namespace>/<name>`, `ccnp/<name>` or
+    /// Policies that directions and entries refer to by index, as `cnp/<namespace>/<name>`, `ccnp/<name>` or
     /// `netpol/<namespace>/<name>`, sorted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub origins: Vec<String>,
@@ -149,6 +149,9 @@ pub struct Direction {
     /// Default deny is in force: only `allow` passes (and replies).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub enforced: bool,
+    /// Indexes into [`Policy::origins`], sorted: the policies that put the default deny in force. None if settings do, or nobody.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub closed_by: Vec<u16>,
     /// Allowed traffic; sorted and without duplicates. Empty unless `enforced`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub allow: Vec<Entry>,

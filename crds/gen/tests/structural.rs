@@ -182,6 +182,9 @@ fn a_policy_needs_a_rule() {
     for crd in cilium_api::all().iter().filter(|crd| crd.spec.names.kind.ends_with("NetworkPolicy")) {
         let rules: Vec<&str> =
             root(crd).x_kubernetes_validations.iter().flatten().map(|rule| rule.rule.as_str()).collect();
-        assert_eq!(rules, ["has(self.spec) || has(self.specs)"]);
+        assert_eq!(rules[0], "has(self.spec) || has(self.specs)");
+        // Nodes are not in a namespace.
+        let about_nodes = rules[1..].iter().filter(|rule| rule.contains("nodeSelector")).count();
+        assert_eq!(about_nodes, if crd.spec.names.kind == "CiliumNetworkPolicy" { 2 } else { 0 });
     }
 }

@@ -93,3 +93,25 @@ fn values_reach_the_objects() -> anyhow::Result<()> {
     );
     Ok(())
 }
+
+#[test]
+fn the_webhook_looks_at_every_kind_and_blocks_nothing() -> anyhow::Result<()> {
+    let chart = objects(&run("helm", &["template", "cilium", "chart", "-n", "kube-system"])?)?;
+    let webhook = &chart["\"ValidatingWebhookConfiguration\" null \"cilium-webhook\""]["webhooks"][0];
+    let listed = webhook["rules"][0]["resources"].as_array().context("resources")?;
+    let mut listed: Vec<&str> = listed.iter().filter_map(Value::as_str).collect();
+    listed.sort_unstable();
+    let kinds = cilium_api::all();
+    let mut plurals: Vec<&str> = kinds.iter().map(|crd| crd.spec.names.plural.as_str()).collect();
+    plurals.sort_unstable();
+    ensure!(listed == plurals, "{listed:?}\n{plurals:?}");
+    let groups = &webhook["rules"][0]["apiGroups"];
+    ensure!(groups == &serde_json::json!([cilium_api::GROUP]), "{groups}");
+    ensure!(webhook["failurePolicy"] == "Ignore" && webhook["sideEffects"] == "None", "{webhook}");
+    ensure!(webhook["timeoutSeconds"].as_u64().is_some_and(|seconds| seconds <= 2), "{webhook}");
+    let off =
+        run("helm", &["template", "cilium", "chart", "-n", "kube-system", "--set", "webhook.enabled=false"])?;
+    let text = String::from_utf8_lossy(&off.stdout).into_owned();
+    ensure!(off.status.success() && !text.contains("cilium-webhook"), "it is not off: {text}");
+    Ok(())
+}

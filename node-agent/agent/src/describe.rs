@@ -97,7 +97,7 @@ pub(crate) fn event(event: &Event, origins: &str) -> model::Event {
     let kind = if event.kind == EVENT_DROP { EventKind::Drop } else { EventKind::PolicyVerdict };
     let why = match (kind, event.reason) {
         (EventKind::PolicyVerdict, 0) => origins.to_owned(),
-        (EventKind::PolicyVerdict, number) if !origins.is_empty() => format!("{}: {origins}", reason(number)),
+        (_, number) if !origins.is_empty() => format!("{}: {origins}", reason(number)),
         (_, number) => reason(number),
     };
     model::Event {
@@ -150,6 +150,8 @@ mod tests {
             event(&Event { kind: 5, ..Event::default() }, "cnp/default/rule1").reason,
             "cnp/default/rule1"
         );
+        let default_deny = event(&raw, "cnp/default/rule1");
+        assert_eq!(default_deny.reason, "Policy denied: cnp/default/rule1");
         let denied = Event { kind: 5, reason: DropReason::PolicyDeny.number(), ..Event::default() };
         assert_eq!(
             event(&denied, "cnp/default/rule1").reason,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::output::{DataOutput, TableOutput};
+use cilium_print::output::{DataOutput, TableOutput};
 
 /// What the agent of this node knows and does
 #[derive(Debug, Parser)]

@@ -7,8 +7,8 @@ use cilium_rest::Client;
 use cilium_rest::model::{ClusterNode, ClusterNodes, Identity, IpEntry, Policy, Service};
 
 use crate::list::{Row, show};
-use crate::output::{DataOutput, TableOutput, encode, print};
-use crate::table::{Line, line, spread};
+use cilium_print::output::{DataOutput, TableOutput, encode, print};
+use cilium_print::table::{Line, line, spread};
 
 impl Row for Identity {
     const PATH: &'static str = "/v1/identity";

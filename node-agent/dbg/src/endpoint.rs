@@ -5,8 +5,8 @@ use cilium_rest::Client;
 use cilium_rest::model::{Endpoint, EndpointStatus};
 
 use crate::list::Row;
-use crate::output::{DataOutput, Format, encode, print};
-use crate::table::{Line, spread};
+use cilium_print::output::{DataOutput, Format, encode, print};
+use cilium_print::table::{Line, spread};
 
 /// Column of the labels.
 const LABELS: usize = 4;

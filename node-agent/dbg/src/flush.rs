@@ -7,7 +7,7 @@ use cilium_bpf::layout::{PolicyEntry, PolicyKey};
 use cilium_drivers::maps::Map;
 
 use crate::cli::FlushArgs;
-use crate::output::print;
+use cilium_print::output::print;
 
 /// The map below the agent's directory; see `docs/design/datapath.md`.
 const PIN: &str = "maps/cilium_policy";

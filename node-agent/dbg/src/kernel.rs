@@ -6,7 +6,7 @@ use cilium_rest::model::{
 
 use crate::cluster::by_address;
 use crate::list::Row;
-use crate::table::{Line, line, spread};
+use cilium_print::table::{Line, line, spread};
 
 impl Row for EndpointEntry {
     const PATH: &'static str = "/v1/map/endpoints";

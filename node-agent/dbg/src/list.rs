@@ -4,8 +4,8 @@ use cilium_rest::Client;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::output::{TableOutput, encode, print};
-use crate::table::{Line, align};
+use cilium_print::output::{TableOutput, encode, print};
+use cilium_print::table::{Line, align};
 
 /// An element of a list of the API.
 pub(crate) trait Row: Serialize + DeserializeOwned {

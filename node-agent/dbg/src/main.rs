@@ -10,9 +10,7 @@ mod flush;
 mod kernel;
 mod list;
 mod monitor;
-mod output;
 mod status;
-mod table;
 mod version;
 
 use std::process::ExitCode;
@@ -38,7 +36,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 fn main() -> ExitCode {
     match run(&Cli::parse()) {
         Ok(code) => code,
-        Err(error) if output::is_closed(&error) => ExitCode::SUCCESS,
+        Err(error) if cilium_print::output::is_closed(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("Error: {error:#}");
             ExitCode::FAILURE

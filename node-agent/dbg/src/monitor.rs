@@ -5,7 +5,7 @@ use cilium_rest::Client;
 use cilium_rest::model::{Event, EventKind};
 
 use crate::cli::{MonitorArgs, MonitorType};
-use crate::output::print;
+use cilium_print::output::print;
 
 /// Prints events until one side ends it.
 ///

@@ -7,8 +7,8 @@ use cilium_rest::model::{Config, Health, Masquerading, Monitor, NodeState, Routi
 use cilium_rest::{Client, Error};
 
 use crate::cli::StatusArgs;
-use crate::output::{encode, print};
-use crate::table::{Line, align, line};
+use cilium_print::output::{encode, print};
+use cilium_print::table::{Line, align, line};
 
 /// Prints the state. The exit code follows the agent as a whole, as scripts and probes expect it; data is always a success.
 ///

@@ -4,7 +4,7 @@ use cilium_rest::Client;
 use cilium_rest::model::Status;
 use serde::Serialize;
 
-use crate::output::{DataOutput, encode, print};
+use cilium_print::output::{DataOutput, encode, print};
 
 #[derive(Debug, Serialize)]
 struct Versions {

@@ -68,6 +68,23 @@ fn a_denied_connection_is_a_verdict_and_a_drop() {
 }
 
 #[test]
+fn a_drop_names_the_rule_that_denies() {
+    let mut stage = Stage::new(Mode::Native);
+    stage.deny(9, DIRECTION_INGRESS, &[Rule(1005, TCP, None)]);
+    stage.enforce(PodB, 9, Some(&[Rule(0, 17, None)]), None);
+    for family in Family::ALL {
+        let events = told(&mut stage, EVENT_MASK_DROP | EVENT_MASK_VERDICT, |stage| {
+            stage.leave(PodA, &syn(family, 80));
+        });
+        let denied = DropReason::PolicyDeny.number();
+        let found: Vec<_> =
+            events.iter().map(|it| (it.kind, it.reason, it.direction, it.endpoint, it.cookie)).collect();
+        let wanted = [EVENT_VERDICT, EVENT_DROP].map(|kind| (kind, denied, DIRECTION_INGRESS, 6, 1006));
+        assert_eq!(found, wanted);
+    }
+}
+
+#[test]
 fn established_packets_and_open_directions_tell_nothing() {
     let mut stage = Stage::new(Mode::Native);
     let events = told(&mut stage, EVENT_MASK_DROP | EVENT_MASK_VERDICT, |stage| {

@@ -44,7 +44,7 @@ fn expected(policies: &BTreeMap<u32, Policy>, flow: &Flow) -> Denied {
     let verdict = verdict(policies, flow);
     let side = verdict.denied_by()?;
     let judgement = if side == Side::Egress { verdict.egress } else { verdict.ingress };
-    Some((side, if judgement == Judgement::DefaultDeny { Why::Default } else { Why::Rule }))
+    Some((side, if matches!(judgement, Judgement::DefaultDeny(_)) { Why::Default } else { Why::Rule }))
 }
 
 /// The counters of packets that policy drops.

@@ -251,20 +251,25 @@ impl<'a> From<&'a EgressDenyRule> for Entry<'a> {
 }
 
 impl Entry<'_> {
-    /// What the entry allows or denies; nothing, perhaps.
+    /// What the entry allows or denies, apart for each item of `toPorts` or `icmps`; empty when that is nothing.
     pub(super) fn traffic(&self, scope: &PeerScope<'_>, path: &Path) -> Result<Vec<Traffic>, Invalid> {
         self.check_shape(path)?;
         self.check_authentication(path)?;
         let peers = self.peers(scope, path)?;
         let references = self.references(path)?;
-        let found = self.ports(path)?;
-        let no_peer = peers == Peers::Selected(Vec::new()) && references.is_empty();
-        if found.is_empty() || no_peer {
+        let items = self.ports(path)?;
+        if peers == Peers::Selected(Vec::new()) && references.is_empty() {
             return Ok(Vec::new());
         }
-        let Found { ports, named } = found;
-        let traffic = Traffic { peers, references, ports, named };
-        Ok(if self.is_egress { traffic.out() } else { vec![traffic] })
+        let items = items.into_iter().filter(|(_, found)| !found.is_empty());
+        let traffic = items.map(|(path, Found { ports, named })| Traffic {
+            path: path.into(),
+            peers: peers.clone(),
+            references: references.clone(),
+            ports,
+            named,
+        });
+        Ok(traffic.flat_map(|traffic| if self.is_egress { traffic.out() } else { vec![traffic] }).collect())
     }
 
     fn check_shape(&self, path: &Path) -> Result<(), Invalid> {
@@ -324,19 +329,25 @@ impl Entry<'_> {
         !(self.to_ports.is_empty() && self.icmps.is_empty())
     }
 
-    /// Neither ports nor ICMP messages given: all protocols.
-    fn ports(&self, path: &Path) -> Result<Found, Invalid> {
+    /// What each item of `toPorts` or `icmps` names. Neither given: all protocols.
+    fn ports(&self, path: &Path) -> Result<Vec<(Path, Found)>, Invalid> {
+        let by_number = |ports| Found { ports, named: Vec::new() };
         if !self.names_traffic() {
-            return Ok(Found { ports: vec![Ports::ANY], named: Vec::new() });
+            return Ok(vec![(path.clone(), by_number(vec![Ports::ANY]))]);
         }
         if !self.icmps.is_empty() {
-            let ports = icmp::reduce(&path.field("icmps"), self.icmps)?;
-            return Ok(Found { ports, named: Vec::new() });
+            return each(self.icmps, &path.field("icmps"), |path, item| {
+                Ok((path.clone(), by_number(icmp::reduce(path, item)?)))
+            });
         }
         let path = path.field("toPorts");
         match self.to_ports {
-            ToPorts::Allow(items) => ports::reduce(&path, items),
-            ToPorts::Deny(items) => ports::reduce(&path, items),
+            ToPorts::Allow(items) => {
+                each(items, &path, |path, item| Ok((path.clone(), ports::reduce(path, item)?)))
+            }
+            ToPorts::Deny(items) => {
+                each(items, &path, |path, item| Ok((path.clone(), ports::reduce(path, item)?)))
+            }
         }
     }
 }

@@ -57,20 +57,16 @@ const NAMES_V6: [(&str, u8); 27] = [
     ("ExtendedEchoReply", 161),
 ];
 
-/// All messages of all items, sorted and without duplicates. An item without messages stands for none.
-pub(super) fn reduce(path: &Path, items: &[IcmpRule]) -> Result<Vec<Ports>, Invalid> {
-    let mut all = Vec::new();
-    for (index, item) in items.iter().enumerate() {
-        let path = path.index(index).field("fields");
-        let fields = item.fields.as_deref().unwrap_or_default();
-        if fields.len() > MAX_FIELDS {
-            let reason = format!("{} messages are too many, {MAX_FIELDS} are allowed", fields.len());
-            return Err(path.malformed(reason));
-        }
-        for (index, field) in fields.iter().enumerate() {
-            all.push(message(&path.index(index), field)?);
-        }
+/// All messages of an item, sorted and without duplicates. An item without messages stands for none.
+pub(super) fn reduce(path: &Path, item: &IcmpRule) -> Result<Vec<Ports>, Invalid> {
+    let path = path.field("fields");
+    let fields = item.fields.as_deref().unwrap_or_default();
+    if fields.len() > MAX_FIELDS {
+        let reason = format!("{} messages are too many, {MAX_FIELDS} are allowed", fields.len());
+        return Err(path.malformed(reason));
     }
+    let messages = fields.iter().enumerate().map(|(index, field)| message(&path.index(index), field));
+    let mut all = messages.collect::<Result<Vec<_>, _>>()?;
     all.sort_unstable();
     all.dedup();
     Ok(all)

@@ -122,7 +122,8 @@ fn rule(scope: &Scope<'_>, path: &Path, api: &ApiRule) -> Result<Rule, Invalid> 
         traffic(&peers, &path.field("egressDeny"), &api.egress_deny)?,
         close_egress,
     );
-    Ok(Rule { subject, nodes: api.node_selector.is_some(), ingress, egress })
+    let nodes = api.node_selector.is_some();
+    Ok(Rule { path: path.clone().into(), subject, nodes, ingress, egress })
 }
 
 /// What a list of entries is about; `None` for a list that is absent or empty.

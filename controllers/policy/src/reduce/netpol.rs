@@ -58,6 +58,7 @@ impl Reading<'_> {
         let ingress = self.ingress(&path.field("ingress"), &spec.ingress);
         let egress = self.egress(&path.field("egress"), &spec.egress);
         Rule {
+            path: path.into(),
             nodes: false,
             subject,
             ingress: section(ingress, !spec.ingress.is_empty() || closes_ingress),
@@ -100,9 +101,15 @@ impl Reading<'_> {
         }
         let Found { ports, named } = found;
         if !blocks.is_empty() {
-            by_address.push(ByAddress { blocks, ports: ports.clone(), named: named.clone() });
+            by_address.push(ByAddress {
+                path: path.clone().into(),
+                blocks,
+                ports: ports.clone(),
+                named: named.clone(),
+            });
         }
         (peers != Peers::Selected(Vec::new())).then_some(Traffic {
+            path: path.clone().into(),
             peers,
             references: Vec::new(),
             ports,

@@ -59,26 +59,19 @@ impl Found {
     }
 }
 
-/// All ports of all items. An item without ports stands for no port.
-pub(super) fn reduce(path: &Path, items: &[impl Item]) -> Result<Found, Invalid> {
-    let mut found = Found::default();
-    for (index, item) in items.iter().enumerate() {
-        add_item(&mut found, &path.index(index), item)?;
-    }
-    Ok(found.sorted())
-}
-
-fn add_item(found: &mut Found, path: &Path, item: &impl Item) -> Result<(), Invalid> {
+/// All ports of an item. An item without ports stands for no port.
+pub(super) fn reduce(path: &Path, item: &impl Item) -> Result<Found, Invalid> {
     item.check(path)?;
     let ports = item.ports().unwrap_or_default();
     let path = path.field("ports");
     if ports.len() > MAX_PORTS {
         return Err(path.malformed(format!("{} ports are too many, {MAX_PORTS} are allowed", ports.len())));
     }
+    let mut found = Found::default();
     for (index, port) in ports.iter().enumerate() {
-        add_port(found, &path.index(index), port)?;
+        add_port(&mut found, &path.index(index), port)?;
     }
-    Ok(())
+    Ok(found.sorted())
 }
 
 /// What is decided above ports. Leaving it out would allow more than the policy does.

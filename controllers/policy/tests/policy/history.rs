@@ -13,7 +13,8 @@ use cilium_api::rule::{DefaultDeny, Rule};
 use cilium_api::selector::{EndpointSelector, MatchExpression};
 use cilium_core::{Families, Labels, reserved};
 use cilium_policy::{
-    Config, Flow, Host, Judgement, Mode, PolicyIndex, PolicyKey, PolicyRules, Side, reduce, verdict,
+    Change, Config, Decision, Flow, Host, Judgement, Mode, Place, PolicyIndex, PolicyKey, PolicyRules, Side,
+    Span, changes, reduce, verdict,
 };
 use proptest::option;
 use proptest::prelude::*;
@@ -564,9 +565,63 @@ proptest! {
                 let verdict = verdict(&policies, flow);
                 check_side(&world, Side::Egress, flow, &verdict.egress);
                 check_side(&world, Side::Ingress, flow, &verdict.ingress);
+                check_reason(&index.explain(Side::Egress, flow, host), &verdict.egress);
+                check_reason(&index.explain(Side::Ingress, flow, host), &verdict.ingress);
             }
         }
     }
+}
+
+proptest! {
+    #[test]
+    fn changes_are_what_flows_see(
+        steps in proptest::collection::vec(step(), 1..24),
+        flows in proptest::collection::vec(flow(), 1..40),
+    ) {
+        let mut index = PolicyIndex::new(Config { families: Families::Dual, mode: Mode::Default });
+        let mut world = new_world(Families::Dual);
+        let (first, then) = steps.split_at(steps.len() / 2);
+        first.iter().for_each(|step| take(&mut index, &mut world, step));
+        let before = index.clone();
+        then.iter().for_each(|step| take(&mut index, &mut world, step));
+        for flow in &flows {
+            for (side, subject, peer) in
+                [(Side::Egress, flow.source, flow.destination), (Side::Ingress, flow.destination, flow.source)]
+            {
+                let old = before.compile(subject, Host::Plain);
+                let new = index.compile(subject, Host::Plain);
+                let found = changes(old.as_ref(), new.as_ref(), side, (peer, peer));
+                check_changes(&found, flow, passes_on(side, old, subject, flow), passes_on(side, new, subject, flow));
+            }
+        }
+    }
+}
+
+/// Whether one side lets a flow pass.
+fn passes_on(side: Side, policy: Option<Policy>, subject: u32, flow: &Flow) -> bool {
+    let policies: BTreeMap<u32, Policy> = policy.map(|policy| (subject, policy)).into_iter().collect();
+    let verdict = verdict(&policies, flow);
+    match side {
+        Side::Egress => !verdict.egress.drops(),
+        Side::Ingress => !verdict.ingress.drops(),
+    }
+}
+
+fn check_changes(found: &[Change], flow: &Flow, was: bool, is: bool) {
+    // No entry of these tests is about a protocol like GRE.
+    let protocol = if flow.protocol == 47 { Span::OTHER } else { flow.protocol };
+    let covers = |change: &&Change| {
+        let Span { protocol: of, ports } = change.span;
+        of.is_none_or(|of| of == protocol)
+            && ports.is_none_or(|(first, last)| (first..=last).contains(&flow.destination_port))
+    };
+    let covering: Vec<&Change> = found.iter().filter(covers).collect();
+    assert!(covering.len() <= 1 && found.is_sorted(), "{found:?}");
+    assert_eq!(
+        covering.first().map(|change| change.allowed),
+        (was != is).then_some(is),
+        "{flow:?} {found:?}"
+    );
 }
 
 fn flow() -> impl Strategy<Value = Flow> {
@@ -593,7 +648,7 @@ fn flow() -> impl Strategy<Value = Flow> {
 }
 
 fn check_side(world: &World, side: Side, flow: &Flow, found: &Judgement<'_>) {
-    let Answer { restricted, spoken_of, granted_by, denied_by } = world.answer(side, flow);
+    let Answer { restricted, spoken_of, closed_by, granted_by, denied_by } = world.answer(side, flow);
     let expected = if !denied_by.is_empty() {
         Judgement::Denied(denied_by.iter().map(String::as_str).collect())
     } else if !restricted {
@@ -603,7 +658,25 @@ fn check_side(world: &World, side: Side, flow: &Flow, found: &Judgement<'_>) {
     } else if side == Side::Ingress && flow.source == reserved::HOST && spoken_of {
         Judgement::LocalHost
     } else {
-        Judgement::DefaultDeny
+        Judgement::DefaultDeny(closed_by.iter().map(String::as_str).collect())
     };
     assert_eq!(*found, expected, "{side:?} of {flow:?}");
+}
+
+/// The reason is of the same decision, and names the same policies.
+fn check_reason(reason: &Decision, judgement: &Judgement<'_>) {
+    let named =
+        |places: &[Place]| places.iter().map(|place| place.policy.to_string()).collect::<BTreeSet<_>>();
+    let (found, policies) = match reason {
+        Decision::NotEnforced => (Judgement::NotEnforced, BTreeSet::new()),
+        Decision::LocalHost => (Judgement::LocalHost, BTreeSet::new()),
+        Decision::Granted(places) => (Judgement::Granted(judgement.origins().to_vec()), named(places)),
+        Decision::Denied(places) => (Judgement::Denied(judgement.origins().to_vec()), named(places)),
+        Decision::DefaultDeny(reason) => {
+            let keys = reason.closed_by.iter().map(ToString::to_string).collect();
+            (Judgement::DefaultDeny(judgement.origins().to_vec()), keys)
+        }
+    };
+    assert_eq!(found, *judgement);
+    assert_eq!(policies.iter().map(String::as_str).collect::<Vec<_>>(), judgement.origins());
 }

@@ -49,6 +49,8 @@ pub(crate) struct Answer {
     pub(crate) restricted: bool,
     /// Some rule says something about the direction.
     pub(crate) spoken_of: bool,
+    /// Whose rules say that what nobody allows is dropped.
+    pub(crate) closed_by: BTreeSet<String>,
     pub(crate) granted_by: BTreeSet<String>,
     pub(crate) denied_by: BTreeSet<String>,
 }
@@ -79,7 +81,10 @@ impl World {
                 };
                 let speaks = !(allowed.is_empty() && denied.is_empty());
                 answer.spoken_of |= speaks;
-                answer.restricted |= speaks && deny != Some(false);
+                if speaks && deny != Some(false) {
+                    answer.restricted = true;
+                    answer.closed_by.insert(key.clone());
+                }
                 if allowed.contains(&true) {
                     answer.granted_by.insert(key.clone());
                 }

@@ -67,7 +67,7 @@ fn rule1_concerns_the_deathstar_only() {
     let policy = index.compile(DEATHSTAR, Host::Plain).unwrap();
     assert_eq!(
         serde_json::to_string(&policy).unwrap(),
-        r#"{"ingress":{"enforced":true,"allow":[[1,0,0,0,[]],[300,6,80,80,[0]],[301,6,80,80,[0]]]},"egress":{},"origins":["cnp/default/rule1"]}"#
+        r#"{"ingress":{"enforced":true,"closedBy":[0],"allow":[[1,0,0,0,[]],[300,6,80,80,[0]],[301,6,80,80,[0]]]},"egress":{},"origins":["cnp/default/rule1"]}"#
     );
     assert_eq!(entries_of(&policy, &mk_key("rule1")), 2);
     assert_eq!(entries_of(&policy, &mk_key("rule2")), 0);

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 
 use cilium_api::parts::{Direction, Entry, Part, PartKey, Policy};
-use cilium_bpf::layout::Event;
+use cilium_bpf::layout::{DIRECTION_EGRESS, DIRECTION_INGRESS, Event};
+use cilium_bpf::reason::DropReason;
 use cilium_dataplane::{Planned, Unready, origins_of};
 use cilium_rest::model;
 use serde_json::json;
@@ -200,11 +201,24 @@ impl Brain {
         let planned = running.and_then(|running| running.dataplane.planned_by_id(event.endpoint));
         let policy = planned.and_then(|(_, planned)| self.state.get(&PartKey::policy(planned.identity)));
         let origins = match policy {
-            Some(Part::Policy(policy)) if event.cookie != 0 => origins_of(policy, event.cookie),
+            Some(Part::Policy(policy)) => deciding(policy, event),
             _ => Vec::new(),
         };
         describe::event(event, &origins.join(", "))
     }
+}
+
+/// The policies behind an event: those of the entry that decided, or those that close the direction if none did.
+fn deciding<'a>(policy: &'a Policy, event: &Event) -> Vec<&'a str> {
+    if event.cookie != 0 {
+        return origins_of(policy, event.cookie);
+    }
+    let closed_by = match (DropReason::from_number(event.reason), event.direction) {
+        (Some(DropReason::PolicyDenied), DIRECTION_INGRESS) => &policy.ingress.closed_by,
+        (Some(DropReason::PolicyDenied), DIRECTION_EGRESS) => &policy.egress.closed_by,
+        _ => return Vec::new(),
+    };
+    closed_by.iter().filter_map(|at| policy.origins.get(usize::from(*at))).map(String::as_str).collect()
 }
 
 fn mk_address(ip: std::net::IpAddr, port: u16, protocol: &str) -> model::ServiceAddress {
@@ -248,5 +262,33 @@ fn direction(policy: &Policy, direction: &Direction) -> serde_json::Value {
         })
     };
     let list = |entries: &[Entry]| entries.iter().map(entry).collect::<Vec<_>>();
-    json!({ "enforced": direction.enforced, "allow": list(&direction.allow), "deny": list(&direction.deny) })
+    let closed_by: Vec<String> = direction.closed_by.iter().map(origin).collect();
+    json!({ "enforced": direction.enforced, "closedBy": closed_by, "allow": list(&direction.allow), "deny": list(&direction.deny) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mk_policy() -> Policy {
+        let allow = Entry { peer: 7, protocol: 6, first: 80, last: 80, origins: vec![1] };
+        let ingress =
+            Direction { enforced: true, closed_by: vec![0, 1], allow: vec![allow], ..Direction::default() };
+        let origins = ["ccnp/closed", "cnp/default/rule1"].map(str::to_owned).into();
+        Policy { ingress, origins, ..Policy::default() }
+    }
+
+    #[test]
+    fn every_decision_has_its_policies() {
+        let policy = mk_policy();
+        let denied = DropReason::PolicyDenied.number();
+        let default_deny = Event { reason: denied, direction: DIRECTION_INGRESS, ..Event::default() };
+        assert_eq!(deciding(&policy, &default_deny), ["ccnp/closed", "cnp/default/rule1"]);
+        assert!(deciding(&policy, &Event { direction: DIRECTION_EGRESS, ..default_deny }).is_empty());
+        let cookie = cilium_dataplane::cookie(["cnp/default/rule1"].into_iter());
+        let granted = Event { cookie, direction: DIRECTION_INGRESS, ..Event::default() };
+        assert_eq!(deciding(&policy, &granted), ["cnp/default/rule1"]);
+        let other = Event { reason: DropReason::InvalidSourceIp.number(), ..default_deny };
+        assert!(deciding(&policy, &other).is_empty());
+    }
 }

@@ -50,7 +50,13 @@ fn direction() -> impl Strategy<Value = Direction> {
             let by_address: Vec<Entry> =
                 by_address.map(|(at, entry)| Entry { peer: number(at), ..entry }).collect();
             let allow = if enforced { [allow, by_address].concat() } else { Vec::new() };
-            Direction { enforced, allow, blocks: if enforced { blocks } else { Vec::new() }, deny }
+            Direction {
+                enforced,
+                allow,
+                blocks: if enforced { blocks } else { Vec::new() },
+                deny,
+                ..Direction::default()
+            }
         },
     )
 }
@@ -120,9 +126,9 @@ fn check(policy: &Policy, compiled: &Compiled, direction: u8, peer: Peer, protoc
     };
     let found = find(compiled, direction, peer, protocol, port);
     let passes = !enforced || found.is_some_and(|entry| entry.verdict == POLICY_ALLOW);
-    let expected = !matches!(judged, Judgement::DefaultDeny | Judgement::Denied(_));
+    let expected = !judged.drops();
     assert_eq!(passes, expected, "{direction} {peer:?} {protocol}/{port}: {found:?}, {judged:?}");
-    assert_eq!(judged == Judgement::DefaultDeny, enforced && found.is_none(), "{judged:?}");
+    assert_eq!(matches!(judged, Judgement::DefaultDeny(_)), enforced && found.is_none(), "{judged:?}");
     // An entry names policies of its own; narrower ones do not repeat what wider ones say.
     let named: BTreeSet<&str> =
         found.map(|entry| origins_of(policy, entry.cookie)).unwrap_or_default().into_iter().collect();

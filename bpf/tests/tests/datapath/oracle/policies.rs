@@ -265,7 +265,7 @@ fn direction(random: &mut Random) -> Direction {
     let by_address = (FIRST_BLOCK..).take(blocks.len());
     let numbers: Vec<u32> = numbers.into_iter().chain(by_address).collect();
     let allow = random.list(0, 8, |random| any_entry(random, &numbers));
-    Direction { enforced, allow, blocks, deny }
+    Direction { enforced, allow, blocks, deny, ..Direction::default() }
 }
 
 fn any_entry(random: &mut Random, numbers: &[u32]) -> Entry {

@@ -1,18 +1,18 @@
 //! Text in columns.
 
 /// One line of a table, cell by cell.
-pub(crate) type Line = Vec<String>;
+pub type Line = Vec<String>;
 
 /// Blanks between a column and the next.
 const PADDING: usize = 3;
 
 /// Cells of a line.
-pub(crate) fn line<const N: usize>(cells: [&str; N]) -> Line {
+pub fn line<const N: usize>(cells: [&str; N]) -> Line {
     cells.map(str::to_owned).into()
 }
 
 /// Lines of a row of which one column has several values: one on each line, and the other cells on the first only.
-pub(crate) fn spread(first: Line, column: usize, values: impl IntoIterator<Item = String>) -> Vec<Line> {
+pub fn spread(first: Line, column: usize, values: impl IntoIterator<Item = String>) -> Vec<Line> {
     let mut lines = vec![first];
     for (index, value) in values.into_iter().enumerate() {
         if index == lines.len() {
@@ -25,7 +25,7 @@ pub(crate) fn spread(first: Line, column: usize, values: impl IntoIterator<Item 
 
 /// The lines as text with aligned columns. A column reaches over neighbouring lines that go on behind it, so a short line
 /// between two tables keeps their columns apart.
-pub(crate) fn align(lines: &[Line]) -> String {
+pub fn align(lines: &[Line]) -> String {
     let mut text = String::new();
     for (line, widths) in lines.iter().zip(widths(lines)) {
         let padded = line.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));

@@ -1,0 +1,4 @@
+//! What the command line programs print: text in columns, or data as JSON and YAML.
+
+pub mod output;
+pub mod table;

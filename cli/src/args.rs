@@ -1,0 +1,190 @@
+//! The command line.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use cilium_print::output::DataOutput;
+use clap::{Args, Parser, Subcommand};
+
+/// Questions about a cluster, from wherever a kubeconfig is
+#[derive(Debug, Parser)]
+#[command(
+    name = "cilium",
+    version,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    after_help = "Examples:
+  cilium policy explain --from default/xwing --to default/deathstar --port 80/TCP
+  cilium policy diff -f rule1.yaml
+
+It reads through the API server and changes nothing. What it needs to read: pods, namespaces, nodes, services,
+endpointslices, and the kinds of cilium.io."
+)]
+pub(crate) struct Cli {
+    /// Kubeconfig [default: $KUBECONFIG, ~/.kube/config, the service account of a pod]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+    /// Context of the kubeconfig
+    #[arg(long, global = true, value_name = "NAME")]
+    pub(crate) context: Option<String>,
+    /// Namespace of names that are given without one [default: that of the context]
+    #[arg(short, long, global = true)]
+    pub(crate) namespace: Option<String>,
+    /// Namespace in which the product is installed
+    #[arg(long, global = true, value_name = "NAMESPACE", default_value = "kube-system")]
+    pub(crate) system_namespace: String,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// What policies do to traffic
+    #[command(subcommand)]
+    Policy(PolicyCommand),
+}
+
+/// `policy …`
+#[derive(Debug, Subcommand)]
+pub(crate) enum PolicyCommand {
+    /// Why traffic passes or does not: the rule that decides, or the one that came nearest
+    #[command(after_help = "Examples:
+  cilium policy explain --from default/xwing --to default/deathstar --port 80/TCP
+  cilium policy explain --from xwing --to deathstar.default.svc --port 80/TCP
+  cilium policy explain --from xwing --to 192.0.2.7 --port 443/TCP -o json
+  cilium policy explain --from xwing --to deathstar --port 8/ICMP
+
+A Service stands for each of its backends; --port is then the port of the Service. Other names are resolved by this
+machine. ICMP and ICMPv6 have the type of the message in place of the port.")]
+    Explain(ExplainArgs),
+    /// What would change for which pods if policies were applied; changes nothing
+    #[command(after_help = "Examples:
+  cilium policy diff -f new.yaml
+  kubectl kustomize overlays/prod | cilium policy diff -f -
+  cilium policy diff -f new.yaml -o json
+
+Exit status: 0 nothing would change, 1 something would, 2 it could not be found out, for example as a policy is not valid.")]
+    Diff(DiffArgs),
+}
+
+/// Options of `policy explain`.
+#[derive(Debug, Args)]
+pub(crate) struct ExplainArgs {
+    /// Sender: [NAMESPACE/]POD, or an address
+    #[arg(long, value_name = "POD|IP")]
+    pub(crate) from: String,
+    /// Receiver: [NAMESPACE/]POD, an address, NAME.NAMESPACE.svc, or another DNS name
+    #[arg(long, value_name = "POD|IP|NAME")]
+    pub(crate) to: String,
+    /// Destination port and protocol: 80/TCP, 53/UDP, 8/ICMP
+    #[arg(long, value_name = "PORT[/PROTOCOL]", value_parser = port)]
+    pub(crate) port: Port,
+    #[command(flatten)]
+    pub(crate) output: DataOutput,
+}
+
+/// Options of `policy diff`.
+#[derive(Debug, Args)]
+pub(crate) struct DiffArgs {
+    /// Manifests with policies, as YAML or JSON; - is standard input
+    #[arg(short, long, value_name = "FILE", required = true)]
+    pub(crate) filename: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) output: DataOutput,
+}
+
+/// A destination port with its protocol, or a type of ICMP message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Port {
+    /// IP protocol number.
+    pub(crate) protocol: u8,
+    /// Port or type.
+    pub(crate) number: u16,
+}
+
+/// Names of protocols that policies know, with their numbers (IANA, protocol numbers).
+const PROTOCOLS: [(&str, u8); 5] = [("TCP", 6), ("UDP", 17), ("SCTP", 132), ("ICMP", 1), ("ICMPv6", 58)];
+
+impl std::fmt::Display for Port {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let name = PROTOCOLS.iter().find(|(_, number)| *number == self.protocol).map_or("", |(name, _)| name);
+        write!(f, "{}/{name}", self.number)
+    }
+}
+
+fn port(text: &str) -> Result<Port, String> {
+    let (number, protocol) = text.split_once('/').unwrap_or((text, "TCP"));
+    let known = PROTOCOLS.iter().find(|(name, _)| name.eq_ignore_ascii_case(protocol));
+    let (_, protocol) =
+        known.ok_or_else(|| format!("{protocol} is none of TCP, UDP, SCTP, ICMP and ICMPv6"))?;
+    let last = if matches!(protocol, 1 | 58) { 255 } else { u16::MAX };
+    let number: u16 = number.parse().map_err(|_| format!("{number:?} is not a number"))?;
+    if number > last {
+        return Err(format!("{number} is not a type of ICMP message, they go up to 255"));
+    }
+    Ok(Port { protocol: *protocol, number })
+}
+
+/// What `--from` and `--to` name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Target {
+    /// An address.
+    Address(IpAddr),
+    /// A pod, by namespace and name.
+    Pod(String, String),
+    /// A Service, by namespace and name.
+    Service(String, String),
+    /// Another name of the DNS.
+    Name(String),
+}
+
+impl Target {
+    /// Reads what was given; `namespace` is that of names without one.
+    pub(crate) fn parse(text: &str, namespace: &str) -> Self {
+        if let Ok(address) = text.parse() {
+            return Self::Address(address);
+        }
+        if let Some((namespace, pod)) = text.split_once('/') {
+            return Self::Pod(namespace.to_owned(), pod.to_owned());
+        }
+        let labels: Vec<&str> = text.trim_end_matches('.').split('.').collect();
+        match labels.as_slice() {
+            [pod] => Self::Pod(namespace.to_owned(), (*pod).to_owned()),
+            [service, namespace, "svc", ..] => Self::Service((*namespace).to_owned(), (*service).to_owned()),
+            _ => Self::Name(text.to_owned()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        <Cli as clap::CommandFactory>::command().debug_assert();
+    }
+
+    #[test]
+    fn ports_are_read_with_their_protocol() {
+        assert_eq!(port("80"), Ok(Port { protocol: 6, number: 80 }));
+        assert_eq!(port("53/udp"), Ok(Port { protocol: 17, number: 53 }));
+        assert_eq!(port("8/ICMP").unwrap().to_string(), "8/ICMP");
+        assert!(port("http").unwrap_err().contains("not a number"));
+        assert!(port("1/GRE").unwrap_err().contains("none of"));
+        assert!(port("256/ICMP").unwrap_err().contains("up to 255"));
+    }
+
+    #[test]
+    fn targets_are_told_apart() {
+        let pod = |namespace: &str, name: &str| Target::Pod(namespace.to_owned(), name.to_owned());
+        assert_eq!(Target::parse("fd00::1", "x"), Target::Address("fd00::1".parse().unwrap()));
+        assert_eq!(Target::parse("xwing", "x"), pod("x", "xwing"));
+        assert_eq!(Target::parse("a/xwing", "x"), pod("a", "xwing"));
+        let service = Target::Service("default".to_owned(), "deathstar".to_owned());
+        assert_eq!(Target::parse("deathstar.default.svc", "x"), service);
+        assert_eq!(Target::parse("deathstar.default.svc.cluster.local.", "x"), service);
+        assert_eq!(Target::parse("example.com", "x"), Target::Name("example.com".to_owned()));
+    }
+}

@@ -1,0 +1,384 @@
+//! `cilium policy diff`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read as _;
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, bail, ensure};
+use cilium_api::{CiliumClusterwideNetworkPolicy, CiliumNetworkPolicy};
+use cilium_core::reserved;
+use cilium_plan::{Access, Kind, Object, ObjectKey, Planner};
+use cilium_policy::{Change, PolicyKey, Side, changes, reduce};
+use cilium_print::output::{encode, print};
+use cilium_print::table::{align, line};
+use ipnet::IpNet;
+use serde::{Deserialize as _, Serialize};
+
+use crate::args::{Cli, DiffArgs};
+use crate::cluster::{self, Cluster};
+
+/// Most names in a cell.
+const NAMES: usize = 3;
+
+/// A policy that would be applied.
+#[derive(Clone, Debug)]
+struct New {
+    key: PolicyKey,
+    object: ObjectKey,
+    content: Object,
+}
+
+/// One group of changes: all of these pods, with all of these peers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Group {
+    /// `ingress` or `egress`.
+    direction: &'static str,
+    /// Pods whose traffic changes.
+    pods: Vec<String>,
+    /// Whom they speak with.
+    peers: Vec<String>,
+    /// Destination ports, and what becomes of them.
+    ports: Vec<PortChange>,
+}
+
+/// What becomes of traffic to some ports.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+struct PortChange {
+    port: String,
+    now: &'static str,
+    then: &'static str,
+}
+
+/// Whoever traffic goes to or comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Peer {
+    Inside(u32),
+    Outside(IpNet),
+}
+
+/// Compares, and prints. 1 when something would change.
+///
+/// # Errors
+/// The cluster or a file cannot be read, or a policy would not be put in force.
+pub(crate) async fn run(cli: &Cli, args: &DiffArgs) -> anyhow::Result<ExitCode> {
+    let texts = args.filename.iter().map(|path| read_file(path)).collect::<anyhow::Result<Vec<_>>>()?;
+    let Cluster { mut planner, namespace } = cluster::read(cli).await?;
+    let mut policies = Vec::new();
+    for (path, text) in args.filename.iter().zip(&texts) {
+        let found = parse(text, &namespace).with_context(|| format!("in {}", path.display()))?;
+        policies.extend(found);
+    }
+    ensure!(!policies.is_empty(), "there is no policy in what was given");
+    let groups = compare(&mut planner, &policies)?;
+    let text = match args.output.output {
+        Some(format) => encode(&groups, format)?,
+        None => text(&groups, &planner),
+    };
+    print(&text)?;
+    Ok(if groups.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+fn read_file(path: &Path) -> anyhow::Result<String> {
+    let mut text = String::new();
+    let read = if path.as_os_str() == "-" {
+        std::io::stdin().read_to_string(&mut text).map(drop)
+    } else {
+        std::fs::read_to_string(path).map(|content| text = content)
+    };
+    read.with_context(|| format!("cannot read {}", path.display()))?;
+    Ok(text)
+}
+
+/// The policies in manifests. Other kinds have nothing to compare, and are passed over.
+fn parse(text: &str, namespace: &str) -> anyhow::Result<Vec<New>> {
+    let mut found = Vec::new();
+    for document in serde_yaml::Deserializer::from_str(text) {
+        let value = serde_json::Value::deserialize(document).context("this is neither YAML nor JSON")?;
+        collect(value, namespace, &mut found)?;
+    }
+    Ok(found)
+}
+
+fn collect(value: serde_json::Value, namespace: &str, found: &mut Vec<New>) -> anyhow::Result<()> {
+    let kind = value["kind"].as_str().unwrap_or_default().to_owned();
+    match kind.as_str() {
+        "" if value.is_null() => Ok(()),
+        "" => bail!("an object has no kind"),
+        "List" => {
+            let items = value["items"].as_array().cloned().unwrap_or_default();
+            items.into_iter().try_for_each(|item| collect(item, namespace, found))
+        }
+        "CiliumNetworkPolicy" => {
+            let mut policy: CiliumNetworkPolicy = object(&kind, value)?;
+            policy.metadata.namespace.get_or_insert_with(|| namespace.to_owned());
+            let key = reduce::cnp_key(&policy);
+            let in_namespace = policy.metadata.namespace.clone().unwrap_or_default();
+            let name = policy.metadata.name.clone().unwrap_or_default();
+            let object = ObjectKey::namespaced(Kind::NetworkPolicy, &in_namespace, &name);
+            found.push(New { key, object, content: policy.into() });
+            Ok(())
+        }
+        "CiliumClusterwideNetworkPolicy" => {
+            let policy: CiliumClusterwideNetworkPolicy = object(&kind, value)?;
+            let name = policy.metadata.name.clone().unwrap_or_default();
+            let object = ObjectKey::cluster(Kind::ClusterwideNetworkPolicy, &name);
+            found.push(New { key: reduce::ccnp_key(&policy), object, content: policy.into() });
+            Ok(())
+        }
+        other => {
+            let name = value["metadata"]["name"].as_str().unwrap_or_default();
+            eprintln!("Passed over: {other} {name} is no policy");
+            Ok(())
+        }
+    }
+}
+
+fn object<K: serde::de::DeserializeOwned>(kind: &str, value: serde_json::Value) -> anyhow::Result<K> {
+    let name = value["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+    ensure!(!name.is_empty(), "a {kind} has no metadata.name");
+    serde_json::from_value(value).with_context(|| format!("{kind} {name} does not parse"))
+}
+
+/// What changes when the policies take the place of those with their names.
+///
+/// # Errors
+/// A policy would not be put in force.
+fn compare(planner: &mut Planner, policies: &[New]) -> anyhow::Result<Vec<Group>> {
+    let before = planner.access();
+    for New { object, content, .. } in policies {
+        planner.forget(object);
+        planner.observe(content.clone());
+    }
+    planner.plan(cluster::now());
+    for New { key, .. } in policies {
+        if let Some(reason) = planner.refusal(key) {
+            bail!("{key} would not be put in force: {reason}");
+        }
+    }
+    let pods = planner.pods_by_identity();
+    Ok(groups(&before, &planner.access(), &pods))
+}
+
+/// Rows with equal content are one.
+type Rows = BTreeMap<(&'static str, Vec<Change>, BTreeSet<Peer>), BTreeSet<u32>>;
+
+fn groups(before: &Access, after: &Access, pods: &BTreeMap<u32, Vec<String>>) -> Vec<Group> {
+    let peers = peers(before, after);
+    let mut rows = Rows::new();
+    for subject in pods.keys() {
+        let (old, new) = (before.policies.get(subject), after.policies.get(subject));
+        if old == new {
+            continue;
+        }
+        for (name, side) in [("ingress", Side::Ingress), ("egress", Side::Egress)] {
+            let mut by_change: BTreeMap<Vec<Change>, BTreeSet<Peer>> = BTreeMap::new();
+            for peer in &peers {
+                let Some(numbers) = numbers(*peer, before, after) else { continue };
+                let found = changes(old, new, side, numbers);
+                if !found.is_empty() {
+                    by_change.entry(found).or_default().insert(*peer);
+                }
+            }
+            for (changes, peers) in by_change {
+                rows.entry((name, changes, peers)).or_default().insert(*subject);
+            }
+        }
+    }
+    rows.into_iter().map(|(row, subjects)| group(row, &subjects, pods)).collect()
+}
+
+/// Peers that people have to do with: pods, nodes, and what is outside.
+fn peers(before: &Access, after: &Access) -> Vec<Peer> {
+    let internal = [reserved::UNMANAGED, reserved::HEALTH, reserved::INIT, reserved::INGRESS];
+    let inside: BTreeSet<u32> = before.inside.union(&after.inside).copied().collect();
+    let inside = inside.into_iter().filter(|number| !internal.contains(number)).map(Peer::Inside);
+    let outside: BTreeSet<IpNet> = before.outside.keys().chain(after.outside.keys()).copied().collect();
+    inside.chain(outside.into_iter().map(Peer::Outside)).collect()
+}
+
+/// The numbers of a peer before and after.
+fn numbers(peer: Peer, before: &Access, after: &Access) -> Option<(u32, u32)> {
+    match peer {
+        Peer::Inside(number) => Some((number, number)),
+        Peer::Outside(prefix) => Some((before.identity_of(&prefix)?, after.identity_of(&prefix)?)),
+    }
+}
+
+fn group(
+    (direction, changes, peers): (&'static str, Vec<Change>, BTreeSet<Peer>),
+    subjects: &BTreeSet<u32>,
+    pods: &BTreeMap<u32, Vec<String>>,
+) -> Group {
+    let names = |number: &u32| match pods.get(number) {
+        Some(pods) => pods.clone(),
+        None => vec![name_of_reserved(*number)],
+    };
+    let peer = |peer: &Peer| match peer {
+        Peer::Inside(number) => names(number),
+        Peer::Outside(prefix) if prefix.prefix_len() == 0 => vec![format!("outside ({prefix})")],
+        Peer::Outside(prefix) => vec![format!("{prefix} outside")],
+    };
+    let fate = |allowed: bool| if allowed { "allowed" } else { "denied" };
+    let ports = changes.iter().map(|Change { span, allowed }| PortChange {
+        port: span.to_string(),
+        now: fate(!allowed),
+        then: fate(*allowed),
+    });
+    Group {
+        direction,
+        pods: subjects.iter().flat_map(names).collect(),
+        peers: peers.iter().flat_map(peer).collect(),
+        ports: ports.collect(),
+    }
+}
+
+fn name_of_reserved(number: u32) -> String {
+    let labels = reserved::labels(number).unwrap_or_default();
+    let name = labels.iter().next().map(|label| label.key.to_string());
+    name.unwrap_or_else(|| number.to_string())
+}
+
+fn text(groups: &[Group], planner: &Planner) -> String {
+    if groups.is_empty() {
+        return "Nothing would change.\n".to_owned();
+    }
+    let all: BTreeSet<String> = planner.pods_by_identity().into_values().flatten().collect();
+    let mut lines = vec![line(["PODS", "DIRECTION", "PEERS", "PORTS", "NOW", "THEN"])];
+    for Group { direction, pods, peers, ports } in groups {
+        let (pods, peers) = (cell(pods, &all), cell(peers, &all));
+        for (index, PortChange { port, now, then }) in ports.iter().enumerate() {
+            let first = if index == 0 { [pods.as_str(), direction, peers.as_str()] } else { [""; 3] };
+            lines.push(line([first[0], first[1], first[2], port, now, then]));
+        }
+    }
+    let concerned: BTreeSet<&String> = groups.iter().flat_map(|group| &group.pods).collect();
+    align(&lines) + &format!("{} of {} pods are concerned.\n", concerned.len(), all.len())
+}
+
+/// Names for people: all pods, or all of a namespace, in few words; of others the first few.
+fn cell(names: &[String], all: &BTreeSet<String>) -> String {
+    let given: BTreeSet<&String> = names.iter().collect();
+    let (pods, others): (Vec<&String>, Vec<&String>) =
+        given.iter().copied().partition(|name| all.contains(*name));
+    let mut words = short(&pods, all);
+    words.extend(others.into_iter().cloned());
+    let more = words.len().saturating_sub(NAMES);
+    words.truncate(NAMES);
+    if more > 0 {
+        words.push(format!("{more} more"));
+    }
+    words.join(", ")
+}
+
+fn short(pods: &[&String], all: &BTreeSet<String>) -> Vec<String> {
+    if pods.len() > 1 && pods.len() == all.len() {
+        return vec!["all pods".to_owned()];
+    }
+    let of = |name: &str| name.split_once('/').map(|(namespace, _)| namespace.to_owned()).unwrap_or_default();
+    let mut by_namespace: BTreeMap<String, Vec<&String>> = BTreeMap::new();
+    for pod in pods {
+        by_namespace.entry(of(pod)).or_default().push(pod);
+    }
+    let mut words = Vec::new();
+    for (namespace, pods) in by_namespace {
+        let whole = all.iter().filter(|name| of(name) == namespace).count();
+        if pods.len() > 1 && pods.len() == whole {
+            words.push(format!("all pods of {namespace}"));
+        } else {
+            words.extend(pods.into_iter().cloned());
+        }
+    }
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::mk_galaxy;
+
+    fn diff(manifest: &str) -> anyhow::Result<(String, Vec<Group>)> {
+        let mut planner = mk_galaxy();
+        let groups = compare(&mut planner, &parse(manifest, "default")?)?;
+        Ok((text(&groups, &planner), groups))
+    }
+
+    fn mk_rule1(port: &str) -> String {
+        format!(
+            "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {{name: rule1}}\nspec:\n  endpointSelector: {{matchLabels: {{org: empire, class: deathstar}}}}\n  \
+             ingress: [{{fromEndpoints: [{{matchLabels: {{org: empire}}}}], toPorts: [{{ports: [{{port: '{port}', protocol: TCP}}]}}]}}]\n"
+        )
+    }
+
+    #[test]
+    fn the_same_policy_changes_nothing() {
+        let (text, groups) = diff(&mk_rule1("80")).unwrap();
+        assert_eq!((text.as_str(), groups.len()), ("Nothing would change.\n", 0));
+    }
+
+    #[test]
+    fn another_port_is_one_lost_and_one_won() {
+        let (text, _) = diff(&mk_rule1("443")).unwrap();
+        let expected = "\
+PODS                DIRECTION   PEERS                                   PORTS     NOW       THEN
+default/deathstar   ingress     default/deathstar, default/tiefighter   80/TCP    allowed   denied
+                                                                        443/TCP   denied    allowed
+1 of 3 pods are concerned.
+";
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn a_new_policy_closes_what_it_selects_for_whom_it_does_not_name() {
+        let manifest = "{apiVersion: cilium.io/v2, kind: CiliumNetworkPolicy, metadata: {name: out}, spec: {endpointSelector: {matchLabels: {class: xwing}}, \
+                        egress: [{toCIDRSet: [{cidr: 192.0.2.0/24, except: [192.0.2.128/25]}]}]}}";
+        let (text, groups) = diff(manifest).unwrap();
+        assert_eq!(groups.len(), 1, "{text}");
+        let Group { direction, pods, peers, ports } = &groups[0];
+        assert_eq!((*direction, pods.as_slice()), ("egress", ["default/xwing".to_owned()].as_slice()));
+        let has = |name: &str| peers.iter().any(|peer| peer == name);
+        assert!(
+            has("192.0.2.128/25 outside")
+                && !has("192.0.2.0/24 outside")
+                && has("outside (::/0)")
+                && has("host"),
+            "{peers:?}"
+        );
+        assert_eq!(ports, &[PortChange { port: "any".to_owned(), now: "allowed", then: "denied" }]);
+        assert!(text.contains("all pods, 192.0.2.128/25 outside, host, "), "{text}");
+    }
+
+    #[test]
+    fn a_list_and_other_kinds_are_read() {
+        let list = format!("kind: List\nitems:\n- {}", mk_rule1("443").trim_end().replace('\n', "\n  "));
+        assert_eq!(parse(&list, "x").unwrap().len(), 1);
+        let stream =
+            format!("{}---\nkind: Deployment\nmetadata: {{name: d}}\n---\n{}", mk_rule1("1"), mk_rule1("2"));
+        assert_eq!(parse(&stream, "x").unwrap().len(), 2);
+        assert!(parse("a: [", "x").is_err());
+        assert_eq!(parse("{apiVersion: v1}", "x").unwrap_err().to_string(), "an object has no kind");
+    }
+
+    #[test]
+    fn a_policy_that_would_not_be_put_in_force_is_no_difference() {
+        let error = diff(&mk_rule1("70000")).unwrap_err().to_string();
+        assert!(
+            error.starts_with(
+                "cnp/default/rule1 would not be put in force: spec.ingress[0].toPorts[0].ports[0].port"
+            ),
+            "{error}"
+        );
+        assert!(diff(&mk_rule1("80").replace("{name: rule1}", "{}")).is_err());
+    }
+
+    #[test]
+    fn many_names_are_few_words() {
+        let all: BTreeSet<String> = ["a/1", "a/2", "b/1", "b/2", "c/1"].map(str::to_owned).into();
+        let cell_of =
+            |names: &[&str]| cell(&names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>(), &all);
+        assert_eq!(cell_of(&["a/1", "a/2", "b/1", "b/2", "c/1", "host"]), "all pods, host");
+        assert_eq!(cell_of(&["a/1", "a/2", "c/1"]), "all pods of a, c/1");
+        assert_eq!(cell_of(&["a/1", "b/1", "c/1", "x outside", "y outside"]), "a/1, b/1, c/1, 2 more");
+    }
+}

@@ -1,0 +1,256 @@
+//! Questions of people about what is planned: who is who, and why a flow passes or not.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use cilium_api::parts::Policy;
+use cilium_core::{Labels, reserved};
+use cilium_policy::{Decision, Flow, Host, PolicyKey, Side};
+use cilium_services::ServiceName;
+use ipnet::IpNet;
+
+use crate::compiled::host;
+use crate::names::PodName;
+use crate::planner::Planner;
+
+/// One end of a flow.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    /// A pod with a network of its own.
+    Pod {
+        /// Namespace and name, with a slash between them.
+        name: String,
+        /// Its identity.
+        identity: u32,
+        /// Its node.
+        node: String,
+    },
+    /// A node: its own processes, and pods that share its network.
+    Node {
+        /// Its name.
+        name: String,
+        /// It runs an API server.
+        api_server: bool,
+        /// Its own identity, where nodes are told apart.
+        identity: Option<u32>,
+    },
+    /// Something outside of the cluster.
+    Outside {
+        /// Its address.
+        address: IpAddr,
+        /// Identity of the narrowest prefix around the address that a policy names, or of the world.
+        identity: u32,
+    },
+}
+
+/// What both sides say about a flow. A side that no policy can restrict, as it is a node or outside, says nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Explained {
+    /// At the sender.
+    pub egress: Option<Decision>,
+    /// At the receiver.
+    pub ingress: Option<Decision>,
+}
+
+/// All that compiled policies and their peers are, at one time.
+#[derive(Clone, Debug, Default)]
+pub struct Access {
+    /// Compiled policies of identities that have pods.
+    pub policies: BTreeMap<u32, Policy>,
+    /// Identities of the cluster: those that have pods, and reserved ones.
+    pub inside: BTreeSet<u32>,
+    /// Prefixes outside that policies name, with their identities. The worlds are prefixes of length 0.
+    pub outside: BTreeMap<IpNet, u32>,
+}
+
+impl End {
+    /// The number that a node knows this end by.
+    pub fn identity_on(&self, judge: Option<&str>) -> u32 {
+        match self {
+            Self::Pod { identity, .. } | Self::Outside { identity, .. } => *identity,
+            Self::Node { name, .. } if judge == Some(name) => reserved::HOST,
+            Self::Node { identity: Some(identity), .. } => *identity,
+            Self::Node { api_server: true, .. } => reserved::KUBE_APISERVER,
+            Self::Node { .. } => reserved::REMOTE_NODE,
+        }
+    }
+
+    /// The node that judges what this end receives and sends.
+    fn node(&self) -> Option<&str> {
+        match self {
+            Self::Pod { node, .. } => Some(node),
+            Self::Node { name, .. } => Some(name),
+            Self::Outside { .. } => None,
+        }
+    }
+}
+
+impl Planner {
+    /// The end that a pod is. `None` when it has no endpoint: it does not exist, has no node yet, is over, or shares its node's network.
+    pub fn pod(&self, namespace: &str, name: &str) -> Option<End> {
+        let endpoint = self.endpoints.all.get(&PodName::new(namespace, name))?;
+        let (identity, node) = (endpoint.identity?, endpoint.node.clone());
+        Some(End::Pod { name: format!("{namespace}/{name}"), identity, node })
+    }
+
+    /// The end that an address is.
+    pub fn address(&self, address: IpAddr) -> End {
+        let of_pod = self.pods.iter().find(|(_, pod)| pod.addresses.contains(&address));
+        let planned = || {
+            let mut all = self.endpoints.all.iter();
+            all.find(|(_, endpoint)| endpoint.addresses().any(|own| own == address)).map(|(name, _)| name)
+        };
+        if let Some(name) = of_pod.map(|(name, _)| name).or_else(planned)
+            && let Some(end) = self.pod(&name.namespace, &name.name)
+        {
+            return end;
+        }
+        let has_address = |entry: &crate::nodes::Entry| {
+            entry.object.iter().flat_map(|object| object.addresses()).any(|own| own == address)
+        };
+        match self.nodes.iter().find(|(_, entry)| has_address(entry)) {
+            Some((name, entry)) => End::Node {
+                name: name.clone(),
+                api_server: entry.api_server,
+                identity: self.nodes.numbers.number(name),
+            },
+            None => End::Outside { address, identity: self.outside(address) },
+        }
+    }
+
+    fn outside(&self, address: IpAddr) -> u32 {
+        let around = self.prefixes.numbered().filter(|(prefix, _)| prefix.contains(&address));
+        let narrowest = around.max_by_key(|(prefix, _)| prefix.prefix_len());
+        narrowest.map_or_else(|| self.config.families().world_of(address), |(_, number)| number)
+    }
+
+    /// Backends of a Service for one of its ports: addresses with their ports. `None` when there is no such Service.
+    pub fn backends(
+        &self,
+        namespace: &str,
+        name: &str,
+        protocol: u8,
+        port: u16,
+    ) -> Option<Vec<(IpAddr, u16)>> {
+        let part = self.services.part(&ServiceName::new(namespace, name))?;
+        let asked = part.ports.iter().filter(|known| (known.protocol, known.port) == (protocol, port));
+        Some(asked.flat_map(|known| &known.backends).map(|it| (it.address, it.port)).collect())
+    }
+
+    /// What both sides say about the first packet of a connection or exchange.
+    pub fn explain(&self, from: &End, to: &End, protocol: u8, port: u16) -> Explained {
+        let addresses = self.addresses(from, to);
+        let side = |side, judge: &End| {
+            let number = self.subject(judge)?;
+            let (source, destination) = match side {
+                Side::Egress => (number, to.identity_on(judge.node())),
+                Side::Ingress => (from.identity_on(judge.node()), number),
+            };
+            let flow = Flow { source, destination, protocol, destination_port: port, addresses };
+            Some(self.policies.index.explain(side, &flow, self.host_of(judge)))
+        };
+        Explained { egress: side(Side::Egress, from), ingress: side(Side::Ingress, to) }
+    }
+
+    /// Addresses of both ends, of the first family that both have.
+    fn addresses(&self, from: &End, to: &End) -> Option<(IpAddr, IpAddr)> {
+        let (from, to) = (self.addresses_of(from), self.addresses_of(to));
+        let mut pairs = from.iter().flat_map(|one| to.iter().map(move |other| (*one, *other)));
+        pairs.find(|(one, other)| one.is_ipv4() == other.is_ipv4())
+    }
+
+    fn addresses_of(&self, end: &End) -> Vec<IpAddr> {
+        match end {
+            End::Pod { name, .. } => {
+                let name = name.split_once('/').map(|(namespace, name)| PodName::new(namespace, name));
+                let endpoint = name.and_then(|name| self.endpoints.all.get(&name));
+                endpoint.map(|endpoint| endpoint.addresses().collect()).unwrap_or_default()
+            }
+            End::Node { name, .. } => {
+                let object = self.nodes.get(name).and_then(|entry| entry.object.as_ref());
+                object.map(|object| object.addresses().collect()).unwrap_or_default()
+            }
+            End::Outside { address, .. } => vec![*address],
+        }
+    }
+
+    /// The number under which policies select an end, if they can.
+    fn subject(&self, end: &End) -> Option<u32> {
+        match end {
+            End::Pod { identity, .. } => Some(*identity),
+            End::Node { identity, .. } => {
+                identity.filter(|_| self.config.host_firewall).map(reserved::node_host)
+            }
+            End::Outside { .. } => None,
+        }
+    }
+
+    fn host_of(&self, judge: &End) -> Host {
+        let entry = judge.node().and_then(|node| self.nodes.get(node));
+        host(entry.is_some_and(|entry| entry.api_server))
+    }
+
+    /// Labels of an identity; `None` for one that is not known.
+    pub fn labels(&self, identity: u32) -> Option<&Labels> {
+        self.policies.index.labels(identity)
+    }
+
+    /// Whether a setting, or the lack of labels, closes an identity in both directions without any policy.
+    pub fn is_always_closed(&self, identity: u32) -> bool {
+        self.policies.index.is_always_closed(identity)
+    }
+
+    /// Pods by identity, as `namespace/name`.
+    pub fn pods_by_identity(&self) -> BTreeMap<u32, Vec<String>> {
+        let mut pods: BTreeMap<u32, Vec<String>> = BTreeMap::new();
+        for (name, endpoint) in &self.endpoints.all {
+            if let Some(identity) = endpoint.identity {
+                pods.entry(identity).or_default().push(name.to_string());
+            }
+        }
+        pods
+    }
+
+    /// Why the present version of a policy is not in force; `None` when it is, or when there is no such policy.
+    pub fn refusal(&self, key: &PolicyKey) -> Option<&str> {
+        let policy = self.policies.all.get(key)?;
+        policy.refusal.as_ref().map(|refusal| refusal.message.as_str())
+    }
+
+    /// Policies of which the present version is refused, with the reason.
+    pub fn refusals(&self) -> impl Iterator<Item = (&PolicyKey, &str)> {
+        let all = self.policies.all.iter();
+        all.filter_map(|(key, policy)| Some((key, policy.refusal.as_ref()?.message.as_str())))
+    }
+
+    /// What all pods may receive and send, on nodes without API server.
+    pub fn access(&self) -> Access {
+        let families = self.config.families();
+        let with_pods: BTreeSet<u32> =
+            self.endpoints.all.values().filter_map(|endpoint| endpoint.identity).collect();
+        let compiled =
+            with_pods.iter().map(|number| (*number, self.policies.index.compile(*number, Host::Plain)));
+        let policies = compiled.filter_map(|(number, policy)| Some((number, policy?))).collect();
+        let (worlds, inside): (Vec<u32>, Vec<u32>) = reserved::all(families)
+            .into_iter()
+            .map(|(number, _)| number)
+            .partition(|number| families.world().contains(number));
+        let whole = ["0.0.0.0/0", "::/0"].into_iter().filter_map(|text| text.parse::<IpNet>().ok());
+        let whole = whole.map(|prefix| (prefix, families.world_of(prefix.addr())));
+        let whole =
+            whole.filter(|(prefix, number)| worlds.contains(number) && self.config.has_family(prefix.addr()));
+        Access {
+            policies,
+            inside: with_pods.into_iter().chain(inside).collect(),
+            outside: whole.chain(self.prefixes.numbered()).collect(),
+        }
+    }
+}
+
+impl Access {
+    /// Identity of what lies in a prefix, and in none that is narrower than the narrowest around it.
+    pub fn identity_of(&self, prefix: &IpNet) -> Option<u32> {
+        let around = self.outside.iter().filter(|(known, _)| known.contains(prefix));
+        around.max_by_key(|(known, _)| known.prefix_len()).map(|(_, number)| *number)
+    }
+}

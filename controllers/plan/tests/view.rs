@@ -1,0 +1,88 @@
+//! Who is who, and why a flow passes or not.
+#![allow(clippy::unwrap_used, reason = "a test that lacks what it looks at has failed")]
+
+mod common;
+
+use std::net::IpAddr;
+
+use cilium_plan::{Config, End, Explained};
+use cilium_policy::{Decision, PolicyKey};
+use common::*;
+use serde_json::json;
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+/// A server on node `a`, which runs the API server, and a client on node `b`.
+fn mk_world() -> World {
+    let mut world = World::new(Config::default());
+    world.apply(mk_node("a", 1));
+    world.apply(mk_node("b", 2));
+    world.apply(mk_namespace("default", &[]));
+    world.apply(mk_service("default", "kubernetes", "10.96.0.1", 443));
+    world.apply(mk_endpoint_slice("default", "kubernetes", &["192.168.0.1"], 6443));
+    world.apply(running(mk_pod("default", "server", "a", &["app=server"]), &["10.1.0.10"]));
+    world.apply(mk_pod("default", "client", "b", &["app=client"]));
+    world.settle();
+    world
+}
+
+#[test]
+fn addresses_are_pods_nodes_or_outside() {
+    let mut world = mk_world();
+    let server = world.planner.pod("default", "server").unwrap();
+    assert_eq!(world.planner.address(ip("10.1.0.10")), server);
+    assert_eq!(world.planner.pod("default", "nobody"), None);
+    let node = world.planner.address(ip("192.168.0.1"));
+    assert_eq!(node, End::Node { name: "a".to_owned(), api_server: true, identity: None });
+    assert_eq!([Some("a"), Some("b"), None].map(|judge| node.identity_on(judge)), [1, 7, 7]);
+    assert_eq!(world.planner.address(ip("192.168.0.2")).identity_on(Some("a")), 6);
+    assert_eq!(world.planner.address(ip("192.0.2.1")).identity_on(None), 9);
+    let spec = json!({"endpointSelector": {}, "egress": [{"toCIDR": ["192.0.2.0/24", "192.0.0.0/16"]}]});
+    world.apply(mk_cnp("default", "out", 1, spec));
+    world.settle();
+    let narrow = world.planner.address(ip("192.0.2.1")).identity_on(None);
+    let wide = world.planner.address(ip("192.0.3.1")).identity_on(None);
+    assert!(narrow >= 1 << 24 && wide >= 1 << 24 && narrow != wide);
+    assert_eq!(world.planner.labels(narrow).unwrap().to_strings()[0], "cidr:192.0.2.0/24");
+    assert_eq!(
+        world.planner.backends("default", "kubernetes", 6, 443),
+        Some(vec![(ip("192.168.0.1"), 6443)])
+    );
+    assert_eq!(world.planner.backends("default", "nobody", 6, 443), None);
+}
+
+#[test]
+fn both_sides_are_asked_where_they_are() {
+    let mut world = mk_world();
+    let server = json!({"endpointSelector": {"matchLabels": {"app": "server"}}, "ingress": [{"fromEntities": ["kube-apiserver"]}]});
+    world.apply(mk_cnp("default", "in", 1, server));
+    world.settle();
+    let (client, server) =
+        (world.planner.pod("default", "client").unwrap(), world.planner.pod("default", "server").unwrap());
+    let Explained { egress, ingress } = world.planner.explain(&client, &server, 6, 80);
+    assert_eq!(egress, Some(Decision::NotEnforced));
+    let Some(Decision::DefaultDeny(reason)) = ingress else { panic!("{ingress:?}") };
+    assert_eq!(reason.closed_by, [PolicyKey::cnp("default", "in")]);
+    // The node of the server is an API server's: the entity means it, on the node itself as elsewhere.
+    let node = world.planner.address(ip("192.168.0.1"));
+    let Explained { egress, ingress } = world.planner.explain(&node, &server, 6, 80);
+    assert_eq!(egress, None);
+    assert!(matches!(ingress, Some(Decision::Granted(_))), "{ingress:?}");
+    let other = world.planner.address(ip("192.168.0.2"));
+    assert!(matches!(world.planner.explain(&other, &server, 6, 80).ingress, Some(Decision::DefaultDeny(_))));
+}
+
+#[test]
+fn what_lies_in_a_prefix_has_the_identity_of_the_narrowest_around() {
+    let mut world = mk_world();
+    let spec = json!({"endpointSelector": {}, "egress": [{"toCIDR": ["192.0.2.0/24"]}]});
+    world.apply(mk_cnp("default", "out", 1, spec));
+    world.settle();
+    let access = world.planner.access();
+    let of = |text: &str| access.identity_of(&text.parse().unwrap()).unwrap();
+    assert_eq!(of("192.0.2.128/25"), of("192.0.2.0/24"));
+    assert_eq!((of("192.0.0.0/16"), of("2001:db8::/32")), (9, 10));
+    assert_eq!(access.policies.len(), 2);
+}

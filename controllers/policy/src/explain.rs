@@ -1,0 +1,227 @@
+//! Why a flow passes or does not: the fields of the rules that decide, and the rule that came nearest where none did.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use cilium_core::{Peers, Requirement, reserved};
+use ipnet::IpNet;
+
+use crate::compile::Host;
+use crate::index::PolicyIndex;
+use crate::key::PolicyKey;
+use crate::rules::{ByAddress, PortName, Ports, Section, Traffic};
+use crate::selectors::SelectorId;
+use crate::verdict::{Flow, Judgement, Side, verdict};
+
+/// A field of a policy. Ordered by policy, then by field.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// The policy.
+    pub policy: PolicyKey,
+    /// Path of the field, such as `spec.ingress[0].toPorts[1]`.
+    pub path: Box<str>,
+}
+
+/// What one side says about a flow, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// No policy restricts this direction: allowed.
+    NotEnforced,
+    /// A node reaches the pods on it: allowed.
+    LocalHost,
+    /// Allowed by these rules, sorted.
+    Granted(Vec<Place>),
+    /// Denied by these rules, sorted: dropped, whoever allows it.
+    Denied(Vec<Place>),
+    /// No rule allows the flow: dropped.
+    DefaultDeny(Reason),
+}
+
+/// Why nothing allows a flow.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reason {
+    /// Policies that close the direction, sorted. None: a setting does, or the endpoint has no labels yet.
+    pub closed_by: Vec<PolicyKey>,
+    /// The rule that comes nearest to allowing the flow, if there is any for the direction.
+    pub nearest: Option<Miss>,
+}
+
+/// A rule that does not allow a flow.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Miss {
+    /// The rule.
+    pub place: Place,
+    /// What does not match.
+    pub missed: Missed,
+}
+
+/// What of a rule does not match a flow.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Missed {
+    /// The peer matches. These are the ports that the rule names.
+    Port(Vec<Ports>),
+    /// The port matches. These requirements of the rule's nearest selector the peer does not meet; none when the rule has no selector.
+    Peer(Vec<Requirement>),
+    /// Neither matches.
+    Both(Vec<Requirement>, Vec<Ports>),
+}
+
+impl Missed {
+    /// The nearer, the less.
+    fn rank(&self) -> (u8, usize) {
+        match self {
+            Self::Port(_) => (0, 0),
+            Self::Peer(requirements) => (1, requirements.len()),
+            Self::Both(requirements, _) => (2, requirements.len()),
+        }
+    }
+}
+
+/// A flow as one side sees it.
+struct Question<'a> {
+    index: &'a PolicyIndex,
+    flow: &'a Flow,
+    side: Side,
+    host: Host,
+    subject: u32,
+    peer: u32,
+}
+
+impl PolicyIndex {
+    /// What one side says about a flow, and why. `host` is the kind of the node that judges.
+    ///
+    /// # Guarantees
+    /// The decision is that of [`verdict()`] on the compiled policies, and its rules are of the policies that the verdict names.
+    pub fn explain(&self, side: Side, flow: &Flow, host: Host) -> Decision {
+        let (subject, peer) = match side {
+            Side::Egress => (flow.source, flow.destination),
+            Side::Ingress => (flow.destination, flow.source),
+        };
+        Question { index: self, flow, side, host, subject, peer }.answer()
+    }
+}
+
+impl Question<'_> {
+    fn answer(&self) -> Decision {
+        let compiled = self.index.compile(self.subject, self.host);
+        let policies: BTreeMap<_, _> = compiled.map(|policy| (self.subject, policy)).into_iter().collect();
+        let verdict = verdict(&policies, self.flow);
+        let judgement = match self.side {
+            Side::Egress => verdict.egress,
+            Side::Ingress => verdict.ingress,
+        };
+        match judgement {
+            Judgement::NotEnforced => Decision::NotEnforced,
+            Judgement::LocalHost => Decision::LocalHost,
+            Judgement::Granted(_) => {
+                let granted = self.hits(|section| &section.allow).into_iter().chain(self.hits_by_address());
+                Decision::Granted(granted.collect::<BTreeSet<_>>().into_iter().collect())
+            }
+            Judgement::Denied(_) => {
+                Decision::Denied(self.hits(|section| &section.deny).into_iter().collect())
+            }
+            Judgement::DefaultDeny(_) => {
+                Decision::DefaultDeny(Reason { closed_by: self.closed_by(), nearest: self.nearest() })
+            }
+        }
+    }
+
+    fn sections(&self) -> impl Iterator<Item = (&PolicyKey, &Section<SelectorId>)> {
+        self.index.sections(self.subject, self.side)
+    }
+
+    fn closed_by(&self) -> Vec<PolicyKey> {
+        let closing = self.sections().filter(|(_, section)| section.default_deny);
+        closing.map(|(key, _)| key.clone()).collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
+    fn hits(&self, list: impl Fn(&Section<SelectorId>) -> &Vec<Traffic<SelectorId>>) -> BTreeSet<Place> {
+        let all = self.sections().flat_map(|(key, section)| list(section).iter().map(move |it| (key, it)));
+        let hits = all.filter(|(_, traffic)| self.is_peer(traffic) && self.is_port(traffic));
+        hits.map(|(key, traffic)| place(key, &traffic.path)).collect()
+    }
+
+    /// What allows the flow for an address.
+    fn hits_by_address(&self) -> impl Iterator<Item = Place> {
+        let hits =
+            self.by_address().filter(|(_, it)| self.is_in(it) && self.is_named(&it.ports, self.names(it)));
+        hits.map(|(key, it)| place(key, &it.path))
+    }
+
+    fn by_address(&self) -> impl Iterator<Item = (&PolicyKey, &ByAddress)> {
+        self.sections().flat_map(|(key, section)| section.by_address.iter().map(move |it| (key, it)))
+    }
+
+    fn is_in(&self, rule: &ByAddress) -> bool {
+        let Some((source, destination)) = self.flow.addresses else { return false };
+        let peer = IpNet::from(if self.side == Side::Egress { destination } else { source });
+        rule.blocks.iter().any(|block| block.covers(&peer))
+    }
+
+    /// Names of ports that count for an address: those of the subject.
+    fn names<'a>(&self, rule: &'a ByAddress) -> &'a [PortName] {
+        if self.side == Side::Ingress { &rule.named } else { &[] }
+    }
+
+    fn is_peer(&self, traffic: &Traffic<SelectorId>) -> bool {
+        let peers = self.index.peers(&traffic.peers, self.host);
+        [reserved::ANY, self.peer, reserved::aggregate_of(self.peer)].iter().any(|it| peers.contains(it))
+    }
+
+    fn is_port(&self, traffic: &Traffic<SelectorId>) -> bool {
+        self.is_named(&traffic.ports, &traffic.named)
+    }
+
+    /// Whether the port is one of these; names are those of the destination.
+    fn is_named(&self, ports: &[Ports], names: &[PortName]) -> bool {
+        let Flow { protocol, destination_port, .. } = *self.flow;
+        self.numbers(ports, names).iter().any(|ports| ports.covers(protocol, destination_port))
+    }
+
+    fn numbers(&self, ports: &[Ports], names: &[PortName]) -> Vec<Ports> {
+        let destination = if self.side == Side::Ingress { self.subject } else { self.peer };
+        let known = self.index.named_ports(destination);
+        ports.iter().copied().chain(names.iter().flat_map(|name| name.among(&known))).collect()
+    }
+
+    fn nearest(&self) -> Option<Miss> {
+        let allowing =
+            self.sections().flat_map(|(key, section)| section.allow.iter().map(move |it| (key, it)));
+        let misses = allowing.map(|(key, it)| Miss { place: place(key, &it.path), missed: self.missed(it) });
+        let by_address = self.by_address().map(|(key, it)| {
+            let missed = match (self.is_in(it), self.is_named(&it.ports, self.names(it))) {
+                (true, _) => Missed::Port(self.numbers(&it.ports, self.names(it))),
+                (false, true) => Missed::Peer(Vec::new()),
+                (false, false) => Missed::Both(Vec::new(), self.numbers(&it.ports, self.names(it))),
+            };
+            Miss { place: place(key, &it.path), missed }
+        });
+        let misses = misses.chain(by_address);
+        misses.min_by(|a, b| (a.missed.rank(), &a.place).cmp(&(b.missed.rank(), &b.place)))
+    }
+
+    fn missed(&self, traffic: &Traffic<SelectorId>) -> Missed {
+        let ports = || self.numbers(&traffic.ports, &traffic.named);
+        match (self.is_peer(traffic), self.is_port(traffic)) {
+            (true, _) => Missed::Port(ports()),
+            (false, true) => Missed::Peer(self.unmet(&traffic.peers)),
+            (false, false) => Missed::Both(self.unmet(&traffic.peers), ports()),
+        }
+    }
+
+    /// Requirements that the peer does not meet, of the selector that it comes nearest to.
+    fn unmet(&self, peers: &Peers<SelectorId>) -> Vec<Requirement> {
+        let labels = match (self.peer, self.host) {
+            (reserved::HOST, Host::ApiServer) => reserved::api_server_host_labels(),
+            (number, _) => self.index.labels(number).cloned().unwrap_or_default(),
+        };
+        let selectors = peers.selectors().iter().filter_map(|id| self.index.selectors.selector(*id));
+        let unmet = |requirements: &[Requirement]| -> Vec<Requirement> {
+            requirements.iter().filter(|requirement| !requirement.matches(&labels)).cloned().collect()
+        };
+        selectors.map(|selector| unmet(selector.requirements())).min_by_key(Vec::len).unwrap_or_default()
+    }
+}
+
+fn place(key: &PolicyKey, path: &str) -> Place {
+    Place { policy: key.clone(), path: path.into() }
+}

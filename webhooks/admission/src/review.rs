@@ -1,0 +1,217 @@
+//! The answer to a review.
+//!
+//! # Guarantees
+//! An object is refused only if no version could ever take it. What this version does not support, and what has no effect now, is let
+//! in with a warning. An update that leaves the content as it is passes, so that an object of old can lose its finalizers.
+
+use cilium_api::node_slice::CiliumNodeStateSlice;
+use cilium_api::node_state::CiliumNodeState;
+use cilium_api::{
+    CiliumCIDRGroup, CiliumClusterwideNetworkPolicy, CiliumEndpoint, CiliumIdentity, CiliumNetworkPolicy,
+    CiliumNode,
+};
+use cilium_plan::Object;
+use cilium_policy::reduce::{self, Settings};
+use cilium_policy::{Invalid, InvalidKind, PolicyRules};
+use kube::core::DynamicObject;
+use kube::core::admission::AdmissionRequest;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+/// What is said about an object.
+#[derive(Debug)]
+pub enum Ruling {
+    /// It can never be valid: field and reason.
+    Refused(String),
+    /// It is let in.
+    Accepted {
+        /// What the user should know.
+        warnings: Vec<String>,
+        /// The object as the planner takes it, if the planner may have something to add.
+        ask: Option<Object>,
+    },
+}
+
+impl Ruling {
+    fn accepted() -> Self {
+        Self::Accepted { warnings: Vec::new(), ask: None }
+    }
+
+    fn warned(warning: String) -> Self {
+        Self::Accepted { warnings: vec![warning], ask: None }
+    }
+}
+
+/// Decides about a request.
+pub fn decide<'a>(request: &AdmissionRequest<DynamicObject>, settings: impl Into<Settings<'a>>) -> Ruling {
+    let Some(object) = &request.object else { return Ruling::accepted() };
+    let ruling = match serde_json::to_value(object) {
+        Ok(value) => of_kind(&request.kind.kind, value, settings.into()),
+        Err(error) => Ruling::Refused(error.to_string()),
+    };
+    let is_old = request.old_object.as_ref().is_some_and(|old| content(old) == content(object));
+    match ruling {
+        Ruling::Refused(reason) if is_old => Ruling::warned(format!("it is not valid: {reason}")),
+        ruling => ruling,
+    }
+}
+
+/// What an author writes of an object: all but metadata and status.
+fn content(object: &DynamicObject) -> Value {
+    let mut content = object.data.clone();
+    if let Some(fields) = content.as_object_mut() {
+        fields.remove("status");
+    }
+    content
+}
+
+fn of_kind(kind: &str, value: Value, settings: Settings<'_>) -> Ruling {
+    match kind {
+        "CiliumNetworkPolicy" => policy::<CiliumNetworkPolicy>(value, |it| reduce::cnp(it, settings)),
+        "CiliumClusterwideNetworkPolicy" => {
+            policy::<CiliumClusterwideNetworkPolicy>(value, |it| reduce::ccnp(it, settings))
+        }
+        "CiliumCIDRGroup" => plain::<CiliumCIDRGroup>(value),
+        "CiliumIdentity" => match parse::<CiliumIdentity>(value) {
+            Ok(identity) => match cilium_identity::object::read(&identity) {
+                Ok(_) => Ruling::accepted(),
+                Err(error) => Ruling::Refused(error.to_string()),
+            },
+            Err(refused) => refused,
+        },
+        "CiliumEndpoint" => plain::<CiliumEndpoint>(value),
+        "CiliumNode" => plain::<CiliumNode>(value),
+        "CiliumNodeState" => plain::<CiliumNodeState>(value),
+        "CiliumNodeStateSlice" => plain::<CiliumNodeStateSlice>(value),
+        // A kind of a later version: its own webhook knows better.
+        _ => Ruling::accepted(),
+    }
+}
+
+/// A kind of which every object that parses is good.
+fn plain<K: DeserializeOwned>(value: Value) -> Ruling {
+    parse::<K>(value).map_or_else(|refused| refused, |_| Ruling::accepted())
+}
+
+fn parse<K: DeserializeOwned>(value: Value) -> Result<K, Ruling> {
+    serde_json::from_value(value).map_err(|error| Ruling::Refused(format!("it does not parse: {error}")))
+}
+
+fn policy<K: DeserializeOwned + Into<Object>>(
+    value: Value,
+    reduce: impl FnOnce(&K) -> Result<PolicyRules, Invalid>,
+) -> Ruling {
+    let policy: K = match parse(value) {
+        Ok(policy) => policy,
+        Err(refused) => return refused,
+    };
+    match reduce(&policy) {
+        Ok(_) => Ruling::Accepted { warnings: Vec::new(), ask: Some(policy.into()) },
+        Err(invalid) if invalid.kind == InvalidKind::Malformed => Ruling::Refused(invalid.to_string()),
+        Err(invalid) => Ruling::warned(format!("it is not put in force: {invalid}")),
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::needless_pass_by_value, reason = "json!(..) as an argument reads better without &")]
+mod tests {
+    use kube::core::admission::AdmissionReview;
+    use serde_json::json;
+
+    use super::*;
+
+    fn mk_request(kind: &str, object: Value, old: Option<Value>) -> AdmissionRequest<DynamicObject> {
+        let version = if kind.starts_with("CiliumNodeState") { "v2alpha1" } else { "v2" };
+        let review = json!({
+            "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
+            "request": {
+                "uid": "u", "kind": {"group": "cilium.io", "version": version, "kind": kind},
+                "resource": {"group": "cilium.io", "version": version, "resource": "x"}, "name": "x", "userInfo": {},
+                "operation": if old.is_some() { "UPDATE" } else { "CREATE" }, "object": object, "oldObject": old, "dryRun": true,
+            },
+        });
+        let review: AdmissionReview<DynamicObject> = serde_json::from_value(review).unwrap();
+        review.try_into().unwrap()
+    }
+
+    fn mk_policy(spec: Value) -> Value {
+        json!({"apiVersion": "cilium.io/v2", "kind": "CiliumNetworkPolicy", "metadata": {"name": "x", "namespace": "default"}, "spec": spec})
+    }
+
+    fn refused(kind: &str, object: Value, old: Option<Value>) -> Option<String> {
+        match decide(&mk_request(kind, object, old), "default") {
+            Ruling::Refused(reason) => Some(reason),
+            Ruling::Accepted { .. } => None,
+        }
+    }
+
+    fn warnings(kind: &str, object: Value, old: Option<Value>) -> Vec<String> {
+        match decide(&mk_request(kind, object, old), "default") {
+            Ruling::Refused(reason) => panic!("refused: {reason}"),
+            Ruling::Accepted { warnings, .. } => warnings,
+        }
+    }
+
+    fn malformed() -> Value {
+        mk_policy(json!({"endpointSelector": {}, "ingress": [{"toPorts": [{"ports": [{"port": "70000"}]}]}]}))
+    }
+
+    #[test]
+    fn what_can_never_be_valid_is_refused_by_its_path() {
+        let reason = refused("CiliumNetworkPolicy", malformed(), None).unwrap();
+        assert!(reason.starts_with("spec.ingress[0].toPorts[0].ports[0].port: "), "{reason}");
+        let mut clusterwide = malformed();
+        clusterwide["kind"] = json!("CiliumClusterwideNetworkPolicy");
+        assert!(refused("CiliumClusterwideNetworkPolicy", clusterwide, None).is_some());
+        let reason = refused("CiliumNetworkPolicy", mk_policy(json!("everything")), None).unwrap();
+        assert!(reason.starts_with("it does not parse: "), "{reason}");
+    }
+
+    #[test]
+    fn what_this_version_lacks_is_warned_of_only() {
+        let spec = json!({"endpointSelector": {}, "ingress": [{"fromEndpoints": [{}], "authentication": {"mode": "required"}}]});
+        let warnings = warnings("CiliumNetworkPolicy", mk_policy(spec), None);
+        assert_eq!(warnings.len(), 1);
+        assert!(
+            warnings[0].starts_with("it is not put in force: spec.ingress[0].authentication.mode: "),
+            "{warnings:?}"
+        );
+    }
+
+    #[test]
+    fn an_old_object_may_lose_its_finalizers_but_not_be_edited_into_nonsense() {
+        let mut with_finalizer = malformed();
+        with_finalizer["metadata"]["finalizers"] = json!(["a/b"]);
+        let warnings = warnings("CiliumNetworkPolicy", malformed(), Some(with_finalizer));
+        assert!(warnings[0].starts_with("it is not valid: spec.ingress[0]"), "{warnings:?}");
+        let good = mk_policy(json!({"endpointSelector": {}, "ingress": [{}]}));
+        assert!(refused("CiliumNetworkPolicy", malformed(), Some(good)).is_some());
+    }
+
+    #[test]
+    fn a_good_policy_is_shown_to_the_planner() {
+        let good = mk_policy(json!({"endpointSelector": {}, "ingress": [{}]}));
+        let ruling = decide(&mk_request("CiliumNetworkPolicy", good, None), "default");
+        assert!(
+            matches!(ruling, Ruling::Accepted { warnings, ask: Some(Object::NetworkPolicy(_)) } if warnings.is_empty())
+        );
+    }
+
+    #[test]
+    fn every_kind_of_ours_is_looked_at() {
+        for crd in cilium_api::all() {
+            let kind = crd.spec.names.kind;
+            let nonsense = json!({"apiVersion": "cilium.io/v2", "kind": kind, "metadata": {"name": "x"}, "spec": 1, "status": 1, "security-labels": 1});
+            assert!(refused(&kind, nonsense, None).is_some(), "{kind}");
+        }
+        let other = json!({"apiVersion": "cilium.io/v2", "kind": "CiliumLater", "metadata": {"name": "x"}, "spec": 1});
+        assert!(refused("CiliumLater", other, None).is_none());
+    }
+
+    #[test]
+    fn a_deletion_has_no_object_and_passes() {
+        let mut request = mk_request("CiliumNetworkPolicy", malformed(), None);
+        request.object = None;
+        assert!(matches!(decide(&request, "default"), Ruling::Accepted { ask: None, .. }));
+    }
+}
