@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
+use std::net::IpAddr;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -176,7 +177,7 @@ fn groups(before: &Access, after: &Access, pods: &BTreeMap<u32, Vec<String>>) ->
             let mut by_change: BTreeMap<Vec<Change>, BTreeSet<Peer>> = BTreeMap::new();
             for peer in &peers {
                 let Some(numbers) = numbers(*peer, before, after) else { continue };
-                let found = changes(old, new, side, numbers);
+                let found = changes(old, new, side, numbers, address(*peer));
                 if !found.is_empty() {
                     by_change.entry(found).or_default().insert(*peer);
                 }
@@ -196,6 +197,14 @@ fn peers(before: &Access, after: &Access) -> Vec<Peer> {
     let inside = inside.into_iter().filter(|number| !internal.contains(number)).map(Peer::Inside);
     let outside: BTreeSet<IpNet> = before.outside.keys().chain(after.outside.keys()).copied().collect();
     inside.chain(outside.into_iter().map(Peer::Outside)).collect()
+}
+
+/// An address of a peer outside. Pods of an identity may have addresses in and out of a block, so theirs are left out of account.
+fn address(peer: Peer) -> Option<IpAddr> {
+    match peer {
+        Peer::Inside(_) => None,
+        Peer::Outside(prefix) => Some(prefix.addr()),
+    }
 }
 
 /// The numbers of a peer before and after.

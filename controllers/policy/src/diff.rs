@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::net::IpAddr;
 
-use cilium_api::parts::{Direction, Entry, Policy};
+use cilium_api::parts::{Direction, Entry, FIRST_BLOCK, Policy};
 use cilium_core::reserved;
 
 use crate::rules::{ICMP, ICMPV6, Ports, SCTP, TCP, UDP};
@@ -30,13 +31,21 @@ pub struct Change {
     pub allowed: bool,
 }
 
-/// What changes for traffic of an endpoint with a peer, in one direction. `peer` is the peer's number before and after.
+/// What changes for traffic of an endpoint with a peer, in one direction. `peer` is the peer's number before and after; without its address,
+/// no block has anything to do with it.
 ///
 /// # Guarantees
 /// By [`verdict()`]: what no change covers has the same fate before and after, what one covers has that fate afterwards and the other
 /// before. Sorted, without overlap.
-pub fn changes(before: Option<&Policy>, after: Option<&Policy>, side: Side, peer: (u32, u32)) -> Vec<Change> {
-    let (before, after) = (Access::new(before, side, peer.0), Access::new(after, side, peer.1));
+pub fn changes(
+    before: Option<&Policy>,
+    after: Option<&Policy>,
+    side: Side,
+    peer: (u32, u32),
+    address: Option<IpAddr>,
+) -> Vec<Change> {
+    let (before, after) =
+        (Access::new(before, side, peer.0, address), Access::new(after, side, peer.1, address));
     let protocols = protocols(&[&before, &after]);
     let all: Vec<Change> =
         protocols.iter().flat_map(|protocol| of_protocol(&before, &after, *protocol)).collect();
@@ -94,17 +103,20 @@ struct Access {
     policies: BTreeMap<u32, Policy>,
     side: Side,
     peer: u32,
+    address: Option<IpAddr>,
 }
 
 impl Access {
-    fn new(policy: Option<&Policy>, side: Side, peer: u32) -> Self {
+    fn new(policy: Option<&Policy>, side: Side, peer: u32, address: Option<IpAddr>) -> Self {
         let only = |list: &[Entry]| -> Vec<Entry> {
             let about = [reserved::ANY, peer, reserved::aggregate_of(peer)];
-            list.iter().filter(|entry| about.contains(&entry.peer)).cloned().collect()
+            let is_about = |entry: &&Entry| about.contains(&entry.peer) || entry.peer >= FIRST_BLOCK;
+            list.iter().filter(is_about).cloned().collect()
         };
         let about = |direction: &Direction| Direction {
             enforced: direction.enforced,
             allow: only(&direction.allow),
+            blocks: direction.blocks.clone(),
             deny: only(&direction.deny),
             ..Direction::default()
         };
@@ -113,7 +125,7 @@ impl Access {
             Side::Egress => Policy { egress: about(&policy.egress), ..Policy::default() },
         };
         let policies = policy.map(|policy| (SUBJECT, cut(policy))).into_iter().collect();
-        Self { policies, side, peer }
+        Self { policies, side, peer, address }
     }
 
     fn entries(&self) -> impl Iterator<Item = &Entry> {
@@ -128,15 +140,13 @@ impl Access {
     }
 
     fn passes(&self, protocol: u8, port: u16) -> bool {
+        let addresses = self.address.map(|address| (address, address));
         let (source, destination) = match self.side {
             Side::Egress => (SUBJECT, self.peer),
             Side::Ingress => (self.peer, SUBJECT),
         };
-        verdict(
-            &self.policies,
-            &Flow { source, destination, protocol, destination_port: port, addresses: None },
-        )
-        .allowed()
+        verdict(&self.policies, &Flow { source, destination, protocol, destination_port: port, addresses })
+            .allowed()
     }
 }
 

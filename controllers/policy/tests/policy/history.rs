@@ -590,7 +590,8 @@ proptest! {
             {
                 let old = before.compile(subject, Host::Plain);
                 let new = index.compile(subject, Host::Plain);
-                let found = changes(old.as_ref(), new.as_ref(), side, (peer, peer));
+                let address = flow.addresses.map(|(from, to)| if side == Side::Egress { to } else { from });
+                let found = changes(old.as_ref(), new.as_ref(), side, (peer, peer), address);
                 check_changes(&found, flow, passes_on(side, old, subject, flow), passes_on(side, new, subject, flow));
             }
         }

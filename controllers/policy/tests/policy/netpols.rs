@@ -163,6 +163,7 @@ impl Situation<'_> {
             return;
         }
         answer.restricted = true;
+        answer.closed_by.insert(key.to_owned());
         answer.spoken_of = true;
         let granted = rules.iter().any(|(peers, ports)| {
             let on_port =
