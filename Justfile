@@ -26,7 +26,7 @@ fmt:
 # Formatting and lints, warnings refused
 lint:
     cargo fmt --all --check
-    cargo clippy --workspace --all-targets --locked -- -D warnings
+    cargo clippy --workspace --all-targets --all-features --locked -- -D warnings
 
 # Licences, sources and banned crates (needs cargo-deny)
 deny:

@@ -204,7 +204,7 @@ fn explain_names_the_field_that_decides() -> anyhow::Result<()> {
     ensure!(peer["ingress"]["nearest"]["unmet"][0] == "any:app=client", "{peer}");
     let world = explain(&ns, "192.0.2.1", "server", "7000/TCP")?;
     ensure!(world["verdict"] == "denied" && world["from"]["name"] == "192.0.2.1", "{world}");
-    ns.apply(&format!("{{apiVersion: v1, kind: Service, metadata: {{name: web}}, spec: {{selector: {{app: server}}, ports: [{{port: 80, targetPort: 7000}}]}}}}"))?;
+    ns.apply("{apiVersion: v1, kind: Service, metadata: {name: web}, spec: {selector: {app: server}, ports: [{port: 80, targetPort: 7000}]}}")?;
     let name = format!("web.{}.svc", ns.name);
     eventually("the Service stands for its pod", || {
         let Ok(answer) = explain(&ns, "client", &name, "80/TCP") else { return Ok(false) };
