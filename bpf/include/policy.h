@@ -41,8 +41,15 @@ static __always_inline const struct policy_entry *find_block_rule(const struct f
 	return block ? find_rule(f, slot, block->peer, direction) : NULL;
 }
 
+/* What goes out by a rule about DNS goes to the proxy of this node, whoever it is for. */
+static __always_inline void turn_to_proxy(struct sides *s)
+{
+	s->route = CT_STACK | CT_PROXY;
+	s->leaves = 0;
+}
+
 /* Asks one enforced direction of a slot about a new connection; sends the verdict. 0 or the reason to drop. */
-SUBPROGRAM int ask_policy(struct __sk_buff *skb, const struct flow *f, const struct sides *s, __u8 direction)
+SUBPROGRAM int ask_policy(struct __sk_buff *skb, const struct flow *f, struct sides *s, __u8 direction)
 {
 	struct occasion occasion = { .kind = EVENT_VERDICT, .direction = direction };
 	bool ingress = direction == DIRECTION_INGRESS;
@@ -64,21 +71,23 @@ SUBPROGRAM int ask_policy(struct __sk_buff *skb, const struct flow *f, const str
 		occasion.reason = DROP_POLICY_DENIED;
 	} else {
 		occasion.cookie = rule->cookie;
-		if (rule->verdict != POLICY_ALLOW)
+		if (rule->verdict == POLICY_PROXY && !ingress)
+			turn_to_proxy(s);
+		else if (rule->verdict != POLICY_ALLOW)
 			occasion.reason = DROP_POLICY_DENY;
 	}
 	send_event(skb, f, s, &occasion);
 	return occasion.reason;
 }
 
-static __always_inline int check_egress(struct __sk_buff *skb, const struct flow *f, const struct sides *s)
+static __always_inline int check_egress(struct __sk_buff *skb, const struct flow *f, struct sides *s)
 {
 	if (!(s->from_here || s->from_host) || !(s->from_slot & SLOT_EGRESS_ENFORCED) || addr_equal(&f->source, &f->destination))
 		return 0;
 	return ask_policy(skb, f, s, DIRECTION_EGRESS);
 }
 
-static __always_inline int check_ingress(struct __sk_buff *skb, const struct flow *f, const struct sides *s)
+static __always_inline int check_ingress(struct __sk_buff *skb, const struct flow *f, struct sides *s)
 {
 	if (!(s->to_here || s->to_host) || !(s->to_slot & SLOT_INGRESS_ENFORCED) || addr_equal(&f->source, &f->destination))
 		return 0;

@@ -9,6 +9,7 @@
 
 mod entry;
 mod icmp;
+mod names;
 mod netpol;
 mod ports;
 mod prefixes;
@@ -122,7 +123,12 @@ fn rule(scope: &Scope<'_>, path: &Path, api: &ApiRule) -> Result<Rule, Invalid> 
         traffic(&peers, &path.field("egressDeny"), &api.egress_deny)?,
         close_egress,
     );
-    Ok(Rule { subject, nodes: api.node_selector.is_some(), ingress, egress })
+    let nodes = api.node_selector.is_some();
+    let asks = egress.iter().flat_map(|section| &section.allow).any(|traffic| traffic.questions.is_some());
+    if nodes && asks {
+        return Err(path.field("egress").unsupported("a rule for DNS questions of a node"));
+    }
+    Ok(Rule { subject, nodes, ingress, egress })
 }
 
 /// What a list of entries is about; `None` for a list that is absent or empty.

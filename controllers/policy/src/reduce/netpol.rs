@@ -105,8 +105,10 @@ impl Reading<'_> {
         (peers != Peers::Selected(Vec::new())).then_some(Traffic {
             peers,
             references: Vec::new(),
+            names: Vec::new(),
             ports,
             named,
+            questions: None,
         })
     }
 
