@@ -55,6 +55,9 @@ pub(crate) enum Command {
     /// Addresses and their identities
     #[command(subcommand)]
     Ip(IpCommand),
+    /// Names that pods of this node asked for
+    #[command(subcommand)]
+    Fqdn(FqdnCommand),
     /// Nodes of the cluster
     #[command(subcommand)]
     Node(NodeCommand),
@@ -116,6 +119,27 @@ pub(crate) enum EndpointCommand {
         #[command(flatten)]
         output: DataOutput,
     },
+}
+
+/// `fqdn …`
+#[derive(Debug, Subcommand)]
+pub(crate) enum FqdnCommand {
+    /// Names, addresses and how long they hold
+    #[command(subcommand)]
+    Cache(FqdnCacheCommand),
+}
+
+/// `fqdn cache …`
+#[derive(Debug, Subcommand)]
+pub(crate) enum FqdnCacheCommand {
+    /// What was learned; 0 seconds: kept while connections use it
+    #[command(
+        visible_alias = "ls",
+        after_help = "Examples:
+  cilium-dbg fqdn cache list
+  cilium-dbg fqdn cache list -o json"
+    )]
+    List(TableOutput),
 }
 
 /// `policy …`
