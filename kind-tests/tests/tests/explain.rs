@@ -245,7 +245,7 @@ fn diff_tells_before_it_happens_and_changes_nothing() -> anyhow::Result<()> {
     );
     ensure!(ns.kubectl(&["get", "cnp", "-o", "name"])?.is_empty(), "diff applied something");
     let (_, text, _) = cilium(&["policy", "diff", "-n", &ns.name, "-f", &path])?;
-    ensure!(text.starts_with("PODS") && text.contains("7000"), "{text}");
+    ensure!(text.starts_with("PODS") && text.contains("7001-65535/TCP"), "{text}");
     ns.apply(&std::fs::read_to_string(&file)?)?;
     let (code, out, err) = cilium(&["policy", "diff", "-n", &ns.name, "-f", &path])?;
     ensure!(code == 0 && out == "Nothing would change.\n", "{out}{err}");
