@@ -367,6 +367,17 @@ impl Stage {
             .unwrap_or_else(|error| panic!("{error}: {:?}", std::error::Error::source(&error)))
     }
 
+    /// Mean time of one of `repeat` runs, in nanoseconds; what becomes of the packet is not looked at.
+    ///
+    /// # Panics
+    /// When the kernel does not run the program.
+    pub fn time(&self, program: DeviceProgram, device: &Link, packet: &[u8], repeat: u32) -> u32 {
+        let fd = self.datapath.program(program.name()).expect("the program is loaded");
+        let context = testrun::Context { device: device.index, ..testrun::Context::default() };
+        let done = self.netns.run(|| testrun::run(fd, packet, context, repeat)).expect("a thread");
+        done.expect("the kernel runs it").nanoseconds
+    }
+
     /// As [`Stage::run`] once; `None` when the kernel takes the bytes for no packet.
     pub fn try_run(&self, program: DeviceProgram, device: &Link, packet: &[u8]) -> Option<Outcome> {
         self.execute(program, device, packet, 1, 0).ok()
