@@ -165,8 +165,13 @@ impl Planner {
         let was_known = self.identities.get(number).is_some();
         match labels {
             Some(labels) => {
+                let before = self.policies.index.selecting(number);
                 self.set_known(number, Some(labels));
                 self.node_mut(name).host = Some(number);
+                // With other labels a node is selected by other policies, which have something else to say of themselves.
+                let after = self.policies.index.selecting(number);
+                self.touch_statuses(&before);
+                self.touch_statuses(&after);
                 if !was_known {
                     self.join(number, name);
                 }

@@ -74,10 +74,12 @@ fn one_object_that_does_not_parse_stops_no_other() -> anyhow::Result<()> {
     // An object that the schema would refuse, as one written before the schema knew better: validation is switched off.
     let refused = ns.apply("{apiVersion: cilium.io/v2, kind: CiliumNetworkPolicy, metadata: {name: broken}, spec: {endpointSelector: 7}}");
     ensure!(refused.is_err(), "the API server should refuse a selector that is a number");
-    ns.apply("{apiVersion: cilium.io/v2, kind: CiliumNetworkPolicy, metadata: {name: nothing}, spec: {endpointSelector: {}, ingress: []}}")?;
+    let refused = ns.apply("{apiVersion: cilium.io/v2, kind: CiliumNetworkPolicy, metadata: {name: nothing}, spec: {endpointSelector: {}, ingress: []}}");
+    ensure!(refused.is_err(), "the webhook should refuse a policy that says nothing");
+    ns.apply("{apiVersion: cilium.io/v2, kind: CiliumNetworkPolicy, metadata: {name: later}, spec: {endpointSelector: {}, ingress: [{toPorts: [{ports: [{port: '80', protocol: TCP}], rules: {http: [{}]}}]}]}}")?;
     ns.apply(DENY_ALL)?;
     eventually("the good policy is in force beside the bad one", || Ok(!open(&ns)?))?;
-    eventually("the bad one says why", || Ok(condition(&ns, "nothing", "Valid")?.0 == "False"))
+    eventually("the bad one says why", || Ok(condition(&ns, "later", "Valid")?.0 == "False"))
 }
 
 #[test]
