@@ -72,6 +72,10 @@ pub type Parts = BTreeMap<PartKey, Part>;
 /// One piece of desired state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a policy in a box costs an allocation on the path of every change"
+)]
 pub enum Part {
     /// Node scope: a pod of this node.
     Endpoint(Endpoint),

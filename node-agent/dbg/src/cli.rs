@@ -335,7 +335,7 @@ mod tests {
         Cli::command().debug_assert();
         let mut found = Vec::new();
         leaves(&Cli::command(), &mut found);
-        assert_eq!(found.len(), 19);
+        assert_eq!(found.len(), 20);
         for (command, help) in found {
             let examples: Vec<&str> = help.lines().filter_map(|line| line.strip_prefix("  ")).collect();
             assert!(!examples.is_empty(), "{command}");

@@ -239,11 +239,11 @@ fn check_counts(counts: &BTreeMap<(Family, u8, Denied), usize>, tuples: usize) {
             if outcome == Some((Side::Egress, Why::Proxy)) && !is_asked {
                 continue;
             }
+            // Few rules are about questions.
+            let least =
+                if outcome == Some((Side::Egress, Why::Proxy)) { tuples / 12_000 } else { tuples / 2000 };
             let count = counts.get(&(family, protocol, outcome)).copied().unwrap_or(0);
-            assert!(
-                count > tuples / 2000,
-                "{outcome:?} of {family:?} and protocol {protocol} {count} times only"
-            );
+            assert!(count > least, "{outcome:?} of {family:?} and protocol {protocol} {count} times only");
         }
     }
 }
