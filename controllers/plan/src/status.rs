@@ -219,7 +219,8 @@ impl Counts {
 
 fn count_all(policy: &Compiled) -> HashMap<String, i64> {
     let mut counts = vec![0; policy.origins.len()];
-    for origin in policy.all_origins().flatten() {
+    let entries = policy.ingress.entries().chain(policy.egress.entries());
+    for origin in entries.flat_map(|entry| &entry.origins) {
         if let Some(count) = counts.get_mut(usize::from(*origin)) {
             *count += 1;
         }

@@ -1,7 +1,6 @@
-//! Connections: those that were allowed to somebody else, and who is in use by any.
+//! Connections that were allowed to somebody else.
 
 use std::collections::HashSet;
-use std::net::IpAddr;
 use std::path::Path;
 
 use cilium_bpf::layout::Addr;
@@ -23,14 +22,4 @@ pub(crate) fn forget(bpffs: &Path, addresses: &HashSet<Addr>) -> anyhow::Result<
         }
     }
     Ok(forgotten)
-}
-
-/// Addresses of both ends of every connection that may still be in use.
-///
-/// One pass over the connection table, like [`forget`].
-pub(crate) fn in_use(bpffs: &Path) -> anyhow::Result<HashSet<IpAddr>> {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic).tv_sec;
-    let connections = Maps::open(bpffs)?.ct.entries()?;
-    let alive = connections.iter().filter(|(_, entry)| i64::from(entry.expires) >= now);
-    Ok(alive.flat_map(|(key, _)| [key.low.ip(), key.high.ip()]).flatten().collect())
 }

@@ -112,10 +112,8 @@ impl Reading<'_> {
             path: path.clone().into(),
             peers,
             references: Vec::new(),
-            names: Vec::new(),
             ports,
             named,
-            questions: None,
         })
     }
 

@@ -3,7 +3,6 @@
 
 mod api;
 mod cgroup;
-mod dns;
 mod measure;
 mod parts;
 mod scenarios;

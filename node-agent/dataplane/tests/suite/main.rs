@@ -4,7 +4,6 @@ mod build;
 mod histories;
 mod kernel;
 mod lookup;
-mod names;
 mod policies;
 mod restart;
 mod tables;

@@ -91,7 +91,7 @@ impl Maps {
 }
 
 /// Where maps are pinned below the agent's directory.
-pub const DIRECTORY: &str = "maps";
+pub(crate) const DIRECTORY: &str = "maps";
 
 impl Map<u32, Metric> {
     /// One counter, added up over all CPUs.
