@@ -138,7 +138,7 @@ fn check(policy: &Policy, compiled: &Compiled, direction: u8, peer: Peer, protoc
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 100, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 500, ..ProptestConfig::default() })]
     #[test]
     fn entries_looked_up_mean_what_the_oracle_says(policy in policy()) {
         let compiled = compile(&policy).expect("ranges are in order");
