@@ -15,9 +15,9 @@ import 'kind-tests/tests/tests.just'
 default:
     @just --list --unsorted
 
-# Build what ships, optimised: operator, agent, CNI plugin, cilium-dbg, cilium, demo server, probe
+# Build what ships, optimised: operator, agent, CNI plugin, DNS proxy, cilium-dbg, cilium, demo server, probe
 build:
-    cargo build --release --locked -p cilium-operator -p cilium-agent -p cilium-cni -p cilium-dbg -p cilium-cli -p starwars -p probe
+    cargo build --release --locked -p cilium-operator -p cilium-agent -p cilium-cni -p cilium-dns-proxy -p cilium-dbg -p cilium-cli -p starwars -p probe
 
 # Format the code
 fmt:

@@ -123,7 +123,7 @@ static __always_inline struct ct_entry ct_begin(const struct flow *f, const stru
 	struct ct_entry fresh = { .flags = route | (sender_high ? CT_STARTED_BY_HIGH : 0) };
 
 	if (known && !opens_connection(f)) {
-		fresh.flags |= known->flags & ~(CT_ROUTE | CT_STARTED_BY_HIGH | CT_REFUSED);
+		fresh.flags |= known->flags & ~(CT_ROUTE | CT_PROXY | CT_STARTED_BY_HIGH | CT_REFUSED);
 		fresh.nat_port = known->nat_port;
 	}
 	return fresh;

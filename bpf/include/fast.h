@@ -128,7 +128,7 @@ static __always_inline const struct ct_entry *fast_find(const struct ct_key *key
 	const struct ct_entry *entry = bpf_map_lookup_elem(&cilium_ct, key);
 	__u32 lifetime = protocol == IPPROTO_TCP ? LIFETIME_TCP : LIFETIME_OTHER;
 
-	return entry && !(entry->flags & CT_REFUSED) && entry->expires == now_seconds() + lifetime ? entry : NULL;
+	return entry && !(entry->flags & (CT_REFUSED | CT_PROXY)) && entry->expires == now_seconds() + lifetime ? entry : NULL;
 }
 
 /* A subprogram so that its stack is not in use on the long way, and without arguments that would have to be filled for it. */

@@ -5,6 +5,7 @@
 
 #include "deliver.h"
 #include "fragments.h"
+#include "proxy.h"
 
 static __always_inline bool must_masquerade(const struct flow *f, __u32 identity)
 {
@@ -75,7 +76,7 @@ static __always_inline int follow(struct ct_entry *entry, const struct flow *f, 
 {
 	bool moved = ct_touch(entry, f, reply, now);
 
-	s->route = entry->flags & CT_ROUTE;
+	s->route = entry->flags & (CT_ROUTE | CT_PROXY);
 	if (reply || !entry->nat_port)
 		return 0;
 	if (moved && f->fragment != FRAGMENT_LATER)
@@ -96,6 +97,11 @@ static __always_inline int start(struct __sk_buff *skb, const struct flow *f, st
 		reason = nat_acquire(f, now, nat_lease(now, f->protocol, fresh->flags, false), &port);
 	if (reason)
 		return reason;
+	if (s->route & CT_PROXY) {
+		/* The receiver's own policy was asked, too: from here on the proxy is the other side. */
+		s->to_here = s->to_host = 0;
+		fresh->flags = (fresh->flags & ~CT_ROUTE) | s->route;
+	}
 	s->nat_port = fresh->nat_port = s->leaves ? port : 0;
 	return ct_record(key, fresh, f, s, now);
 }
@@ -174,6 +180,8 @@ static __always_inline int let_out(struct __sk_buff *skb, struct flow *f, struct
 
 static __always_inline int send_on(struct __sk_buff *skb, struct flow *f, const struct sides *s)
 {
+	if (s->route & CT_PROXY)
+		return hand_to_proxy(skb, f, s);
 	if (s->to_here)
 		return deliver_to_pod(skb, f, s, DIRECTION_EGRESS);
 	if (s->route & CT_TUNNEL)

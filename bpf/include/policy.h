@@ -41,6 +41,13 @@ static __always_inline const struct policy_entry *find_block_rule(const struct f
 	return block ? find_rule(f, slot, block->peer, direction) : NULL;
 }
 
+/* What goes out by a rule about DNS goes to the proxy of this node, whoever it is for. */
+static __always_inline void turn_to_proxy(struct sides *s)
+{
+	s->route = CT_STACK | CT_PROXY;
+	s->leaves = 0;
+}
+
 /* Asks one enforced direction of a slot about a new connection; sends the verdict. 0 or the reason to drop. */
 SUBPROGRAM int ask_policy(struct __sk_buff *skb, const struct flow *f, struct sides *s, __u8 direction)
 {
@@ -64,7 +71,9 @@ SUBPROGRAM int ask_policy(struct __sk_buff *skb, const struct flow *f, struct si
 		occasion.reason = DROP_POLICY_DENIED;
 	} else {
 		occasion.cookie = rule->cookie;
-		if (rule->verdict != POLICY_ALLOW) {
+		if (rule->verdict == POLICY_PROXY && !ingress) {
+			turn_to_proxy(s);
+		} else if (rule->verdict != POLICY_ALLOW) {
 			occasion.reason = DROP_POLICY_DENY;
 			s->cookie = rule->cookie;
 		}

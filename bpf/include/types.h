@@ -68,6 +68,7 @@ struct policy_key {
 enum policy_verdict {
 	POLICY_ALLOW = 1,
 	POLICY_DENY = 2,
+	POLICY_PROXY = 3, /* what goes out, by TCP or UDP: hand to the DNS proxy */
 };
 
 struct policy_entry {
@@ -112,6 +113,7 @@ struct ct_key {
 #define CT_STACK (1 << 6)  /* it is this node's network stack, or behind it */
 #define CT_DIRECT (1 << 7) /* by the node's routes */
 #define CT_REFUSED (1 << 8) /* policy has ended it */
+#define CT_PROXY (1 << 9)   /* with CT_STACK: the other side is the DNS proxy of this node, which stands in for it */
 #define CT_ROUTE (CT_TUNNEL | CT_STACK | CT_DIRECT)
 
 /* A pod of this node at one end of a connection; valid for the second in which `expires` was written. */
@@ -278,4 +280,6 @@ struct config {
 	__u32 event_rate; /* events for each reason, CPU and second */
 	__u16 nat_first;  /* ports of masqueraded connections */
 	__u16 nat_last;
+	__be16 dns_port; /* of the DNS proxy on the loopback addresses; 0: there is none */
+	__u8 pad[6];
 };

@@ -16,10 +16,10 @@ mod service;
 pub use address::{Addr, Endpoint, IpcacheEntry, IpcacheKey, NetPort};
 pub use config::{
     CONFIG_HOST_FIREWALL, CONFIG_KEPT_PREFIXES, CONFIG_MASQUERADE4, CONFIG_MASQUERADE6, CONFIG_SET_RETVAL,
-    Config, Prefix,
+    Config, MARK_MASK, MARK_TO_PROXY, Prefix,
 };
 pub use conntrack::{
-    CT_CONFIRMED, CT_DIRECT, CT_FIN_ANSWERER, CT_FIN_STARTER, CT_REFUSED, CT_REPLIED, CT_STACK,
+    CT_CONFIRMED, CT_DIRECT, CT_FIN_ANSWERER, CT_FIN_STARTER, CT_PROXY, CT_REFUSED, CT_REPLIED, CT_STACK,
     CT_STARTED_BY_HIGH, CT_TUNNEL, CtEntry, CtKey, CtSide, FragmentKey, FragmentPorts, NAT_IN, NAT_OUT,
     NatEntry, NatKey,
 };
@@ -29,7 +29,7 @@ pub use event::{
 };
 pub use policy::{
     AGGREGATES, BlockEntry, BlockKey, DIRECTION_EGRESS, DIRECTION_INGRESS, HOST_SLOT, POLICY_ALLOW,
-    POLICY_DENY, PolicyEntry, PolicyKey, SLOT_COUNT, Slot, aggregate_of,
+    POLICY_DENY, POLICY_PROXY, PolicyEntry, PolicyKey, SLOT_COUNT, Slot, aggregate_of,
 };
 pub use service::{BackendEntry, BackendKey, ServiceEntry, ServiceKey, SockRevnatEntry, SockRevnatKey};
 

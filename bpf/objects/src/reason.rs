@@ -75,6 +75,10 @@ reasons! {
     FragmentNotFound = 175, "FIRST_LOGICAL_DATAGRAM_FRAGMENT_NOT_FOUND", "First logical datagram fragment not found";
     /// Router discovery, multicast listener reports and the like, which pods do not need. Counted, never an event.
     ForbiddenIcmp6 = 176, "FORBIDDEN_ICMPV6_MESSAGE", "Forbidden ICMPv6 message";
+    /// The DNS proxy does not run.
+    SocketLookup = 178, "SOCKET_LOOKUP_FAILED", "Socket lookup failed";
+    /// The kernel would not give the packet to the DNS proxy.
+    SocketAssign = 179, "SOCKET_ASSIGN_FAILED", "Socket assign failed";
     /// A rule denies the connection, whatever others allow.
     PolicyDeny = 181, "POLICY_DENY", "Policy denied by denylist";
     /// A pod sent a frame with a VLAN tag.

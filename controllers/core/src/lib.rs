@@ -9,6 +9,7 @@
 //! | [`filter`] | [`LabelFilter`]: which labels count for identities |
 //! | [`named_port`] | named ports of pods, as labels |
 //! | [`pod`] | the labels of a pod's identity |
+//! | [`name`] | [`NamePattern`]: DNS names and patterns for them |
 //! | [`prefix`] | prefixes outside the cluster, as labels |
 //! | [`selector`] | [`Selector`]: requirements on labels |
 //! | [`reserved`] | numbers and labels of reserved identities |
@@ -19,6 +20,7 @@ pub mod condition;
 pub mod entity;
 pub mod filter;
 pub mod label;
+pub mod name;
 pub mod named_port;
 mod pattern;
 pub mod pod;
@@ -29,5 +31,6 @@ pub mod selector;
 pub use entity::Peers;
 pub use filter::LabelFilter;
 pub use label::{Label, Labels, Source};
+pub use name::NamePattern;
 pub use reserved::Families;
 pub use selector::{Operator, Requirement, Selector};

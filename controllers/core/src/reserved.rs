@@ -47,6 +47,8 @@ pub const LAST_ALLOCATED: u32 = 65535;
 pub const FIRST_LOCAL: u32 = 1 << 24;
 /// First number that stands for another node by itself, where nodes are told apart by their labels.
 pub const FIRST_REMOTE_NODE: u32 = 2 << 24;
+/// First number that a node gives by itself to addresses outside the cluster that have names; up to 2^25 - 1. Below are prefixes.
+pub const FIRST_NAMED: u32 = FIRST_LOCAL | 1 << 23;
 
 /// First number that stands for a node as a subject of policies. These numbers are used by planners only: to its own node it is
 /// [`HOST`], to others what [`FIRST_REMOTE_NODE`] says.

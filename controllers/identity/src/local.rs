@@ -3,26 +3,28 @@
 use std::collections::BTreeMap;
 use std::fmt::Display;
 
-use cilium_core::reserved::{FIRST_LOCAL, FIRST_REMOTE_NODE};
+use cilium_core::reserved::{FIRST_LOCAL, FIRST_NAMED, FIRST_REMOTE_NODE};
 use ipnet::IpNet;
-
-/// How many numbers a scope has.
-const COUNT: u32 = 1 << 24;
 
 /// What numbers of a scope stand for.
 pub trait Named: Clone + Ord + Display {
     /// First number of the scope.
     const FIRST: u32;
+    /// How many numbers there are; a power of two.
+    const COUNT: u32;
 }
 
 /// A prefix outside the cluster.
 impl Named for IpNet {
     const FIRST: u32 = FIRST_LOCAL;
+    /// Above, nodes number addresses with names.
+    const COUNT: u32 = FIRST_NAMED - FIRST_LOCAL;
 }
 
 /// The name of a node.
 impl Named for String {
     const FIRST: u32 = FIRST_REMOTE_NODE;
+    const COUNT: u32 = 1 << 24;
 }
 
 /// Gives every name a number of its scope: prefixes from 16777216 on, nodes from 33554432 on.
@@ -49,7 +51,7 @@ impl<N: Named> Local<N> {
     pub fn remember(&mut self, numbers: impl IntoIterator<Item = (N, u32)>) {
         let mut owners = BTreeMap::new();
         for (name, number) in numbers {
-            if (N::FIRST..N::FIRST + COUNT).contains(&number) {
+            if (N::FIRST..N::FIRST + N::COUNT).contains(&number) {
                 owners.entry(number).or_insert(name);
             }
         }
@@ -67,7 +69,7 @@ impl<N: Named> Local<N> {
             return Some(*number);
         }
         let start = hash(&name);
-        let candidates = (start..COUNT).chain(0..start).map(|offset| N::FIRST + offset);
+        let candidates = (start..N::COUNT).chain(0..start).map(|offset| N::FIRST + offset);
         let before = self.remembered.get(&name).copied();
         let number = before.into_iter().chain(candidates).find(|number| !self.taken.contains_key(number))?;
         self.numbers.insert(name.clone(), number);
@@ -93,12 +95,12 @@ impl<N: Named> Local<N> {
     }
 }
 
-/// 32-bit FNV-1a over the name as text, folded to 24 bits.
-fn hash(name: &impl Display) -> u32 {
+/// 32-bit FNV-1a over the name as text, folded.
+fn hash<N: Named>(name: &N) -> u32 {
     let text = name.to_string();
     let hash =
         text.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
-    (hash >> 24 ^ hash) & (COUNT - 1)
+    (hash >> 24 ^ hash) & (N::COUNT - 1)
 }
 
 #[cfg(test)]

@@ -71,16 +71,26 @@ fn shares(policy: &Policy) -> HashMap<&str, u64> {
     for (tag, entry) in
         lists.into_iter().enumerate().flat_map(|(tag, list)| list.iter().map(move |e| (tag, e)))
     {
-        let mut hasher = DefaultHasher::new();
-        (tag, entry.peer, entry.protocol, entry.first, entry.last).hash(&mut hasher);
-        let hash = hasher.finish();
-        for origin in &entry.origins {
-            if let Some(sum) = sums.get_mut(usize::from(*origin)) {
-                *sum = sum.rotate_left(7).wrapping_add(hash);
-            }
-        }
+        add(&mut sums, &entry.origins, (tag, entry.peer, entry.protocol, entry.first, entry.last));
+    }
+    for rule in &policy.dns {
+        add(&mut sums, &rule.origins, (rule.peer, rule.protocol, rule.port, &rule.patterns));
+    }
+    for peer in &policy.names {
+        add(&mut sums, &peer.origins, (&peer.pattern, peer.protocol, peer.first, peer.last));
     }
     policy.origins.iter().map(String::as_str).zip(sums).collect()
+}
+
+fn add(sums: &mut [u64], origins: &[u16], what: impl Hash) {
+    let mut hasher = DefaultHasher::new();
+    what.hash(&mut hasher);
+    let hash = hasher.finish();
+    for origin in origins {
+        if let Some(sum) = sums.get_mut(usize::from(*origin)) {
+            *sum = sum.rotate_left(7).wrapping_add(hash);
+        }
+    }
 }
 
 /// Place of a kind of node in arrays over both.

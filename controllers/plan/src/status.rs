@@ -219,8 +219,7 @@ impl Counts {
 
 fn count_all(policy: &Compiled) -> HashMap<String, i64> {
     let mut counts = vec![0; policy.origins.len()];
-    let entries = policy.ingress.entries().chain(policy.egress.entries());
-    for origin in entries.flat_map(|entry| &entry.origins) {
+    for origin in policy.all_origins().flatten() {
         if let Some(count) = counts.get_mut(usize::from(*origin)) {
             *count += 1;
         }

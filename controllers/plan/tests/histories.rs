@@ -183,7 +183,16 @@ fn mk_spec(number: u64) -> Value {
         }
         // Invalid, and not supported.
         6 => json!({"endpointSelector": {}, "ingress": [{"toPorts": [{"ports": [{"port": "99999"}]}]}]}),
-        7 => json!({"endpointSelector": {}, "egress": [{"toFQDNs": [{"matchName": "example.org"}]}]}),
+        7 => {
+            json!({"endpointSelector": {}, "egress": [{"toPorts": [{"ports": [{"port": "80"}], "rules": {"http": [{}]}}]}]})
+        }
+        // Names, and questions for them.
+        17 => {
+            json!({"endpointSelector": subject, "egress": [
+                {"toFQDNs": [{"matchName": "example.org"}, {"matchPattern": "*.example.org"}]},
+                {"toEndpoints": [{}], "toPorts": [{"ports": [{"port": "53"}], "rules": {"dns": [{"matchPattern": "**.org"}]}}]},
+            ]})
+        }
         _ => mk_any_spec(number),
     }
 }
@@ -219,7 +228,7 @@ fn mk_step() -> impl Strategy<Value = Step> {
         2 => (0..3usize, prop::option::weighted(0.8, 0..3u8)).prop_map(|(name, addresses)| Step::Node { name, addresses }),
         2 => (0..3usize, prop::option::weighted(0.8, 0..4u8)).prop_map(|(name, backends)| Step::Service { name, backends }),
         1 => (0..4u8).prop_map(|place| Step::ApiServer { place }),
-        6 => (0..5usize, prop::option::weighted(0.8, prop_oneof![0..17u64, any::<u64>()])).prop_map(|(name, spec)| Step::Policy { name, spec }),
+        6 => (0..5usize, prop::option::weighted(0.8, prop_oneof![0..18u64, any::<u64>()])).prop_map(|(name, spec)| Step::Policy { name, spec }),
         2 => (0..2usize, prop::option::weighted(0.8, 0..GROUPS.len()), any::<bool>()).prop_map(|(name, content, color)| Step::Group { name, content, color }),
         3 => (0..3usize, prop::option::weighted(0.8, 0..4usize)).prop_map(|(name, spec)| Step::KubernetesPolicy { name, spec }),
         1 => (0..5usize, any::<prop::sample::Index>()).prop_map(|(kind, which)| Step::Vandal { kind, which }),

@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cilium_api::parts::{Direction, Entry, FIRST_BLOCK, Policy};
+use cilium_api::parts::{Direction, DnsRule, Entry, FIRST_BLOCK, NamedPeer, Policy};
 use cilium_core::named_port::{self, NamedPort};
-use cilium_core::{Peers, reserved};
+use cilium_core::{NamePattern, Peers, reserved};
 use ipnet::IpNet;
 
 use crate::index::{API_SERVER_HOST, Mode, PolicyIndex, is_subject};
@@ -26,6 +26,13 @@ pub enum Host {
 /// What is allowed or denied, and by which policies. The order of the keys is the order of the entries.
 type Entries<'a> = BTreeMap<(u32, Ports), BTreeSet<&'a PolicyKey>>;
 
+/// Name servers and ports: names that they may be asked for, and the policies that say so.
+type Questions<'a> = BTreeMap<(u32, Ports), (BTreeSet<NamePattern>, BTreeSet<&'a PolicyKey>)>;
+/// What is allowed by name, and by which policies.
+type ByName<'a> = BTreeMap<(NamePattern, Ports), BTreeSet<&'a PolicyKey>>;
+/// Traffic that is allowed without looking into it: a selector, or none for any peer, and ports.
+type Plain = BTreeSet<(Option<SelectorId>, Ports)>;
+
 /// What rules make of a direction.
 #[derive(Default)]
 struct Compiled<'a> {
@@ -36,6 +43,8 @@ struct Compiled<'a> {
     deny: Entries<'a>,
     /// Prefixes with entries in `allow`, or shadowing others that have some.
     blocks: BTreeSet<IpNet>,
+    dns: Questions<'a>,
+    names: ByName<'a>,
 }
 
 impl Compiled<'_> {
@@ -45,7 +54,7 @@ impl Compiled<'_> {
     }
 
     fn is_restricted(&self) -> bool {
-        self.enforced || !self.deny.is_empty()
+        self.enforced || !self.deny.is_empty() || !self.dns.is_empty()
     }
 }
 
@@ -79,11 +88,18 @@ impl PolicyIndex {
         for (key, section) in &sections {
             self.add(&mut compiled.deny, key, &section.deny, host, &names);
         }
+        let allowed = || sections.iter().flat_map(|(key, section)| section.allow.iter().map(|it| (*key, it)));
+        // Where everything is allowed, every question is: it is looked at for the answer.
+        let plain = enforced.then(|| plain(allowed().map(|(_, traffic)| traffic)));
+        for (key, traffic) in allowed() {
+            self.add_questions(&mut compiled.dns, key, traffic, plain.as_ref(), host);
+        }
         if !enforced {
             return compiled;
         }
         for (key, section) in &sections {
             self.add(&mut compiled.allow, key, &section.allow, host, &names);
+            section.allow.iter().for_each(|traffic| add_names(&mut compiled.names, key, traffic));
         }
         add_blocks(&mut compiled, &sections, &names);
         // A node reaches its own pods (kubelet probes them) where rules say what comes in, unless one denies it.
@@ -113,7 +129,7 @@ impl PolicyIndex {
         host: Host,
         names: &Names<'_>,
     ) {
-        for traffic in list {
+        for traffic in list.iter().filter(|traffic| traffic.questions.is_none()) {
             let mut add = |peer, ports| _ = entries.entry((peer, ports)).or_default().insert(key);
             let of_subject = |name: &'_ PortName| name.among(names.own).collect::<Vec<_>>();
             let own = traffic.named.iter().filter(|_| names.side == Side::Ingress).flat_map(of_subject);
@@ -138,16 +154,57 @@ impl PolicyIndex {
         self.selectors.labels(number).map(named_port::of_labels).unwrap_or_default()
     }
 
-    pub(crate) fn peers(&self, peers: &Peers<SelectorId>, host: Host) -> BTreeSet<u32> {
-        match peers {
-            Peers::Any => BTreeSet::from([reserved::ANY]),
-            Peers::Selected(selectors) => {
-                let aggregates: BTreeSet<u32> = self.aggregates(selectors).collect();
-                let members = selectors.iter().flat_map(|id| self.selectors.members(*id));
-                let single = members.filter(|number| !aggregates.contains(&reserved::aggregate_of(*number)));
-                single.filter_map(|number| on_node(number, host)).chain(aggregates.iter().copied()).collect()
+    /// Adds a rule about questions. What `plain` says too may ask for every name; without `plain`, everything may.
+    fn add_questions<'a>(
+        &self,
+        questions: &mut Questions<'a>,
+        key: &'a PolicyKey,
+        traffic: &Traffic<SelectorId>,
+        plain: Option<&Plain>,
+        host: Host,
+    ) {
+        let Some(patterns) = &traffic.questions else { return };
+        for (selector, peers) in self.each_selector(&traffic.peers, host) {
+            for ports in &traffic.ports {
+                let is_open = plain.is_none_or(|plain| plain.contains(&(selector, *ports)));
+                for peer in &peers {
+                    let entry = questions.entry((*peer, *ports)).or_default();
+                    if is_open {
+                        entry.0.insert(NamePattern::every());
+                    } else {
+                        entry.0.extend(patterns.iter().cloned());
+                    }
+                    entry.1.insert(key);
+                }
             }
         }
+    }
+
+    pub(crate) fn peers(&self, peers: &Peers<SelectorId>, host: Host) -> BTreeSet<u32> {
+        self.each_selector(peers, host).into_iter().flat_map(|(_, peers)| peers).collect()
+    }
+
+    /// Each selector by itself with its peers; any peer is one as well.
+    fn each_selector(
+        &self,
+        peers: &Peers<SelectorId>,
+        host: Host,
+    ) -> Vec<(Option<SelectorId>, BTreeSet<u32>)> {
+        match peers {
+            Peers::Any => vec![(None, BTreeSet::from([reserved::ANY]))],
+            Peers::Selected(selectors) => {
+                let aggregates: BTreeSet<u32> = self.aggregates(selectors).collect();
+                let peers = |id: &SelectorId| (Some(*id), self.peers_of(*id, &aggregates, host));
+                selectors.iter().map(peers).collect()
+            }
+        }
+    }
+
+    /// What a selector stands for: an aggregate, or identities that are in none of `aggregates`.
+    fn peers_of(&self, id: SelectorId, aggregates: &BTreeSet<u32>, host: Host) -> BTreeSet<u32> {
+        let members = self.selectors.members(id);
+        let single = members.filter(|number| !aggregates.contains(&reserved::aggregate_of(*number)));
+        single.filter_map(|number| on_node(number, host)).chain(self.selectors.aggregate(id)).collect()
     }
 }
 
@@ -163,6 +220,26 @@ struct Names<'a> {
     side: Side,
     /// Of the subject.
     own: &'a [NamedPort],
+}
+
+fn plain<'a>(allowed: impl Iterator<Item = &'a Traffic<SelectorId>>) -> Plain {
+    let plain = allowed.filter(|traffic| traffic.questions.is_none());
+    plain
+        .flat_map(|traffic| {
+            let selectors = traffic.peers.selectors().iter().copied().map(Some);
+            let any = (traffic.peers == Peers::Any).then_some(None);
+            let all = selectors.chain(any);
+            all.flat_map(|selector| traffic.ports.iter().map(move |ports| (selector, *ports)))
+        })
+        .collect()
+}
+
+fn add_names<'a>(names: &mut ByName<'a>, key: &'a PolicyKey, traffic: &Traffic<SelectorId>) {
+    for pattern in &traffic.names {
+        for ports in &traffic.ports {
+            names.entry((pattern.clone(), *ports)).or_default().insert(key);
+        }
+    }
 }
 
 /// What is allowed by address. Every prefix that is named, if only to be left out, tells its addresses from those around it; so a
@@ -212,33 +289,66 @@ fn section(rule: &Rule<SelectorId>, side: Side) -> Option<&Section<SelectorId>> 
     }
 }
 
-fn policy(ingress: &Compiled<'_>, egress: &Compiled<'_>) -> Policy {
-    let lists = [&ingress.allow, &ingress.deny, &egress.allow, &egress.deny];
-    let behind_entries = lists.into_iter().flat_map(BTreeMap::values).flatten();
-    let keys: BTreeSet<&PolicyKey> =
-        behind_entries.chain(&ingress.closed_by).chain(&egress.closed_by).copied().collect();
-    // An origin beyond what an index can say is left out; what it allows or denies is not.
-    let indexes: BTreeMap<&PolicyKey, u16> = keys.iter().copied().zip(0..=u16::MAX).collect();
-    Policy {
-        ingress: direction(ingress, &indexes),
-        egress: direction(egress, &indexes),
-        origins: indexes.keys().map(|key| key.as_str().to_owned()).collect(),
+/// Places of policies in the list of origins.
+struct Origins<'a>(BTreeMap<&'a PolicyKey, u16>);
+
+impl Origins<'_> {
+    /// An origin beyond what an index can say is left out; what it allows or denies is not.
+    fn of(&self, keys: &BTreeSet<&PolicyKey>) -> Vec<u16> {
+        keys.iter().filter_map(|key| self.0.get(key).copied()).collect()
     }
 }
 
-fn direction(compiled: &Compiled<'_>, indexes: &BTreeMap<&PolicyKey, u16>) -> Direction {
-    let places =
-        |keys: &BTreeSet<&PolicyKey>| keys.iter().filter_map(|key| indexes.get(key).copied()).collect();
+fn policy(ingress: &Compiled<'_>, egress: &Compiled<'_>) -> Policy {
+    let lists = [&ingress.allow, &ingress.deny, &egress.allow, &egress.deny];
+    let entries = lists.into_iter().flat_map(BTreeMap::values);
+    let questions = egress.dns.values().map(|(_, keys)| keys);
+    let closing = [&ingress.closed_by, &egress.closed_by];
+    let all = entries.chain(questions).chain(egress.names.values()).chain(closing);
+    let keys: BTreeSet<&PolicyKey> = all.flatten().copied().collect();
+    let origins = Origins(keys.iter().copied().zip(0..=u16::MAX).collect());
+    let dns = |((peer, ports), (patterns, keys)): (&(u32, Ports), &(BTreeSet<NamePattern>, _))| DnsRule {
+        peer: *peer,
+        protocol: ports.protocol,
+        port: ports.first,
+        patterns: patterns_of(patterns),
+        origins: origins.of(keys),
+    };
+    let name = |((pattern, ports), keys): (&(NamePattern, Ports), &_)| NamedPeer {
+        pattern: pattern.as_str().to_owned(),
+        protocol: ports.protocol,
+        first: ports.first,
+        last: ports.last,
+        origins: origins.of(keys),
+    };
+    Policy {
+        ingress: direction(ingress, &origins),
+        egress: direction(egress, &origins),
+        dns: egress.dns.iter().map(dns).collect(),
+        names: egress.names.iter().map(name).collect(),
+        origins: origins.0.keys().map(|key| key.as_str().to_owned()).collect(),
+    }
+}
+
+/// Where every name is allowed, the others need not be said.
+fn patterns_of(patterns: &BTreeSet<NamePattern>) -> Vec<String> {
+    match patterns.iter().find(|pattern| pattern.is_every()) {
+        Some(every) => vec![every.as_str().to_owned()],
+        None => patterns.iter().map(|pattern| pattern.as_str().to_owned()).collect(),
+    }
+}
+
+fn direction(compiled: &Compiled<'_>, origins: &Origins<'_>) -> Direction {
     let entry = |((peer, ports), keys): (&(u32, Ports), &BTreeSet<&PolicyKey>)| Entry {
         peer: *peer,
         protocol: ports.protocol,
         first: ports.first,
         last: ports.last,
-        origins: places(keys),
+        origins: origins.of(keys),
     };
     Direction {
         enforced: compiled.enforced,
-        closed_by: places(&compiled.closed_by),
+        closed_by: origins.of(&compiled.closed_by),
         allow: compiled.allow.iter().map(entry).collect(),
         blocks: compiled.blocks.iter().copied().collect(),
         deny: compiled.deny.iter().map(entry).collect(),
@@ -248,6 +358,6 @@ fn direction(compiled: &Compiled<'_>, indexes: &BTreeMap<&PolicyKey, u16>) -> Di
 /// How many entries of a compiled policy come from the policy `key`, alone or with others.
 pub fn entries_of(policy: &Policy, key: &PolicyKey) -> usize {
     let Some(index) = policy.origins.iter().position(|origin| origin == key.as_str()) else { return 0 };
-    let entries = policy.ingress.entries().chain(policy.egress.entries());
-    entries.filter(|entry| entry.origins.iter().any(|origin| usize::from(*origin) == index)).count()
+    let is_of = |origins: &&[u16]| origins.iter().any(|origin| usize::from(*origin) == index);
+    policy.all_origins().filter(is_of).count()
 }

@@ -66,7 +66,7 @@ fn is_whole(change: &Change, allowed: bool) -> bool {
 const NAMED: [u8; 5] = [ICMP, TCP, UDP, ICMPV6, SCTP];
 
 fn protocols(both: &[&Access; 2]) -> BTreeSet<u8> {
-    let named = both.iter().flat_map(|access| access.entries()).map(|entry| entry.protocol);
+    let named = both.iter().flat_map(|access| access.named()).map(|(protocol, ..)| protocol);
     named.filter(|protocol| *protocol != 0).chain(NAMED).chain([Span::OTHER]).collect()
 }
 
@@ -122,7 +122,9 @@ impl Access {
         };
         let cut = |policy: &Policy| match side {
             Side::Ingress => Policy { ingress: about(&policy.ingress), ..Policy::default() },
-            Side::Egress => Policy { egress: about(&policy.egress), ..Policy::default() },
+            Side::Egress => {
+                Policy { egress: about(&policy.egress), dns: policy.dns.clone(), ..Policy::default() }
+            }
         };
         let policies = policy.map(|policy| (SUBJECT, cut(policy))).into_iter().collect();
         Self { policies, side, peer, address }
@@ -132,10 +134,17 @@ impl Access {
         self.policies.values().flat_map(|policy| policy.ingress.entries().chain(policy.egress.entries()))
     }
 
+    /// Protocols and ports of entries, those for name servers too.
+    fn named(&self) -> impl Iterator<Item = (u8, u16, u16)> {
+        let entries = self.entries().map(|entry| (entry.protocol, entry.first, entry.last));
+        let dns = self.policies.values().flat_map(|policy| &policy.dns);
+        entries.chain(dns.map(|rule| (rule.protocol, rule.port, rule.port)))
+    }
+
     /// Ports at which the answer may begin to be another one.
     fn starts(&self, protocol: u8) -> impl Iterator<Item = u16> {
-        let named = self.entries().filter(move |entry| entry.protocol == protocol);
-        let bounds = named.flat_map(|entry| [Some(entry.first), entry.last.checked_add(1)]);
+        let named = self.named().filter(move |(found, ..)| *found == protocol);
+        let bounds = named.flat_map(|(_, first, last)| [Some(first), last.checked_add(1)]);
         bounds.flatten().chain([0])
     }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use cilium_core::named_port::{self, NamedPort};
-use cilium_core::{Operator, Peers, Requirement, Selector, prefix};
+use cilium_core::{NamePattern, Operator, Peers, Requirement, Selector, prefix};
 use ipnet::IpNet;
 
 use crate::reference::Reference;
@@ -63,10 +63,14 @@ pub struct Traffic<S = Selector> {
     pub peers: Peers<S>,
     /// Further peers, that other objects stand for. None is left once the rule is [resolved](PolicyRules::resolved).
     pub references: Vec<Reference>,
+    /// Addresses that have one of these names, beside the peers. Only in what goes out and is allowed.
+    pub names: Vec<NamePattern>,
     /// Destination ports.
     pub ports: Vec<Ports>,
     /// Destination ports by name, as the destination has them. Not empty if `ports` is.
     pub named: Vec<PortName>,
+    /// The traffic goes through the DNS proxy, which lets questions for these names pass. Only in what goes out and is allowed.
+    pub questions: Option<Vec<NamePattern>>,
 }
 
 /// Traffic with any of the blocks, on every one of the ports.
@@ -215,7 +219,7 @@ impl<S> Section<S> {
 
 impl<S> Traffic<S> {
     fn map<T>(self, replace: impl FnMut(S) -> T) -> Traffic<T> {
-        let Self { path, peers, references, ports, named } = self;
-        Traffic { path, peers: peers.map(replace), references, ports, named }
+        let Self { path, peers, references, names, ports, named, questions } = self;
+        Traffic { path, peers: peers.map(replace), references, names, ports, named, questions }
     }
 }

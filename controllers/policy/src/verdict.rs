@@ -1,10 +1,13 @@
 //! The verdict on a flow, by compiled policies. The one place that says what compiled policies mean.
+//!
+//! Names of peers ([`Policy::names`]) mean nothing here: a node puts entries for the identities of their addresses in their
+//! place, as soon as it knows them (`cilium_dataplane::expand`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use cilium_api::parts::{Direction, Entry, Policy};
-use cilium_core::reserved;
+use cilium_api::parts::{Direction, DnsRule, Entry, Policy};
+use cilium_core::{NamePattern, reserved};
 
 use crate::rules::Ports;
 
@@ -115,18 +118,19 @@ struct Peer {
 }
 
 fn judge<'a>(policy: &'a Policy, side: Side, flow: &Flow) -> Judgement<'a> {
-    let (direction, identity) = match side {
-        Side::Egress => (&policy.egress, flow.destination),
-        Side::Ingress => (&policy.ingress, flow.source),
+    let (direction, identity, dns) = match side {
+        Side::Egress => (&policy.egress, flow.destination, policy.dns.as_slice()),
+        Side::Ingress => (&policy.ingress, flow.source, &[][..]),
     };
     let peer = Peer { identity, block: block(direction, side, flow) };
-    if let Some(origins) = origins_of(policy, &direction.deny, &peer, flow) {
+    if let Some(origins) = origins_of(policy, direction.deny.iter(), &peer, flow) {
         return Judgement::Denied(origins);
     }
     if !direction.enforced {
         return Judgement::NotEnforced;
     }
-    match origins_of(policy, &direction.allow, &peer, flow) {
+    let dns: Vec<Entry> = dns.iter().map(DnsRule::entry).collect();
+    match origins_of(policy, direction.allow.iter().chain(&dns), &peer, flow) {
         None => Judgement::DefaultDeny(names(policy, direction.closed_by.iter().copied())),
         Some(origins) if origins.is_empty() && identity == reserved::HOST => Judgement::LocalHost,
         Some(origins) => Judgement::Granted(origins),
@@ -139,8 +143,13 @@ fn block(direction: &Direction, side: Side, flow: &Flow) -> Option<u32> {
 }
 
 /// Policies behind the entries that cover a flow; `None` when no entry does.
-fn origins_of<'a>(policy: &'a Policy, entries: &[Entry], peer: &Peer, flow: &Flow) -> Option<Vec<&'a str>> {
-    let mut hits = entries.iter().filter(|entry| covers(entry, peer, flow)).peekable();
+fn origins_of<'a, 'e>(
+    policy: &'a Policy,
+    entries: impl Iterator<Item = &'e Entry>,
+    peer: &Peer,
+    flow: &Flow,
+) -> Option<Vec<&'a str>> {
+    let mut hits = entries.filter(|entry| covers(entry, peer, flow)).peekable();
     hits.peek()?;
     Some(names(policy, hits.flat_map(|entry| entry.origins.iter().copied())))
 }
@@ -152,6 +161,17 @@ fn names(policy: &Policy, indexes: impl Iterator<Item = u16>) -> Vec<&str> {
         .filter_map(|index| policy.origins.get(usize::from(index)))
         .map(String::as_str)
         .collect()
+}
+
+/// Names that the source of a flow may ask its destination for; `None` when its questions are not looked at: they pass, or not, as
+/// [`verdict`] says.
+pub fn questions(policies: &BTreeMap<u32, Policy>, flow: &Flow) -> Option<Vec<NamePattern>> {
+    let policy = policies.get(&flow.source)?;
+    let peer = Peer { identity: flow.destination, block: None };
+    let mut rules = policy.dns.iter().filter(|rule| covers(&rule.entry(), &peer, flow)).peekable();
+    rules.peek()?;
+    let patterns: BTreeSet<&String> = rules.flat_map(|rule| &rule.patterns).collect();
+    Some(patterns.into_iter().filter_map(|text| NamePattern::pattern(text).ok()).collect())
 }
 
 fn covers(entry: &Entry, peer: &Peer, flow: &Flow) -> bool {

@@ -72,6 +72,10 @@ pub type Parts = BTreeMap<PartKey, Part>;
 /// One piece of desired state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a policy in a box costs an allocation on the path of every change"
+)]
 pub enum Part {
     /// Node scope: a pod of this node.
     Endpoint(Endpoint),
@@ -136,6 +140,14 @@ pub struct Policy {
     /// What may go out.
     #[serde(default)]
     pub egress: Direction,
+    /// What may go out to name servers by way of the node's DNS proxy; sorted, one for each peer, protocol and port. It goes
+    /// before what `egress` allows, not before what it denies.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dns: Vec<DnsRule>,
+    /// What may go out to addresses by the names that they have; sorted and without duplicates. Empty unless `egress` is
+    /// enforced.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub names: Vec<NamedPeer>,
     /// Policies that directions and entries refer to by index, as `cnp/<namespace>/<name>`, `ccnp/<name>` or
     /// `netpol/<namespace>/<name>`, sorted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -162,6 +174,20 @@ pub struct Direction {
     /// Denied traffic; sorted and without duplicates. Without `enforced`, everything else passes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub deny: Vec<Entry>,
+}
+
+impl Policy {
+    /// Whether anything that goes out can be dropped, or has to go by way of the DNS proxy.
+    pub fn restricts_egress(&self) -> bool {
+        self.egress.is_restricted() || !self.dns.is_empty()
+    }
+    /// The policies behind each entry, of whatever kind.
+    pub fn all_origins(&self) -> impl Iterator<Item = &[u16]> {
+        let entries = self.ingress.entries().chain(self.egress.entries()).map(|entry| &entry.origins);
+        let dns = self.dns.iter().map(|rule| &rule.origins);
+        let names = self.names.iter().map(|peer| &peer.origins);
+        entries.chain(dns).chain(names).map(Vec::as_slice)
+    }
 }
 
 impl Direction {
@@ -209,6 +235,84 @@ impl From<EntryTuple> for Entry {
 impl From<Entry> for EntryTuple {
     fn from(a: Entry) -> Self {
         (a.peer, a.protocol, a.first, a.last, a.origins)
+    }
+}
+
+/// Questions that a name server may be asked. Serialised as `[peer, protocol, port, [patterns], [origins]]`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(from = "DnsRuleTuple", into = "DnsRuleTuple")]
+pub struct DnsRule {
+    /// Identity of the name server; 0 is any peer.
+    pub peer: u32,
+    /// IP protocol number, of TCP or UDP.
+    pub protocol: u8,
+    /// Destination port.
+    pub port: u16,
+    /// Names that may be asked for, each a name or a pattern as `toFQDNs` has them, lower case and with a dot at the end; `*` is
+    /// every name. Sorted.
+    pub patterns: Vec<String>,
+    /// Indexes into [`Policy::origins`], sorted: every policy that says this.
+    pub origins: Vec<u16>,
+}
+
+impl DnsRule {
+    /// The traffic that the rule is about.
+    pub fn entry(&self) -> Entry {
+        let Self { peer, protocol, port, origins, .. } = self;
+        Entry { peer: *peer, protocol: *protocol, first: *port, last: *port, origins: origins.clone() }
+    }
+}
+
+type DnsRuleTuple = (u32, u8, u16, Vec<String>, Vec<u16>);
+
+impl From<DnsRuleTuple> for DnsRule {
+    fn from((peer, protocol, port, patterns, origins): DnsRuleTuple) -> Self {
+        Self { peer, protocol, port, patterns, origins }
+    }
+}
+
+impl From<DnsRule> for DnsRuleTuple {
+    fn from(rule: DnsRule) -> Self {
+        (rule.peer, rule.protocol, rule.port, rule.patterns, rule.origins)
+    }
+}
+
+/// Traffic with addresses outside of the cluster that have one of some names. Which addresses those are, only the node knows.
+/// Serialised as `[pattern, protocol, first, last, [origins]]`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(from = "NamedPeerTuple", into = "NamedPeerTuple")]
+pub struct NamedPeer {
+    /// A name or a pattern, as in [`DnsRule::patterns`].
+    pub pattern: String,
+    /// IP protocol number, as in [`Entry::protocol`].
+    pub protocol: u8,
+    /// First destination port, as in [`Entry::first`].
+    pub first: u16,
+    /// Last destination port, inclusive.
+    pub last: u16,
+    /// Indexes into [`Policy::origins`], sorted: every policy that says this.
+    pub origins: Vec<u16>,
+}
+
+impl NamedPeer {
+    /// The entry for one identity of addresses with a name that matches.
+    pub fn entry(&self, peer: u32) -> Entry {
+        let Self { protocol, first, last, origins, .. } = self;
+        Entry { peer, protocol: *protocol, first: *first, last: *last, origins: origins.clone() }
+    }
+}
+
+type NamedPeerTuple = (String, u8, u16, u16, Vec<u16>);
+
+impl From<NamedPeerTuple> for NamedPeer {
+    fn from((pattern, protocol, first, last, origins): NamedPeerTuple) -> Self {
+        Self { pattern, protocol, first, last, origins }
+    }
+}
+
+impl From<NamedPeer> for NamedPeerTuple {
+    fn from(peer: NamedPeer) -> Self {
+        (peer.pattern, peer.protocol, peer.first, peer.last, peer.origins)
     }
 }
 

@@ -12,7 +12,7 @@ use anyhow::{Context as _, ensure};
 use serde_json::Value;
 
 /// Crates that decide, and the words of [`IMPURE_WORDS`] that each may use all the same.
-const PURE: [(&str, &[&str]); 10] = [
+const PURE: [(&str, &[&str]); 11] = [
     ("cilium-api", &[]),
     ("cilium-core", &[]),
     ("cilium-policy", &[]),
@@ -22,6 +22,7 @@ const PURE: [(&str, &[&str]); 10] = [
     ("cilium-plan", &[]),
     ("cilium-delta", &[]),
     ("cilium-dataplane", &[]),
+    ("cilium-names", &[]),
     // Keeps the accepted state on disk: files, but nothing else.
     ("cilium-state", &["std::fs"]),
 ];

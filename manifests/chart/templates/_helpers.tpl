@@ -19,5 +19,6 @@
 {{- if ne .Values.tunnelProtocol "vxlan" }}{{ fail (printf "tunnelProtocol: %q is not offered; use vxlan" .Values.tunnelProtocol) }}{{ end }}
 {{- if ne .Values.ipam.mode "kubernetes" }}{{ fail (printf "ipam.mode: %q is not offered; use kubernetes" .Values.ipam.mode) }}{{ end }}
 {{- if not (has .Values.policyEnforcementMode (list "default" "always" "never")) }}{{ fail (printf "policyEnforcementMode: %q is none of default, always, never" .Values.policyEnforcementMode) }}{{ end }}
+{{- if not (has .Values.dnsProxy.dnsRejectResponseCode (list "refused" "nameError")) }}{{ fail (printf "dnsProxy.dnsRejectResponseCode: %q is neither refused nor nameError" .Values.dnsProxy.dnsRejectResponseCode) }}{{ end }}
 {{- if not (or .Values.ipv4.enabled .Values.ipv6.enabled) }}{{ fail "ipv4.enabled, ipv6.enabled: one of them must be true" }}{{ end }}
 {{- end }}

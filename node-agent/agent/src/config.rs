@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use cilium_bpf::PINNED_MAPS;
+use cilium_names::Limits;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 /// Why the settings cannot be used. What only an edit can fix is not tried again: the agent exits.
@@ -49,6 +50,12 @@ pub(crate) struct Settings {
     pub(crate) prometheus: Option<SocketAddr>,
     pub(crate) kubeconfig: Option<PathBuf>,
     pub(crate) socket: PathBuf,
+    /// Where the DNS proxy finds the agent.
+    pub(crate) dns_socket: PathBuf,
+    /// Port of the DNS proxy on the loopback addresses.
+    pub(crate) dns_port: u16,
+    /// Bounds of what is learned from DNS.
+    pub(crate) names: Limits,
     pub(crate) state_dir: PathBuf,
     pub(crate) bpffs: PathBuf,
     /// Most entries of maps, by name; others have the size that is built in.
@@ -90,6 +97,9 @@ impl Settings {
             prometheus: keys.address("prometheus-serve-addr")?,
             kubeconfig: keys.path("k8s-kubeconfig-path"),
             socket: keys.text("socket-path", cilium_rest::SOCKET).into(),
+            dns_socket: keys.text("dns-proxy-socket-path", cilium_rest::dns::SOCKET).into(),
+            dns_port: keys.nonzero_port("tofqdns-proxy-port", cilium_rest::dns::PORT)?,
+            names: keys.names()?,
             state_dir: keys.text("state-dir", "/var/run/cilium").into(),
             bpffs: Path::new(&keys.text("bpf-root", "/sys/fs/bpf")).join("cilium"),
             map_sizes: keys.sizes("bpf-map-sizes")?,
@@ -106,6 +116,11 @@ impl Settings {
     /// Where accepted desired state is kept.
     pub(crate) fn desired_dir(&self) -> PathBuf {
         self.state_dir.join("state").join("desired")
+    }
+
+    /// Where is kept what was learned from DNS.
+    pub(crate) fn names_file(&self) -> PathBuf {
+        self.state_dir.join("state").join("names.json")
     }
 
     /// Where is kept how pods are linked.
@@ -201,6 +216,17 @@ impl Keys<'_> {
         };
         let failed = |item: &str| Error::Value { key, value: item.to_owned(), expected };
         items.map(|item| read(item).ok_or_else(|| failed(item))).collect()
+    }
+
+    fn names(&self) -> Result<Limits, Error> {
+        let upstream = Limits::default();
+        let number = |key| self.value::<usize>(key, "a number");
+        Ok(Limits {
+            per_name: number("tofqdns-endpoint-max-ip-per-hostname")?.unwrap_or(upstream.per_name),
+            in_use: number("tofqdns-max-deferred-connection-deletes")?.unwrap_or(upstream.in_use),
+            min_ttl: self.value("tofqdns-min-ttl", "a number of seconds")?.unwrap_or(upstream.min_ttl),
+            ..upstream
+        })
     }
 
     fn prefixes(&self) -> Result<Vec<IpNet>, Error> {

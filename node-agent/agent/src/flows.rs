@@ -1,6 +1,7 @@
-//! Connections that were allowed to somebody else.
+//! Connections: those that were allowed to somebody else, and who is in use by any.
 
 use std::collections::HashSet;
+use std::net::IpAddr;
 use std::path::Path;
 
 use cilium_bpf::layout::Addr;
@@ -22,4 +23,14 @@ pub(crate) fn forget(bpffs: &Path, addresses: &HashSet<Addr>) -> anyhow::Result<
         }
     }
     Ok(forgotten)
+}
+
+/// Addresses of both ends of every connection that may still be in use.
+///
+/// One pass over the connection table, like [`forget`].
+pub(crate) fn in_use(bpffs: &Path) -> anyhow::Result<HashSet<IpAddr>> {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic).tv_sec;
+    let connections = Maps::open(bpffs)?.ct.entries()?;
+    let alive = connections.iter().filter(|(_, entry)| i64::from(entry.expires) >= now);
+    Ok(alive.flat_map(|(key, _)| [key.low.ip(), key.high.ip()]).flatten().collect())
 }

@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use cilium_api::parts::Node;
 use cilium_bpf::layout::{
     Addr, CONFIG_HOST_FIREWALL, CONFIG_KEPT_PREFIXES, CONFIG_MASQUERADE4, CONFIG_MASQUERADE6,
-    CONFIG_SET_RETVAL, Config, Prefix,
+    CONFIG_SET_RETVAL, Config, NetPort, Prefix,
 };
 use cilium_dataplane::{Devices, router_address};
 use cilium_drivers::datapath::{AttachMode, Attached, Datapath, DeviceProgram, LoadOptions};
@@ -75,6 +75,7 @@ impl Host {
         let device_mtu = if settings.mtu == 0 { native.mtu } else { settings.mtu };
         let host = set_up_host_device(&mut netlink, settings, &facts, device_mtu)?;
         let tunnel = set_up_tunnel(&mut netlink, settings, device_mtu)?;
+        netlink.ensure_proxy_way(settings.ipv4, settings.ipv6)?;
         let config = mk_config(settings, &facts, tunnel.as_ref());
         let mode = (!settings.tcx).then_some(AttachMode::Filter);
         let (bpffs, map_sizes) = (settings.bpffs.clone(), settings.map_sizes.clone());
@@ -232,6 +233,7 @@ fn mk_config(settings: &Settings, facts: &Facts, tunnel: Option<&Link>) -> Confi
         event_rate: EVENT_RATE,
         nat_first: NAT_PORTS.0,
         nat_last: NAT_PORTS.1,
+        dns_port: NetPort(settings.dns_port),
     }
 }
 

@@ -11,7 +11,7 @@ use crate::backoff::Backoff;
 use crate::brain::Brain;
 use crate::config::Settings;
 use crate::watch::{Seen, chain};
-use crate::{ack, monitor, serve, watch};
+use crate::{ack, dns, monitor, serve, watch};
 
 /// Where the manifest mounts the node's kernel parameters: `/proc/sys` is read-only in a container.
 const HOST_SYSCTLS: &str = "/host/proc/sys";
@@ -58,12 +58,15 @@ pub(crate) async fn run(settings: Settings) -> anyhow::Result<()> {
     let (seen_sender, mut seen) = mpsc::channel(64);
     let (job_sender, mut jobs) = mpsc::channel::<Job>(64);
     let (listener_sender, listeners) = mpsc::channel(4);
+    let dns_socket = serve::bind(&settings.dns_socket)?;
+    let (rules_sender, rules) = channel::channel(cilium_rest::dns::Rules::default());
     let (applied_sender, applied) = channel::channel(None);
     let handle = Handle { jobs: job_sender, listeners: listener_sender };
-    let mut brain = Brain::new(settings.clone(), applied_sender)?;
+    let mut brain = Brain::new(settings.clone(), applied_sender, rules_sender)?;
 
     tokio::spawn(monitor::run(settings.bpffs.clone(), handle.clone(), listeners));
     serve::start(&settings, socket, &handle).await?;
+    tokio::spawn(dns::serve(dns_socket, handle.clone(), rules));
     tokio::spawn(connect(settings, seen_sender, applied, handle.clone()));
 
     let mut terminate = signal(SignalKind::terminate())?;

@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cilium_api::parts::{Direction, Entry, FIRST_BLOCK, Policy};
+use cilium_api::parts::{Direction, DnsRule, Entry, FIRST_BLOCK, Policy};
 use cilium_bpf::layout::{
     AGGREGATES, BlockEntry, BlockKey, DIRECTION_EGRESS, DIRECTION_INGRESS, NetPort, POLICY_ALLOW,
-    POLICY_DENY, PolicyEntry, PolicyKey, Slot, aggregate_of,
+    POLICY_DENY, POLICY_PROXY, PolicyEntry, PolicyKey, Slot, aggregate_of,
 };
 use ipnet::IpNet;
 
@@ -113,7 +113,7 @@ pub fn compile(policy: &Policy) -> Result<Compiled, InvalidRange> {
             (rule, PolicyEntry { cookie, verdict })
         })
         .collect();
-    let (ingress, egress) = (policy.ingress.is_restricted(), policy.egress.is_restricted());
+    let (ingress, egress) = (policy.ingress.is_restricted(), policy.restricts_egress());
     Ok(Compiled { ingress, egress, rules, blocks: blocks(policy) })
 }
 
@@ -159,8 +159,11 @@ type Decisions = BTreeMap<(u32, Block), (u8, Origins)>;
 
 fn merged(policy: &Policy) -> Result<Merged, InvalidRange> {
     let mut rules = Merged::new();
-    for (number, direction) in [(DIRECTION_INGRESS, &policy.ingress), (DIRECTION_EGRESS, &policy.egress)] {
-        for ((peer, block), decision) in decide(direction)? {
+    let dns: Vec<Entry> = policy.dns.iter().map(DnsRule::entry).collect();
+    for (number, direction, proxied) in
+        [(DIRECTION_INGRESS, &policy.ingress, &[][..]), (DIRECTION_EGRESS, &policy.egress, &dns)]
+    {
+        for ((peer, block), decision) in decide(direction, proxied)? {
             let Block { protocol, port, prefix_len } = block;
             rules.insert(Rule { direction: number, peer, protocol, port, prefix_len }, decision);
         }
@@ -172,27 +175,34 @@ fn merged(policy: &Policy) -> Result<Merged, InvalidRange> {
 /// without one.
 ///
 /// What is said of any peer is said of each aggregate, too. What is allowed inside of a denial is left out. What is denied to an
-/// aggregate is repeated for a peer that is allowed more around it, as the look-up would not come to it.
-fn decide(direction: &Direction) -> Result<Decisions, InvalidRange> {
-    let (allow, deny) = (spread(allowed(direction)?), spread(by_peer(&direction.deny)?));
+/// aggregate is repeated for a peer that is allowed more around it, as the look-up would not come to it. What goes to the proxy
+/// goes before what is allowed, in the same way.
+fn decide(direction: &Direction, proxied: &[Entry]) -> Result<Decisions, InvalidRange> {
+    let (allow, deny) = (spread(allowed(direction, proxied)?), spread(by_peer(&direction.deny)?));
     let none = Blocks::new();
+    let denied_around = |peer: u32| deny.get(&aggregate_of(peer)).unwrap_or(&none);
+    let is_open = |peer: u32, block: &Block| {
+        let (own, around) = (deny.get(&peer).unwrap_or(&none), denied_around(peer));
+        block.around().all(|it| !own.contains_key(&it) && !around.contains_key(&it))
+    };
     let mut entries = Decisions::new();
     for (peer, blocks) in &deny {
         let all = blocks.iter().map(|(block, origins)| ((*peer, *block), (POLICY_DENY, origins.clone())));
         entries.extend(all);
     }
     for (peer, blocks) in &allow {
-        let own = deny.get(peer).unwrap_or(&none);
-        let to_any = deny.get(&aggregate_of(*peer)).unwrap_or(&none);
-        let is_open =
-            |block: &Block| block.around().all(|it| !own.contains_key(&it) && !to_any.contains_key(&it));
-        for (block, origins) in blocks.iter().filter(|(block, _)| is_open(block)) {
+        for (block, origins) in blocks.iter().filter(|(block, _)| is_open(*peer, block)) {
             entries.insert((*peer, *block), (POLICY_ALLOW, origins.clone()));
         }
         let is_hidden = |block: &Block| block.around().skip(1).any(|it| blocks.contains_key(&it));
-        for (block, origins) in to_any.iter().filter(|(block, _)| is_hidden(block)) {
+        for (block, origins) in denied_around(*peer).iter().filter(|(block, _)| is_hidden(block)) {
             let entry = entries.entry((*peer, *block)).or_insert_with(|| (POLICY_DENY, Origins::new()));
             entry.1.extend(origins);
+        }
+    }
+    for (peer, blocks) in to_proxy(&allow, by_peer(proxied)?) {
+        for (block, origins) in blocks.into_iter().filter(|(block, _)| is_open(peer, block)) {
+            entries.insert((peer, block), (POLICY_PROXY, origins));
         }
     }
     Ok(entries)
@@ -210,11 +220,31 @@ fn spread(mut all: BTreeMap<u32, Blocks>) -> BTreeMap<u32, Blocks> {
     all
 }
 
-/// What is allowed. Without default deny that is everything; where nothing is denied either, the kernel does not ask.
-fn allowed(direction: &Direction) -> Result<BTreeMap<u32, Blocks>, InvalidRange> {
+/// What goes to the proxy, with that of an aggregate repeated for every peer whose own entries hide it.
+fn to_proxy(allow: &BTreeMap<u32, Blocks>, proxied: BTreeMap<u32, Blocks>) -> BTreeMap<u32, Blocks> {
+    let proxied = spread(proxied);
+    let mut all = proxied.clone();
+    for peer in allow.keys().chain(proxied.keys()) {
+        let hides = |block: &Block| {
+            let of = |list: &BTreeMap<u32, Blocks>, it: &Block| {
+                list.get(peer).is_some_and(|blocks| blocks.contains_key(it))
+            };
+            block.around().any(|it| of(allow, &it) || of(&proxied, &it))
+        };
+        let around = proxied.get(&aggregate_of(*peer)).into_iter().flatten();
+        for (block, origins) in around.filter(|(block, _)| hides(block)) {
+            all.entry(*peer).or_default().entry(*block).or_default().extend(origins);
+        }
+    }
+    all
+}
+
+/// What is allowed. Without default deny that is everything; where nothing is denied or goes to the proxy either, the kernel
+/// does not ask.
+fn allowed(direction: &Direction, proxied: &[Entry]) -> Result<BTreeMap<u32, Blocks>, InvalidRange> {
     if direction.enforced {
         by_peer(&direction.allow)
-    } else if direction.deny.is_empty() {
+    } else if direction.deny.is_empty() && proxied.is_empty() {
         Ok(BTreeMap::new())
     } else {
         Ok(BTreeMap::from([(ANY_PEER, Blocks::from([(Block::ALL, Origins::new())]))]))

@@ -1,8 +1,8 @@
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::IpAddr;
 
 use cilium_api::node_state::Failure;
-use cilium_api::parts::{Part, PartKey};
+use cilium_api::parts::{DnsRule, Part, PartKey, Policy};
 use cilium_bpf::layout::{Addr, Endpoint, IpcacheKey};
 use cilium_delta::{Change, Drift, Report, Tracker};
 use ipnet::IpNet;
@@ -11,6 +11,7 @@ use crate::compile::Compiled;
 use crate::endpoints::{Endpoints, Planned};
 use crate::ipcache::{Ipcache, address_of, prefix_of};
 use crate::kernel::{Kernel, Parts, SlotIndex, chain};
+use crate::named::Named;
 use crate::policies::Policies;
 use crate::services::Services;
 use crate::{Config, Link, Neighbour, Route};
@@ -21,6 +22,7 @@ pub struct Dataplane {
     policies: Policies,
     services: Services,
     ipcache: Ipcache,
+    named: Named,
     endpoints: Endpoints,
     routes: Tracker<IpNet, Route>,
     /// What failed in the last [`Dataplane::apply`], by table.
@@ -55,6 +57,7 @@ impl Dataplane {
             config,
             services: Services::new(),
             ipcache: Ipcache::new(),
+            named: Named::default(),
             endpoints: Endpoints::new(),
             routes: Tracker::new(),
             failed: BTreeMap::new(),
@@ -90,6 +93,50 @@ impl Dataplane {
         for key in keys {
             self.update_one(key, parts);
         }
+        self.settle_names(parts);
+    }
+
+    /// Takes names of addresses, as DNS answers told them: lower case, with a dot at the end. An empty set: it has none any more.
+    pub fn set_names(
+        &mut self,
+        names: impl IntoIterator<Item = (IpAddr, BTreeSet<String>)>,
+        parts: &dyn Parts,
+    ) {
+        for (address, names) in names {
+            self.named.set_names(address, names);
+        }
+        self.settle_names(parts);
+    }
+
+    fn settle_names(&mut self, parts: &dyn Parts) {
+        for address in self.named.take_dirty() {
+            let base = self.ipcache.base_of(&self.config, address, parts);
+            let identity = self.named.settle(address, base);
+            self.ipcache.set_named(&self.config, address, identity, parts);
+        }
+        if self.named.take_moved() {
+            for identity in self.policies.restricted() {
+                if let Some(Part::Policy(policy)) = parts.get(&PartKey::policy(identity)) {
+                    self.policies.set(identity, Some(&self.named.expand(policy)));
+                }
+            }
+        }
+    }
+
+    /// A policy as it is in force: with entries for identities of named addresses in place of names.
+    #[must_use]
+    pub fn expand(&self, policy: &Policy) -> Policy {
+        self.named.expand(policy)
+    }
+
+    /// Base identity and patterns of every identity that stands for named addresses.
+    pub fn named_identities(&self) -> impl Iterator<Item = (u32, u32, &BTreeSet<String>)> {
+        self.named.meanings().map(|(number, meaning)| (number, meaning.base, &meaning.patterns))
+    }
+
+    /// Rules about DNS questions, by identity of who asks.
+    pub fn dns_rules(&self) -> &BTreeMap<u32, Vec<DnsRule>> {
+        self.policies.dns_rules()
     }
 
     fn update_one(&mut self, key: &PartKey, parts: &dyn Parts) {
@@ -101,7 +148,9 @@ impl Dataplane {
                 let policy =
                     part.and_then(|part| if let Part::Policy(policy) = part { Some(policy) } else { None });
                 if let Ok(identity) = rest.parse() {
-                    self.policies.set(identity, policy);
+                    self.named.set_policy(identity, policy);
+                    let expanded = policy.map(|policy| self.named.expand(policy));
+                    self.policies.set(identity, expanded.as_ref());
                 }
             }
             ("address", part) => {
@@ -109,6 +158,7 @@ impl Dataplane {
                     part.and_then(|part| if let Part::Address(part) = part { Some(part) } else { None });
                 if let Some(address) = address_of(key) {
                     self.ipcache.set_address(&self.config, address, part);
+                    self.named.rebase(&IpNet::from(address));
                 }
             }
             ("prefix", part) => {
@@ -116,11 +166,13 @@ impl Dataplane {
                     part.and_then(|part| if let Part::Prefix(part) = part { Some(part) } else { None });
                 if let Some(prefix) = prefix_of(key) {
                     self.ipcache.set_prefix(&self.config, prefix, part, parts);
+                    self.named.rebase(&prefix);
                 }
             }
             ("node", part) => {
                 let node = part.and_then(|part| if let Part::Node(node) = part { Some(node) } else { None });
                 self.ipcache.set_node(&self.config, rest, node, parts);
+                self.named.rebase_all();
                 self.reroute();
             }
             ("service", part) => {
@@ -273,11 +325,18 @@ impl Dataplane {
         K::Fault: 'static,
     {
         self.services.switched.switch(kernel, now);
-        let moving = self.ipcache.moving_prefixes();
+        // What names stand for is allowed before the address stands for it; what is left of a name goes the other way round.
+        if std::mem::take(&mut self.named.grown) {
+            self.policies.switched.switch(kernel, now);
+        }
+        let moving = self.ipcache.moving_prefixes(&self.named);
         let report = self.ipcache.tracker.apply(kernel);
         self.note("ipcache", &report, ipcache_name);
         if moving.iter().any(|key| report.failures.iter().all(|(failed, _)| failed != key)) {
             self.policies.renew();
+        }
+        if report.is_complete() {
+            self.named.forget_gone();
         }
         self.policies.switched.switch(kernel, now);
         let report = self.endpoints.tracker.apply(kernel);

@@ -9,11 +9,13 @@ use cilium_delta::{Change, Tracker};
 use ipnet::IpNet;
 
 use crate::kernel::Parts;
+use crate::named::Named;
 use crate::nodes::NodeFacts;
 use crate::{Config, Route};
 
 /// Entries of the ipcache and routes to other nodes' pods. What a node part says of an address goes before what an
-/// address part says, and that before a prefix part; among several nodes the first by name.
+/// address part says, and that before a prefix part; among several nodes the first by name. The identity of an address with names
+/// stands for what it would have without them, too.
 pub(crate) struct Ipcache {
     pub(crate) tracker: Tracker<IpcacheKey, IpcacheEntry>,
     nodes: BTreeMap<String, NodeFacts>,
@@ -21,6 +23,8 @@ pub(crate) struct Ipcache {
     claims: HashMap<IpcacheKey, BTreeSet<String>>,
     /// Prefixes outside of the cluster that have an identity.
     prefixes: HashMap<IpcacheKey, (IpNet, u32)>,
+    /// Addresses outside of the cluster that have one for their names.
+    named: HashMap<IpcacheKey, u32>,
     unreadable: BTreeMap<String, Vec<String>>,
     /// Addresses whose identity is another than it was, or that are nobody's now.
     pub(crate) reassigned: BTreeSet<Addr>,
@@ -33,6 +37,7 @@ impl Ipcache {
             nodes: BTreeMap::new(),
             claims: HashMap::new(),
             prefixes: HashMap::new(),
+            named: HashMap::new(),
             unreadable: BTreeMap::new(),
             reassigned: BTreeSet::new(),
         }
@@ -68,17 +73,58 @@ impl Ipcache {
     }
 
     /// Entries of prefixes that are about to change: addresses inside will have another identity, and stay where they are.
-    pub(crate) fn moving_prefixes(&self) -> Vec<IpcacheKey> {
+    ///
+    /// That of a named address allows all that the one below it does, and goes when nothing uses the address any more.
+    pub(crate) fn moving_prefixes(&self, named: &Named) -> Vec<IpcacheKey> {
         let is_prefix = |identity: Option<u32>| identity.is_some_and(is_local);
+        let base = |identity: Option<u32>| identity.map(|identity| named.base(identity));
+        let is_named = |identity: Option<u32>| identity != base(identity);
         let pending = self.tracker.pending().filter_map(|change| {
             let (key, after) = match change {
                 Change::Set(key, entry) => (key, Some(entry.identity)),
                 Change::Delete(key) => (key, None),
             };
             let before = self.tracker.get_actual(key).map(|entry| entry.identity);
-            (before != after && (is_prefix(before) || is_prefix(after))).then_some(*key)
+            let moves = before != after && (is_prefix(before) || is_prefix(after));
+            let comes_or_goes = before.is_none() && is_named(after) || is_named(before) && after.is_none();
+            (moves && !comes_or_goes && base(before) != base(after)).then_some(*key)
         });
         pending.collect()
+    }
+
+    /// The identity that an address has without names; `None` when it is the cluster's.
+    pub(crate) fn base_of(&self, config: &Config, address: IpAddr, parts: &dyn Parts) -> Option<u32> {
+        if self.claims.contains_key(&host_key(address)) {
+            return None;
+        }
+        if let Some(Part::Address(part)) = parts.get(&PartKey::address(address)) {
+            return Some(part.identity).filter(|identity| is_local(*identity));
+        }
+        if self.nodes.values().any(|facts| facts.prefixes.iter().any(|prefix| prefix.contains(&address))) {
+            return None;
+        }
+        let length = host_length(address);
+        let around = (0..=length).rev().filter_map(|length| IpNet::new(address, length).ok());
+        let mut keys = around.map(|prefix| IpcacheKey::new(prefix.network(), prefix.prefix_len()));
+        let known = keys.find_map(|key| self.prefixes.get(&key)).map(|(_, identity)| *identity);
+        let world = if address.is_ipv4() { config.world4 } else { config.world6 };
+        Some(known.unwrap_or(world))
+    }
+
+    /// Takes the identity of an address for its names, or that it has none.
+    pub(crate) fn set_named(
+        &mut self,
+        config: &Config,
+        address: IpAddr,
+        identity: Option<u32>,
+        parts: &dyn Parts,
+    ) {
+        let key = host_key(address);
+        match identity {
+            Some(identity) => self.named.insert(key, identity),
+            None => self.named.remove(&key),
+        };
+        self.resolve(config, &key, parts);
     }
 
     /// What is known of a node.
@@ -88,12 +134,14 @@ impl Ipcache {
 
     /// Takes an address part, or that there is none.
     pub(crate) fn set_address(&mut self, config: &Config, address: IpAddr, part: Option<&Address>) {
-        let key = IpcacheKey::new(address, if address.is_ipv4() { 32 } else { 128 });
+        let key = host_key(address);
         if self.claims.contains_key(&key) {
             return;
         }
-        let entry = part.map(|part| self.entry(config, part)).or_else(|| self.prefix_entry(config, &key));
-        self.put(key, entry);
+        let named = self.named.get(&key).filter(|_| part.is_none_or(|part| is_local(part.identity)));
+        let named = named.map(|identity| IpcacheEntry { tunnel: Addr::NONE, identity: *identity });
+        let entry = named.or_else(|| part.map(|part| self.entry(config, part)));
+        self.put(key, entry.or_else(|| self.prefix_entry(config, &key)));
     }
 
     /// Takes a prefix part, or that there is none.
@@ -186,12 +234,10 @@ impl Ipcache {
             return;
         }
         let address = Addr(key.address).ip().filter(|_| key.prefix_len == 128);
-        match address.and_then(|address| Some((address, parts.get(&PartKey::address(address))?))) {
-            Some((address, Part::Address(part))) => self.set_address(config, address, Some(part)),
-            _ => {
-                let entry = self.prefix_entry(config, key);
-                self.put(*key, entry);
-            }
+        let Some(address) = address else { return self.put(*key, self.prefix_entry(config, key)) };
+        match parts.get(&PartKey::address(address)) {
+            Some(Part::Address(part)) => self.set_address(config, address, Some(part)),
+            _ => self.set_address(config, address, None),
         }
     }
 
@@ -231,6 +277,15 @@ impl Ipcache {
             .iter()
             .flat_map(|(name, list)| list.iter().map(move |text| (PartKey::node(name), text.clone())))
     }
+}
+
+fn host_length(address: IpAddr) -> u8 {
+    if address.is_ipv4() { 32 } else { 128 }
+}
+
+/// Key of one address.
+fn host_key(address: IpAddr) -> IpcacheKey {
+    IpcacheKey::new(address, host_length(address))
 }
 
 /// Whether an identity stands for a prefix outside of the cluster: the top byte is the scope.

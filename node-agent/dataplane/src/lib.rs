@@ -15,6 +15,8 @@
 //!   has of them was allowed to another.
 //! - When a prefix outside of the cluster gets, loses or changes its identity, all policies that restrict anything get a new
 //!   generation: connections of addresses inside are judged anew, and none is forgotten.
+//! - An address with names that policies ask for has an identity for them before its first packet is judged by it, and policies allow
+//!   that identity what they allow the address without names. So nothing that was allowed is judged anew.
 //! - A restarted agent that calls [`Dataplane::adopt`] first finds slots and generations again and writes nothing that is
 //!   there already.
 //! - A pod's addresses are in the endpoint map only while it is both planned and linked, under the same UID.
@@ -29,6 +31,7 @@ mod dataplane;
 mod endpoints;
 mod ipcache;
 mod kernel;
+mod named;
 mod nodes;
 mod policies;
 mod ports;

@@ -1,9 +1,9 @@
 //! Policies by identity, slots, and the trie behind them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use cilium_api::parts::{PartKey, Policy};
+use cilium_api::parts::{DnsRule, PartKey, Policy};
 use cilium_bpf::layout::{HOST_SLOT, Slot};
 
 use crate::block::InvalidRange;
@@ -79,6 +79,8 @@ pub(crate) struct Policies {
     /// Slots that identities had in the kernel when the agent started.
     adopted: HashMap<u32, SlotIndex>,
     invalid: HashMap<u32, InvalidRange>,
+    /// Rules about DNS questions, of policies that have some.
+    dns: BTreeMap<u32, Vec<DnsRule>>,
     open: Arc<Compiled>,
 }
 
@@ -91,6 +93,7 @@ impl Policies {
             users: HashMap::new(),
             adopted: HashMap::new(),
             invalid: HashMap::new(),
+            dns: BTreeMap::new(),
             open: Arc::new(Compiled::default()),
         };
         if host {
@@ -110,9 +113,13 @@ impl Policies {
         }
     }
 
-    /// Takes a policy part, or that there is none. One that is invalid leaves the policy before it in force.
+    /// Takes a policy without names of peers, or that there is none. One that is invalid leaves the policy before it in force.
     pub(crate) fn set(&mut self, identity: u32, policy: Option<&Policy>) {
         self.invalid.remove(&identity);
+        match policy.filter(|policy| !policy.dns.is_empty()) {
+            Some(policy) => self.dns.insert(identity, policy.dns.clone()),
+            None => self.dns.remove(&identity),
+        };
         match policy.map(compile) {
             Some(Ok(compiled)) => {
                 self.compiled.insert(identity, Arc::new(compiled));
@@ -128,6 +135,16 @@ impl Policies {
         if let Some((slot, _)) = self.users.get(&identity) {
             self.switched.set(*slot, self.content(identity));
         }
+    }
+
+    /// Identities that have a policy, a refused one as well.
+    pub(crate) fn restricted(&self) -> BTreeSet<u32> {
+        self.compiled.keys().chain(self.invalid.keys()).copied().collect()
+    }
+
+    /// Rules about DNS questions, by identity.
+    pub(crate) fn dns_rules(&self) -> &BTreeMap<u32, Vec<DnsRule>> {
+        &self.dns
     }
 
     fn content(&self, identity: u32) -> Arc<Compiled> {

@@ -55,6 +55,9 @@ pub(crate) enum Command {
     /// Addresses and their identities
     #[command(subcommand)]
     Ip(IpCommand),
+    /// Names that pods of this node asked for
+    #[command(subcommand)]
+    Fqdn(FqdnCommand),
     /// Nodes of the cluster
     #[command(subcommand)]
     Node(NodeCommand),
@@ -116,6 +119,27 @@ pub(crate) enum EndpointCommand {
         #[command(flatten)]
         output: DataOutput,
     },
+}
+
+/// `fqdn …`
+#[derive(Debug, Subcommand)]
+pub(crate) enum FqdnCommand {
+    /// Names, addresses and how long they hold
+    #[command(subcommand)]
+    Cache(FqdnCacheCommand),
+}
+
+/// `fqdn cache …`
+#[derive(Debug, Subcommand)]
+pub(crate) enum FqdnCacheCommand {
+    /// What was learned; 0 seconds: kept while connections use it
+    #[command(
+        visible_alias = "ls",
+        after_help = "Examples:
+  cilium-dbg fqdn cache list
+  cilium-dbg fqdn cache list -o json"
+    )]
+    List(TableOutput),
 }
 
 /// `policy …`
@@ -311,7 +335,7 @@ mod tests {
         Cli::command().debug_assert();
         let mut found = Vec::new();
         leaves(&Cli::command(), &mut found);
-        assert_eq!(found.len(), 19);
+        assert_eq!(found.len(), 20);
         for (command, help) in found {
             let examples: Vec<&str> = help.lines().filter_map(|line| line.strip_prefix("  ")).collect();
             assert!(!examples.is_empty(), "{command}");

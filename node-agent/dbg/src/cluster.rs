@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use anyhow::Context as _;
 use cilium_rest::Client;
-use cilium_rest::model::{ClusterNode, ClusterNodes, Identity, IpEntry, Policy, Service};
+use cilium_rest::model::{ClusterNode, ClusterNodes, Identity, IpEntry, NameEntry, Policy, Service};
 
 use crate::list::{Row, show};
 use cilium_print::output::{DataOutput, TableOutput, encode, print};
@@ -46,6 +46,19 @@ impl Row for IpEntry {
 
     fn lines(&self) -> Vec<Line> {
         vec![line([&self.cidr, &self.identity.to_string(), &self.host_ip])]
+    }
+}
+
+impl Row for NameEntry {
+    const PATH: &'static str = "/v1/fqdn/cache";
+    const HEADERS: &'static [&'static [&'static str]] = &[&["FQDN", "IP", "TTL"]];
+
+    fn order(&self) -> impl Ord {
+        (self.fqdn.clone(), self.ip.parse::<IpAddr>().ok())
+    }
+
+    fn lines(&self) -> Vec<Line> {
+        vec![line([&self.fqdn, &self.ip, &self.ttl.max(0).to_string()])]
     }
 }
 

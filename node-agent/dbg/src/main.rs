@@ -18,15 +18,15 @@ use std::time::Duration;
 
 use cilium_rest::Client;
 use cilium_rest::model::{
-    BackendEntry, CtEntry, Endpoint, EndpointEntry, Identity, IpEntry, IpcacheEntry, MetricEntry, NatEntry,
-    PolicyEntry, Service, ServiceEntry,
+    BackendEntry, CtEntry, Endpoint, EndpointEntry, Identity, IpEntry, IpcacheEntry, MetricEntry, NameEntry,
+    NatEntry, PolicyEntry, Service, ServiceEntry,
 };
 use clap::Parser as _;
 
 use crate::cli::{
     BpfCommand, BpfEndpointCommand, BpfPolicyCommand, Cli, Command, CtCommand, EndpointCommand,
-    IdentityCommand, IpCommand, IpcacheCommand, LbCommand, MetricsCommand, NatCommand, NodeCommand,
-    PolicyCommand, ServiceCommand,
+    FqdnCacheCommand, FqdnCommand, IdentityCommand, IpCommand, IpcacheCommand, LbCommand, MetricsCommand,
+    NatCommand, NodeCommand, PolicyCommand, ServiceCommand,
 };
 use crate::list::list;
 
@@ -56,6 +56,9 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Identity(IdentityCommand::Get { id, output }) => cluster::identity(&client, *id, output),
         Command::Service(ServiceCommand::List(output)) => list::<Service>(&client, output),
         Command::Ip(IpCommand::List(output)) => list::<IpEntry>(&client, output),
+        Command::Fqdn(FqdnCommand::Cache(FqdnCacheCommand::List(output))) => {
+            list::<NameEntry>(&client, output)
+        }
         Command::Node(NodeCommand::List(output)) => cluster::nodes(&client, output),
         Command::Bpf(command) => bpf(&client, command),
         Command::Monitor(args) => monitor::run(&client, args),

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{Addr, Plain, layout};
+use super::{Addr, NetPort, Plain, layout};
 
 /// Masquerade IPv4 traffic that leaves the cluster.
 pub const CONFIG_MASQUERADE4: u32 = 1 << 0;
@@ -13,6 +13,10 @@ pub const CONFIG_MASQUERADE6: u32 = 1 << 1;
 pub const CONFIG_SET_RETVAL: u32 = 1 << 2;
 /// The node has a policy of its own, in the slot [`HOST_SLOT`](super::HOST_SLOT).
 pub const CONFIG_HOST_FIREWALL: u32 = 1 << 3;
+/// Mark of packets that are for the DNS proxy.
+pub const MARK_TO_PROXY: u32 = 0x0200;
+/// Bits of a mark that say whose it is.
+pub const MARK_MASK: u32 = 0x0f00;
 /// Number of prefixes in [`Config::kept`].
 pub const CONFIG_KEPT_PREFIXES: usize = 8;
 
@@ -68,5 +72,7 @@ layout! {
         pub nat_first: u16,
         /// Last port for masqueraded connections.
         pub nat_last: u16,
+        /// Port of the DNS proxy on the loopback addresses; 0: there is none.
+        pub dns_port: NetPort,
     }
 }

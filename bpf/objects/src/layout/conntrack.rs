@@ -20,6 +20,8 @@ pub const CT_STACK: u16 = 1 << 6;
 pub const CT_DIRECT: u16 = 1 << 7;
 /// Policy has put an end to it: the entry only tells late answers from new connections.
 pub const CT_REFUSED: u16 = 1 << 8;
+/// With [`CT_STACK`]: the other side is the DNS proxy of this node, which stands in for it.
+pub const CT_PROXY: u16 = 1 << 9;
 
 /// [`NatKey::direction`]: `local` is the pod, the value is the node's address and port.
 pub const NAT_OUT: u8 = 0;

@@ -16,6 +16,8 @@ pub const DIRECTION_EGRESS: u8 = 2;
 pub const POLICY_ALLOW: u8 = 1;
 /// Verdict of a [`PolicyEntry`]: drop.
 pub const POLICY_DENY: u8 = 2;
+/// Verdict of a [`PolicyEntry`]: hand to the DNS proxy. Only in what goes out, by TCP and UDP.
+pub const POLICY_PROXY: u8 = 3;
 
 /// Peers of entries that stand for many identities, as [`aggregate_of`] gives them.
 pub const AGGREGATES: [u32; 3] = [11, 13, 14];
@@ -104,7 +106,7 @@ layout! {
     pub struct PolicyEntry as "policy_entry" {
         /// Names the origin of the rule to user space; comes back in events.
         pub cookie: u32,
-        /// [`POLICY_ALLOW`] or [`POLICY_DENY`].
+        /// [`POLICY_ALLOW`], [`POLICY_DENY`] or [`POLICY_PROXY`].
         pub verdict: u8,
     }
 }

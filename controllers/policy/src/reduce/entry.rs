@@ -12,11 +12,11 @@ use cilium_api::peer::{CidrRule, Entity, FqdnSelector, ServiceSelector};
 use cilium_api::port::{PortDenyRule, PortRule};
 use cilium_api::rule::{Authentication, AuthenticationMode};
 use cilium_api::selector::EndpointSelector;
-use cilium_core::{Peers, Selector, entity};
+use cilium_core::{NamePattern, Peers, Selector, entity};
 
-use super::ports::{self, Found};
+use super::ports::{self, Asked, Found};
 use super::selectors::{PeerScope, peer};
-use super::{icmp, prefixes, selectors, services};
+use super::{icmp, names, prefixes, selectors, services};
 use crate::invalid::{Invalid, Path};
 use crate::reference::Reference;
 use crate::rules::{Ports, Traffic};
@@ -61,20 +61,13 @@ enum Content<'a> {
     CidrSets(&'a [CidrRule]),
     Services(&'a [ServiceSelector]),
     Nodes(&'a [EndpointSelector]),
+    Names(&'a [FqdnSelector]),
     /// Not enforced by this version unless it is empty.
     Unsupported {
         /// What the list holds, as the subject of a sentence.
         what: &'static str,
         length: usize,
-        when_empty: WhenEmpty,
     },
-}
-
-/// What an empty list means.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum WhenEmpty {
-    NoPeer,
-    Absent,
 }
 
 impl<'a> List<'a> {
@@ -102,14 +95,13 @@ impl<'a> List<'a> {
         list.as_deref().map(|list| Self { field, content: Content::Nodes(list) })
     }
 
-    fn unsupported<T>(
-        field: &'static str,
-        what: &'static str,
-        when_empty: WhenEmpty,
-        list: &Option<Vec<T>>,
-    ) -> Option<Self> {
+    fn names_of(field: &'static str, list: &'a Option<Vec<FqdnSelector>>) -> Option<Self> {
+        list.as_deref().map(|list| Self { field, content: Content::Names(list) })
+    }
+
+    fn unsupported<T>(field: &'static str, what: &'static str, list: &Option<Vec<T>>) -> Option<Self> {
         let length = list.as_ref()?.len();
-        Some(Self { field, content: Content::Unsupported { what, length, when_empty } })
+        Some(Self { field, content: Content::Unsupported { what, length } })
     }
 
     fn length(&self) -> usize {
@@ -120,13 +112,14 @@ impl<'a> List<'a> {
             Content::CidrSets(list) => list.len(),
             Content::Services(list) => list.len(),
             Content::Nodes(list) => list.len(),
+            Content::Names(list) => list.len(),
             Content::Unsupported { length, .. } => length,
         }
     }
 
     /// Whether the list restricts peers; one that does not is as good as absent.
     fn restricts(&self) -> bool {
-        !matches!(self.content, Content::Unsupported { length: 0, when_empty: WhenEmpty::Absent, .. })
+        self.length() > 0 || !matches!(self.content, Content::Names(_))
     }
 
     fn peers(&self, scope: &PeerScope<'_>, path: &Path) -> Result<Vec<Peers>, Invalid> {
@@ -149,8 +142,10 @@ impl<'a> List<'a> {
             Content::Nodes(list) => each(list, &path, |path, selector| {
                 Ok(Peers::Selected(vec![selectors::node(scope, path, selector)?]))
             }),
-            // They are references.
-            Content::Services(_) | Content::Unsupported { length: 0, .. } => Ok(Vec::new()),
+            // Services are references, and names are no identities before a node hears of their addresses.
+            Content::Services(_) | Content::Names(_) | Content::Unsupported { length: 0, .. } => {
+                Ok(Vec::new())
+            }
             Content::Unsupported { what, .. } => Err(path.unsupported(what)),
         }
     }
@@ -168,31 +163,36 @@ impl<'a> List<'a> {
             _ => Ok(Vec::new()),
         }
     }
+
+    fn names(&self, path: &Path) -> Result<Vec<NamePattern>, Invalid> {
+        match self.content {
+            Content::Names(list) => names::patterns(&path.field(self.field), list),
+            _ => Ok(Vec::new()),
+        }
+    }
 }
 
 fn from_lists(peers: &IngressPeers) -> Vec<List<'_>> {
-    use WhenEmpty::NoPeer;
     let lists = [
         List::endpoints("fromEndpoints", &peers.from_endpoints),
         List::cidrs("fromCIDR", &peers.from_cidr),
         List::cidr_sets("fromCIDRSet", &peers.from_cidr_set),
         List::entities("fromEntities", &peers.from_entities),
-        List::unsupported("fromGroups", "a group of a cloud provider", NoPeer, &peers.from_groups),
+        List::unsupported("fromGroups", "a group of a cloud provider", &peers.from_groups),
         List::nodes("fromNodes", &peers.from_nodes),
     ];
     lists.into_iter().flatten().collect()
 }
 
 fn to_lists<'a>(peers: &'a EgressPeers, fqdns: &'a Option<Vec<FqdnSelector>>) -> Vec<List<'a>> {
-    use WhenEmpty::{Absent, NoPeer};
     let lists = [
         List::endpoints("toEndpoints", &peers.to_endpoints),
         List::cidrs("toCIDR", &peers.to_cidr),
         List::cidr_sets("toCIDRSet", &peers.to_cidr_set),
         List::entities("toEntities", &peers.to_entities),
         List::services("toServices", &peers.to_services),
-        List::unsupported("toFQDNs", "a peer by DNS name", Absent, fqdns),
-        List::unsupported("toGroups", "a group of a cloud provider", NoPeer, &peers.to_groups),
+        List::names_of("toFQDNs", fqdns),
+        List::unsupported("toGroups", "a group of a cloud provider", &peers.to_groups),
         List::nodes("toNodes", &peers.to_nodes),
     ];
     lists.into_iter().flatten().collect()
@@ -257,19 +257,40 @@ impl Entry<'_> {
         self.check_authentication(path)?;
         let peers = self.peers(scope, path)?;
         let references = self.references(path)?;
+        let names = self.names(path)?;
         let items = self.ports(path)?;
-        if peers == Peers::Selected(Vec::new()) && references.is_empty() {
+        self.check_questions(path, &items, !names.is_empty())?;
+        if peers == Peers::Selected(Vec::new()) && references.is_empty() && names.is_empty() {
             return Ok(Vec::new());
         }
-        let items = items.into_iter().filter(|(_, found)| !found.is_empty());
-        let traffic = items.map(|(path, Found { ports, named })| Traffic {
+        let items = items.into_iter().filter(|(_, item)| !item.found.is_empty());
+        let traffic = items.map(|(path, Asked { questions, found: Found { ports, named } })| Traffic {
             path: path.into(),
             peers: peers.clone(),
             references: references.clone(),
+            names: names.clone(),
             ports,
             named,
+            questions,
         });
         Ok(traffic.flat_map(|traffic| if self.is_egress { traffic.out() } else { vec![traffic] }).collect())
+    }
+
+    fn names(&self, path: &Path) -> Result<Vec<NamePattern>, Invalid> {
+        let lists = self.lists.iter().map(|list| list.names(path));
+        Ok(lists.collect::<Result<Vec<_>, _>>()?.concat())
+    }
+
+    /// Questions are sent out, to servers that policy knows by more than their name.
+    fn check_questions(&self, path: &Path, items: &[(Path, Asked)], named: bool) -> Result<(), Invalid> {
+        let path = path.field("toPorts");
+        match items.iter().any(|(_, item)| item.questions.is_some()) {
+            true if !self.is_egress => Err(path.malformed("rules for DNS questions are for egress only")),
+            true if named => {
+                Err(path.unsupported("a rule for DNS questions to a name server that is given by its name"))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn check_shape(&self, path: &Path) -> Result<(), Invalid> {
@@ -330,8 +351,8 @@ impl Entry<'_> {
     }
 
     /// What each item of `toPorts` or `icmps` names. Neither given: all protocols.
-    fn ports(&self, path: &Path) -> Result<Vec<(Path, Found)>, Invalid> {
-        let by_number = |ports| Found { ports, named: Vec::new() };
+    fn ports(&self, path: &Path) -> Result<Vec<(Path, Asked)>, Invalid> {
+        let by_number = |ports| Asked { questions: None, found: Found { ports, named: Vec::new() } };
         if !self.names_traffic() {
             return Ok(vec![(path.clone(), by_number(vec![Ports::ANY]))]);
         }

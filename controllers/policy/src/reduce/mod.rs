@@ -9,6 +9,7 @@
 
 mod entry;
 mod icmp;
+mod names;
 mod netpol;
 mod ports;
 mod prefixes;
@@ -123,6 +124,10 @@ fn rule(scope: &Scope<'_>, path: &Path, api: &ApiRule) -> Result<Rule, Invalid> 
         close_egress,
     );
     let nodes = api.node_selector.is_some();
+    let asks = egress.iter().flat_map(|section| &section.allow).any(|traffic| traffic.questions.is_some());
+    if nodes && asks {
+        return Err(path.field("egress").unsupported("a rule for DNS questions of a node"));
+    }
     Ok(Rule { path: path.clone().into(), subject, nodes, ingress, egress })
 }
 

@@ -112,8 +112,10 @@ impl Reading<'_> {
             path: path.clone().into(),
             peers,
             references: Vec::new(),
+            names: Vec::new(),
             ports,
             named,
+            questions: None,
         })
     }
 

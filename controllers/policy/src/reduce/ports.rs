@@ -3,6 +3,9 @@
 use cilium_api::l7::L7Rules;
 use cilium_api::port::{PortDenyRule, PortProtocol, PortRule, Protocol};
 
+use cilium_core::NamePattern;
+
+use super::names;
 use crate::invalid::{Invalid, Path};
 use crate::rules::{PortName, Ports, SCTP, TCP, UDP};
 
@@ -15,16 +18,29 @@ const MAX_NAME: usize = 15;
 pub(super) trait Item {
     /// Its ports.
     fn ports(&self) -> Option<&[PortProtocol]>;
-    /// Refuses what is asked for above ports.
-    fn check(&self, path: &Path) -> Result<(), Invalid>;
+    /// What is asked for above ports: names that DNS questions may be about. Everything else is refused.
+    fn questions(&self, path: &Path) -> Result<Questions, Invalid>;
+}
+
+/// Names that DNS questions may be about; `None`: the traffic is not looked into.
+type Questions = Option<Vec<NamePattern>>;
+
+/// Ports, with what is asked for above them.
+pub(super) struct Asked {
+    pub(super) questions: Questions,
+    pub(super) found: Found,
 }
 
 impl Item for PortRule {
     fn ports(&self) -> Option<&[PortProtocol]> {
         self.ports.as_deref()
     }
-    fn check(&self, path: &Path) -> Result<(), Invalid> {
-        refuse_beyond_l4(path, self)
+    fn questions(&self, path: &Path) -> Result<Questions, Invalid> {
+        refuse_beyond_dns(path, self)?;
+        let rules = self.rules.as_ref().and_then(|rules| rules.dns.as_deref());
+        // As for HTTP, an empty list is no rule at all.
+        let Some(rules) = rules.filter(|rules| !rules.is_empty()) else { return Ok(None) };
+        names::patterns(&path.field("rules.dns"), rules).map(Some)
     }
 }
 
@@ -32,8 +48,8 @@ impl Item for PortDenyRule {
     fn ports(&self) -> Option<&[PortProtocol]> {
         self.ports.as_deref()
     }
-    fn check(&self, _: &Path) -> Result<(), Invalid> {
-        Ok(())
+    fn questions(&self, _: &Path) -> Result<Questions, Invalid> {
+        Ok(None)
     }
 }
 
@@ -59,9 +75,19 @@ impl Found {
     }
 }
 
-/// All ports of an item. An item without ports stands for no port.
-pub(super) fn reduce(path: &Path, item: &impl Item) -> Result<Found, Invalid> {
-    item.check(path)?;
+/// All ports of an item, and what is asked for above them. An item without ports stands for no port.
+pub(super) fn reduce(path: &Path, item: &impl Item) -> Result<Asked, Invalid> {
+    let questions = item.questions(path)?;
+    let mut found = all_ports(path, item)?;
+    if questions.is_some() {
+        check_dns_ports(path, &found)?;
+        // Questions come by these two; ANY is SCTP, too.
+        found.ports.retain(|ports| [TCP, UDP].contains(&ports.protocol));
+    }
+    Ok(Asked { questions, found })
+}
+
+fn all_ports(path: &Path, item: &impl Item) -> Result<Found, Invalid> {
     let ports = item.ports().unwrap_or_default();
     let path = path.field("ports");
     if ports.len() > MAX_PORTS {
@@ -74,8 +100,24 @@ pub(super) fn reduce(path: &Path, item: &impl Item) -> Result<Found, Invalid> {
     Ok(found.sorted())
 }
 
+fn check_dns_ports(path: &Path, found: &Found) -> Result<(), Invalid> {
+    let Found { ports, named } = found;
+    if !named.is_empty() {
+        return Err(path.field("ports").unsupported("a rule for DNS questions on a port by name"));
+    }
+    if ports.is_empty() {
+        return Err(path.field("ports").malformed("a rule for DNS questions needs a port"));
+    }
+    match ports.iter().find(|ports| ports.first == 0 || ports.first != ports.last) {
+        Some(_) => {
+            Err(path.field("ports").malformed("a rule for DNS questions needs single ports, and not port 0"))
+        }
+        None => Ok(()),
+    }
+}
+
 /// What is decided above ports. Leaving it out would allow more than the policy does.
-fn refuse_beyond_l4(path: &Path, item: &PortRule) -> Result<(), Invalid> {
+fn refuse_beyond_dns(path: &Path, item: &PortRule) -> Result<(), Invalid> {
     let given = [
         ("terminatingTLS", "the ending of TLS", item.terminating_tls.is_some()),
         ("originatingTLS", "the beginning of TLS", item.originating_tls.is_some()),
@@ -92,7 +134,6 @@ fn refuse_beyond_l4(path: &Path, item: &PortRule) -> Result<(), Invalid> {
 fn refuse_l7(path: &Path, rules: &L7Rules) -> Result<(), Invalid> {
     let given = [
         ("http", "a rule for HTTP requests", rules.http.as_ref().is_some_and(|list| !list.is_empty())),
-        ("dns", "a rule for DNS questions", rules.dns.is_some()),
         ("kafka", "a rule for Kafka requests", rules.kafka.is_some()),
     ];
     match given.into_iter().find(|(_, _, given)| *given) {

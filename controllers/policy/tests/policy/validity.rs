@@ -244,7 +244,13 @@ fn what_this_version_cannot_enforce_is_refused_by_path() {
     let listener = json!({"envoyConfig": {"name": "x"}, "name": "l"});
     for (spec, path) in [
         (ingress(json!({"fromGroups": [{}]})), "spec.ingress[0].fromGroups"),
-        (egress(json!({"toFQDNs": [{"matchName": "example.org"}]})), "spec.egress[0].toFQDNs"),
+        (
+            egress(json!({
+                "toFQDNs": [{"matchName": "example.org"}],
+                "toPorts": [{"ports": [{"port": "53"}], "rules": {"dns": [{"matchPattern": "*"}]}}],
+            })),
+            "spec.egress[0].toPorts",
+        ),
         (egress(json!({"toGroups": [{}]})), "spec.egress[0].toGroups"),
         (ingress(json!({"authentication": {"mode": "required"}})), "spec.ingress[0].authentication.mode"),
         (ingress(json!({"toPorts": [{"terminatingTLS": tls}]})), "spec.ingress[0].toPorts[0].terminatingTLS"),
@@ -252,7 +258,6 @@ fn what_this_version_cannot_enforce_is_refused_by_path() {
         (ingress(json!({"toPorts": [{"serverNames": ["x"]}]})), "spec.ingress[0].toPorts[0].serverNames"),
         (egress(json!({"toPorts": [{"listener": listener}]})), "spec.egress[0].toPorts[0].listener"),
         (ingress(json!({"toPorts": [{"rules": {"http": [{}]}}]})), "spec.ingress[0].toPorts[0].rules.http"),
-        (egress(json!({"toPorts": [{"rules": {"dns": []}}]})), "spec.egress[0].toPorts[0].rules.dns"),
         (egress(json!({"toPorts": [{"rules": {"kafka": [{}]}}]})), "spec.egress[0].toPorts[0].rules.kafka"),
         (port(json!({"port": "0", "protocol": "GRE"})), "spec.ingress[0].toPorts[0].ports[0].protocol"),
     ] {
@@ -277,6 +282,12 @@ fn what_is_turned_off_is_refused_with_the_flag_that_turns_it_on() {
     check(reduce_clusterwide(nodes.clone()), "specs[0].nodeSelector", Disabled, "flag enable-host-firewall");
     let settings = reduce::Settings { host_firewall: true, ..CLUSTER.into() };
     reduce::ccnp(&mk_ccnp(vec![mk_rule(nodes)]), settings).unwrap();
+    let rules = json!({"dns": [{"matchPattern": "*"}]});
+    let asks =
+        json!({"nodeSelector": {}, "egress": [{"toPorts": [{"ports": [{"port": "53"}], "rules": rules}]}]});
+    let settings = reduce::Settings { host_firewall: true, ..CLUSTER.into() };
+    let refused = reduce::ccnp(&mk_ccnp(vec![mk_rule(asks)]), settings);
+    check(refused, "specs[0].egress", Unsupported, "a rule for DNS questions of a node");
 }
 
 #[test]
@@ -301,6 +312,8 @@ fn what_asks_for_nothing_special_is_accepted() {
         ),
         deny(json!({"toServices": [{"k8sServiceSelector": {"selector": {}}}]})),
         egress(json!({"toFQDNs": [], "toServices": [], "toEntities": ["world-ipv4"]})),
+        egress(json!({"toFQDNs": [{"matchName": "Example.org."}, {"matchPattern": "**.*x_y-.org"}]})),
+        egress(json!({"toPorts": [{"rules": {"dns": []}}]})),
         ingress(json!({"toPorts": [{"ports": [{"port": "80"}], "rules": {"http": []}}]})),
         port(json!({"port": "65535", "endPort": 0, "protocol": "SCTP"})),
         ingress(json!({"toPorts": [{"ports": vec![json!({"port": "1"}); 40]}]})),

@@ -2,6 +2,7 @@
 //! [`crate::run`] calls it with what arrives, one thing after the other.
 
 mod endpoints;
+mod names;
 mod report;
 mod start;
 mod views;
@@ -32,6 +33,7 @@ use crate::links::Links;
 use crate::watch::Seen;
 
 pub(crate) use endpoints::Waiter;
+use names::Names;
 pub(crate) use report::{Numbers, Timing};
 pub(crate) use views::Generations;
 
@@ -93,6 +95,7 @@ pub(crate) struct Brain {
     state: State,
     store: Store,
     links: Links,
+    names: Names,
     conflist: Conflist,
     running: Option<Running>,
     /// Why the node does not work yet.
@@ -122,15 +125,18 @@ impl Brain {
     pub(crate) fn new(
         settings: Settings,
         applied: watch::Sender<Option<AppliedState>>,
+        rules: watch::Sender<cilium_rest::dns::Rules>,
     ) -> anyhow::Result<Self> {
         let store = Store::open(&settings.desired_dir())?;
         let links = Links::open(&settings.links_dir())?;
+        let names = Names::open(settings.names_file(), settings.names, rules);
         let conflist = Conflist::new(&settings);
         let mut brain = Self {
             clock: Clock::start(),
             state: State::new(),
             store,
             links,
+            names,
             conflist,
             running: None,
             obstacle: "the node's state has not been read yet".to_owned(),
@@ -216,7 +222,9 @@ impl Brain {
         {
             running.dataplane.update(&changed, &Desired(&self.state));
             self.reassigned.extend(running.dataplane.take_reassigned());
-            running.dataplane.apply(&mut running.tables, self.clock.now());
+            // The proxy shall know them when the first packet is redirected to it.
+            self.tell_rules();
+            self.apply();
             self.timing.add(begin.elapsed());
             tracing::debug!(parts = changed.len(), micros = begin.elapsed().as_micros(), "applied");
         }
@@ -243,11 +251,21 @@ impl Brain {
         if waits && self.due.sweep.is_none() {
             self.due.sweep = Some(self.clock.now() + GRACE);
         }
+        self.forget_soon();
+        self.ack_soon();
+        self.answer_waiters();
+    }
+
+    fn apply(&mut self) {
+        if let Some(running) = &mut self.running {
+            running.dataplane.apply(&mut running.tables, self.clock.now());
+        }
+    }
+
+    fn forget_soon(&mut self) {
         if !self.reassigned.is_empty() && self.due.forget.is_none() {
             self.due.forget = Some(self.clock.now() + FORGET_AFTER);
         }
-        self.ack_soon();
-        self.answer_waiters();
     }
 
     fn ack_soon(&mut self) {
@@ -260,7 +278,7 @@ impl Brain {
     pub(crate) fn deadline(&self) -> Instant {
         let waiters = self.waiters.iter().map(|waiter| waiter.deadline);
         let Due { check, sweep, ack, forget, settle, .. } = self.due;
-        let due = [Some(check), sweep, ack, forget, settle];
+        let due = [Some(check), sweep, ack, forget, settle, self.names.save];
         let next = due.into_iter().flatten().chain(waiters).min().unwrap_or(self.due.check);
         self.clock.instant(next)
     }
@@ -279,9 +297,11 @@ impl Brain {
             self.due.settle = None;
             self.settle_programs();
         }
+        self.save_names(now);
         if self.due.check <= now {
             self.due.check = now + CHECK_EVERY;
             self.check();
+            self.forget_expired_names();
         }
         if self.due.ack.is_some_and(|due| due <= now) {
             self.due.ack = None;

@@ -78,6 +78,7 @@ impl Brain {
         let mut dataplane = Dataplane::new(mk_config(&self.settings, &host));
         dataplane.adopt(&mut tables, now).context("the kernel's tables cannot be read")?;
         dataplane.update(self.state.iter().map(|(key, _)| key), &Desired(&self.state));
+        dataplane.set_names(self.names.all(), &Desired(&self.state));
         let devices = self.restore_links(&dataplane, &tables)?;
         for (id, change) in self.links.iter() {
             dataplane.link(id, to_link(change));
@@ -92,6 +93,7 @@ impl Brain {
             tracing::debug!(pin, "removed the pin of a link whose device is gone");
         }
         self.running = Some(Running { host, tables, dataplane });
+        self.tell_rules();
         self.settle_soon();
         Ok(())
     }

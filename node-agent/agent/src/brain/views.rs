@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use cilium_api::parts::{Direction, Entry, Part, PartKey, Policy};
+use cilium_api::parts::{Direction, DnsRule, Entry, NamedPeer, Part, PartKey, Policy};
 use cilium_bpf::layout::{DIRECTION_EGRESS, DIRECTION_INGRESS, Event};
 use cilium_bpf::reason::DropReason;
 use cilium_dataplane::{Planned, Unready, origins_of};
@@ -92,7 +92,7 @@ impl Brain {
         model::EndpointPolicy { realized: realized.unwrap_or_default() }
     }
 
-    /// All identities that the node knows of: the reserved ones and those of the cluster.
+    /// All identities that the node knows of: the reserved ones, those of the cluster, and its own, of addresses with names.
     pub(crate) fn identities(&self) -> Vec<model::Identity> {
         let mut all: BTreeMap<i64, Vec<String>> = describe::RESERVED
             .iter()
@@ -104,6 +104,11 @@ impl Brain {
             {
                 all.insert(number, part.labels.clone());
             }
+        }
+        let named = self.running.iter().flat_map(|running| running.dataplane.named_identities());
+        for (number, base, patterns) in named {
+            let names = patterns.iter().map(|pattern| format!("fqdn:{pattern}"));
+            all.insert(number.into(), names.chain(self.labels(base)).collect());
         }
         all.into_iter().map(|(id, labels)| model::Identity { id, labels }).collect()
     }
@@ -118,6 +123,8 @@ impl Brain {
                     "labels": self.labels(identity),
                     "ingress": direction(policy, &policy.ingress),
                     "egress": direction(policy, &policy.egress),
+                    "dns": policy.dns.iter().map(|rule| dns_rule(policy, rule)).collect::<Vec<_>>(),
+                    "names": policy.names.iter().map(|peer| named_peer(policy, peer)).collect::<Vec<_>>(),
                 }))
             }
             _ => None,
@@ -184,6 +191,7 @@ impl Brain {
                 (part, key.0.strip_prefix("policy/").map(str::parse))
                 && let Some((generation, compiled)) = running.dataplane.policy(identity)
             {
+                let policy = &running.dataplane.expand(policy);
                 let entry = generations.entry(generation).or_default();
                 entry.0.push(identity);
                 for (_, rule) in &compiled.rules {
@@ -201,7 +209,11 @@ impl Brain {
         let planned = running.and_then(|running| running.dataplane.planned_by_id(event.endpoint));
         let policy = planned.and_then(|(_, planned)| self.state.get(&PartKey::policy(planned.identity)));
         let origins = match policy {
-            Some(Part::Policy(policy)) => deciding(policy, event),
+            Some(Part::Policy(policy)) => {
+                let expanded = running.map(|running| running.dataplane.expand(policy));
+                let deciding = deciding(expanded.as_ref().unwrap_or(policy), event);
+                deciding.into_iter().map(str::to_owned).collect()
+            }
             _ => Vec::new(),
         };
         describe::event(event, &origins.join(", "))
@@ -251,18 +263,41 @@ fn describe_link(status: &mut model::EndpointStatus, link: &model::EndpointChang
     networking.host_mac.clone_from(&link.host_mac);
 }
 
-fn direction(policy: &Policy, direction: &Direction) -> serde_json::Value {
+fn origins(policy: &Policy, indexes: &[u16]) -> Vec<String> {
     let origin = |at: &u16| policy.origins.get(usize::from(*at)).cloned().unwrap_or_default();
+    indexes.iter().map(origin).collect()
+}
+
+fn dns_rule(policy: &Policy, rule: &DnsRule) -> serde_json::Value {
+    json!({
+        "peer": rule.peer,
+        "protocol": describe::protocol(rule.protocol),
+        "ports": describe::ports(rule.port, rule.port),
+        "patterns": rule.patterns,
+        "origins": origins(policy, &rule.origins),
+    })
+}
+
+fn named_peer(policy: &Policy, peer: &NamedPeer) -> serde_json::Value {
+    json!({
+        "pattern": peer.pattern,
+        "protocol": describe::protocol(peer.protocol),
+        "ports": describe::ports(peer.first, peer.last),
+        "origins": origins(policy, &peer.origins),
+    })
+}
+
+fn direction(policy: &Policy, direction: &Direction) -> serde_json::Value {
     let entry = |entry: &Entry| {
         json!({
             "peer": entry.peer,
             "protocol": describe::protocol(entry.protocol),
             "ports": describe::ports(entry.first, entry.last),
-            "origins": entry.origins.iter().map(origin).collect::<Vec<_>>(),
+            "origins": origins(policy, &entry.origins),
         })
     };
     let list = |entries: &[Entry]| entries.iter().map(entry).collect::<Vec<_>>();
-    let closed_by: Vec<String> = direction.closed_by.iter().map(origin).collect();
+    let closed_by = origins(policy, &direction.closed_by);
     json!({ "enforced": direction.enforced, "closedBy": closed_by, "allow": list(&direction.allow), "deny": list(&direction.deny) })
 }
 

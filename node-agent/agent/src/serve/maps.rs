@@ -6,7 +6,8 @@ use std::path::Path;
 
 use cilium_bpf::layout::{
     Addr, CT_CONFIRMED, CT_FIN_ANSWERER, CT_FIN_STARTER, CT_REFUSED, CT_STARTED_BY_HIGH, CtEntry, CtKey,
-    DIRECTION_INGRESS, IpcacheKey, NAT_OUT, NatEntry, NatKey, POLICY_ALLOW, PolicyEntry, PolicyKey,
+    DIRECTION_INGRESS, IpcacheKey, NAT_OUT, NatEntry, NatKey, POLICY_ALLOW, POLICY_PROXY, PolicyEntry,
+    PolicyKey,
 };
 use cilium_drivers::maps::Maps;
 use cilium_rest::model;
@@ -109,7 +110,12 @@ fn policy(
         block: blocks.get(&(key.generation, key.direction, key.peer)).cloned().unwrap_or_default(),
         protocol: describe::protocol(key.protocol),
         ports: if any { (0, 0) } else { (key.port.0, last) },
-        verdict: if entry.verdict == POLICY_ALLOW { "Allow" } else { "Deny" }.to_owned(),
+        verdict: match entry.verdict {
+            POLICY_ALLOW => "Allow",
+            POLICY_PROXY => "Proxy",
+            _ => "Deny",
+        }
+        .to_owned(),
         origins: known.and_then(|(_, cookies)| cookies.get(&entry.cookie)).cloned().unwrap_or_default(),
     }
 }

@@ -57,6 +57,7 @@ pub(super) fn routes(bpffs: PathBuf, handle: Handle) -> Router {
         .route("/v1/service", get(services))
         .route("/v1/ip", get(ips))
         .route("/v1/cluster/nodes", get(nodes))
+        .route("/v1/fqdn/cache", get(names).delete(forget_names))
         .route("/v1/map/{name}", get(map))
         .route("/v1/monitor", get(monitor))
         .fallback(async |uri: Uri| {
@@ -100,6 +101,17 @@ async fn ipam(State(api): State<Api>, uri: Uri) -> Answer<model::IpamAnswer> {
 
 async fn endpoints(State(api): State<Api>) -> Answer<Vec<model::Endpoint>> {
     Ok(Json(api.handle.ask(|brain| brain.endpoints()).await?))
+}
+
+async fn names(State(api): State<Api>) -> Answer<Vec<model::NameEntry>> {
+    Ok(Json(api.handle.ask(|brain| brain.name_entries()).await?))
+}
+
+/// `?name=` names one; without it, all go.
+async fn forget_names(State(api): State<Api>, uri: Uri) -> Answer<()> {
+    let name = uri.query().and_then(|query| query.strip_prefix("name=")).map(str::to_owned);
+    api.handle.ask(move |brain| brain.forget_names(name.as_deref())).await?;
+    Ok(Json(()))
 }
 
 async fn endpoint(State(api): State<Api>, Path(id): Path<String>) -> Answer<model::Endpoint> {

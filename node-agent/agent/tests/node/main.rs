@@ -3,6 +3,7 @@
 
 mod api;
 mod cgroup;
+mod dns;
 mod measure;
 mod parts;
 mod scenarios;

@@ -29,7 +29,8 @@ pub(crate) struct Stage {
     agent: Option<Child>,
     server: Option<Server>,
     revision: i64,
-    _outside: Netns,
+    /// What is beyond the node's device; it has addresses 192.0.2.2 and 192.0.2.10 to 192.0.2.29.
+    pub(crate) outside: Netns,
     _mount: testing::Bpffs,
 }
 
@@ -51,9 +52,12 @@ impl Stage {
         testing::require_root();
         let (netns, outside) = (testing::namespace(), testing::namespace());
         let net = |text: &str| text.parse().expect("a prefix");
+        let others = (10..30).map(|last| net(&format!("192.0.2.{last}/24")));
+        let addresses: Vec<_> =
+            [net("192.0.2.2/24"), net("2001:db8::2/64")].into_iter().chain(others).collect();
         testing::connect(
             (&netns, "up0", &[net("192.0.2.1/24"), net("2001:db8::1/64")]),
-            (&outside, "up0", &[net("192.0.2.2/24"), net("2001:db8::2/64")]),
+            (&outside, "up0", &addresses),
         );
         let mount = testing::Bpffs::create();
         let mut stage = Self {
@@ -65,7 +69,7 @@ impl Stage {
             agent: None,
             server: None,
             revision: 0,
-            _outside: outside,
+            outside,
             _mount: mount,
         };
         stage.configure(settings);
@@ -85,6 +89,7 @@ impl Stage {
         let own = [
             ("routing-mode", "native".to_owned()),
             ("socket-path", path("cilium.sock")),
+            ("dns-proxy-socket-path", path("dns-proxy.sock")),
             ("state-dir", path("run")),
             ("bpf-root", self.bpffs.display().to_string()),
             ("cgroup-root", self.cgroup.path().display().to_string()),
@@ -133,6 +138,23 @@ impl Stage {
                 .expect("the agent starts")
         };
         self.agent = Some(self.netns.run(start).expect("enters"));
+    }
+
+    /// Starts the DNS proxy as the manifest does; it ends with the handle.
+    pub(crate) fn start_proxy(&self) -> Proxy {
+        let program = built("cilium-dns-proxy", "CILIUM_DNS_PROXY");
+        let start = || {
+            Command::new(program)
+                .arg("--agent")
+                .arg(self.dir.path().join("dns-proxy.sock"))
+                .arg("--rules")
+                .arg(self.dir.path().join("run").join("state").join("dns-rules.json"))
+                .arg("--bpffs")
+                .arg(self.bpffs.join("cilium"))
+                .spawn()
+                .expect("the proxy starts")
+        };
+        Proxy(self.netns.run(start).expect("enters"))
     }
 
     pub(crate) fn agent_id(&self) -> u32 {
@@ -268,21 +290,35 @@ users: [{name: test, user: {}}]
 contexts: [{name: test, context: {cluster: test, user: test}}]
 ";
 
-/// The plugin is another package's program, so nobody has built it for this test, unless `CILIUM_CNI` names it.
+/// A running DNS proxy.
+pub(crate) struct Proxy(Child);
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.0.kill().expect("is killed");
+        self.0.wait().expect("is gone");
+    }
+}
+
 pub(crate) fn cni_plugin() -> PathBuf {
-    if let Some(built) = std::env::var_os("CILIUM_CNI") {
+    built("cilium-cni", "CILIUM_CNI")
+}
+
+/// Another package's program, so nobody has built it for this test, unless the variable names it.
+fn built(package: &str, variable: &str) -> PathBuf {
+    if let Some(built) = std::env::var_os(variable) {
         return built.into();
     }
     static BUILD: Once = Once::new();
     let target = Path::new(env!("CARGO_BIN_EXE_cilium-agent")).parent().expect("is in a directory");
     BUILD.call_once(|| {
         let mut build = Command::new(env!("CARGO"));
-        build.args(["build", "--quiet", "-p", "cilium-cni"]);
+        build.args(["build", "--quiet", "-p", "cilium-cni", "-p", "cilium-dns-proxy"]);
         if target.ends_with("release") {
             build.arg("--release");
         }
         build.env("CARGO_TARGET_DIR", target.parent().expect("is in a target directory"));
         assert!(build.status().expect("cargo starts").success());
     });
-    target.join("cilium-cni")
+    target.join(package)
 }

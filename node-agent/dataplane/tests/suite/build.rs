@@ -55,7 +55,7 @@ pub(crate) fn mk_allow(peer: u32, protocol: u8, first: u16, last: u16) -> Entry 
 
 pub(crate) fn mk_policy(identity: u32, allow: Vec<Entry>) -> (PartKey, Part) {
     let ingress = Direction { enforced: true, allow, ..Direction::default() };
-    let policy = Policy { ingress, egress: Direction::default(), origins: vec!["cnp/default/rule1".into()] };
+    let policy = Policy { ingress, origins: vec!["cnp/default/rule1".into()], ..Policy::default() };
     (PartKey::policy(identity), Part::Policy(policy))
 }
 

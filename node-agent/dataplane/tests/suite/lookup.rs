@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use cilium_api::parts::{Direction, Entry, FIRST_BLOCK, Policy};
+use cilium_api::parts::{Direction, DnsRule, Entry, FIRST_BLOCK, Policy};
 use cilium_bpf::layout::{
-    BlockKey, DIRECTION_EGRESS, DIRECTION_INGRESS, NetPort, POLICY_ALLOW, PolicyEntry, PolicyKey,
-    aggregate_of,
+    BlockKey, DIRECTION_EGRESS, DIRECTION_INGRESS, NetPort, POLICY_ALLOW, POLICY_PROXY, PolicyEntry,
+    PolicyKey, aggregate_of,
 };
 use cilium_dataplane::{Compiled, compile, origins_of};
+use cilium_policy::verdict::questions;
 use cilium_policy::{Flow, Judgement, verdict};
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -61,12 +62,26 @@ fn direction() -> impl Strategy<Value = Direction> {
     )
 }
 
+fn dns() -> impl Strategy<Value = Vec<DnsRule>> {
+    let rule = (select(vec![0, 1, 300, 301, 11, 13, 1 << 24]), select(vec![6u8, 17]), select(&PORTS[..]));
+    let rule = rule.prop_map(|(peer, protocol, port)| DnsRule {
+        peer,
+        protocol,
+        port,
+        patterns: vec!["a.io.".to_owned()],
+        origins: vec![0],
+    });
+    proptest::collection::vec(rule, 0..4)
+}
+
 fn policy() -> impl Strategy<Value = Policy> {
     let origins = ["ccnp/a", "cnp/default/b", "cnp/default/c"].map(str::to_owned).to_vec();
-    (direction(), direction()).prop_map(move |(ingress, egress)| Policy {
+    (direction(), direction(), dns()).prop_map(move |(ingress, egress, dns)| Policy {
         ingress,
         egress,
+        dns,
         origins: origins.clone(),
+        ..Policy::default()
     })
 }
 
@@ -125,9 +140,12 @@ fn check(policy: &Policy, compiled: &Compiled, direction: u8, peer: Peer, protoc
         (verdict.egress, compiled.egress)
     };
     let found = find(compiled, direction, peer, protocol, port);
-    let passes = !enforced || found.is_some_and(|entry| entry.verdict == POLICY_ALLOW);
+    let proxied = found.is_some_and(|entry| entry.verdict == POLICY_PROXY);
+    let passes = !enforced || proxied || found.is_some_and(|entry| entry.verdict == POLICY_ALLOW);
     let expected = !judged.drops();
     assert_eq!(passes, expected, "{direction} {peer:?} {protocol}/{port}: {found:?}, {judged:?}");
+    let asks = direction == DIRECTION_EGRESS && expected && questions(&policies, &flow).is_some();
+    assert_eq!(proxied, asks, "{direction} {peer:?} {protocol}/{port}: {found:?}, {judged:?}");
     assert_eq!(matches!(judged, Judgement::DefaultDeny(_)), enforced && found.is_none(), "{judged:?}");
     // An entry names policies of its own; narrower ones do not repeat what wider ones say.
     let named: BTreeSet<&str> =
@@ -168,7 +186,7 @@ fn kernel_and_planner_mean_the_same_by_aggregates() {
 fn without_default_deny_everything_but_the_denied_passes() {
     let deny = Entry { peer: 300, protocol: 6, first: 80, last: 80, origins: vec![0] };
     let ingress = Direction { deny: vec![deny], ..Direction::default() };
-    let policy = Policy { ingress, egress: Direction::default(), origins: vec!["cnp/default/a".to_owned()] };
+    let policy = Policy { ingress, origins: vec!["cnp/default/a".to_owned()], ..Policy::default() };
     let compiled = compile(&policy).expect("compiles");
     assert!(compiled.ingress && !compiled.egress);
     let shown: Vec<_> = compiled

@@ -4,6 +4,7 @@ mod build;
 mod histories;
 mod kernel;
 mod lookup;
+mod names;
 mod policies;
 mod restart;
 mod tables;

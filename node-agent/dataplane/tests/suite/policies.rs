@@ -259,7 +259,7 @@ fn a_cookie_leads_back_to_the_policies() {
     let allow = vec![mk_allow(7, 6, 80, 80), twice, mk_allow(8, 0, 0, 0)];
     let ingress = Direction { enforced: true, allow, ..Direction::default() };
     let origins = vec!["ccnp/all".to_owned(), "cnp/default/rule1".to_owned()];
-    let policy = Policy { ingress, egress: Direction::default(), origins };
+    let policy = Policy { ingress, origins, ..Policy::default() };
     let cookies: Vec<u32> = compile(&policy).expect("compiles").rules.iter().map(|(_, e)| e.cookie).collect();
     assert_eq!(origins_of(&policy, cookies[0]), ["ccnp/all", "cnp/default/rule1"]);
     assert_eq!(origins_of(&policy, cookies[1]), ["ccnp/all"]);

@@ -214,6 +214,14 @@ fn cluster(answers: Answers) -> Answers {
                 ip("10.0.2.9/32", 20012, "192.0.2.2"),
             ],
         )
+        .set(
+            "/v1/fqdn/cache",
+            &[
+                name("www.example.org.", "192.0.2.10", 7),
+                name("api.example.org.", "2001:db8::1", -3),
+                name("api.example.org.", "192.0.2.9", 42),
+            ],
+        )
         .set("/v1/cluster/nodes", &nodes)
         .set("/v1/service", &services())
         .set("/v1/policy", &Policy { policy: policy.into(), revision: 12 })
@@ -364,4 +372,8 @@ fn backend_entries() -> Vec<BackendEntry> {
     let entry =
         |generation, index, backend: &str| BackendEntry { generation, index, backend: backend.into() };
     vec![entry(4, 0, "[fd00:1::11]:80"), entry(3, 1, "10.0.2.5:80"), entry(3, 0, "10.0.1.17:80")]
+}
+
+fn name(fqdn: &str, ip: &str, ttl: i64) -> NameEntry {
+    NameEntry { fqdn: fqdn.to_owned(), ip: ip.to_owned(), ttl }
 }

@@ -18,6 +18,7 @@ const CASES: &[(&str, &str)] = &[
     ("service-list.txt", "service list"),
     ("service-list.json", "service ls -o json"),
     ("ip-list.txt", "ip list"),
+    ("fqdn-cache-list.txt", "fqdn cache list"),
     ("node-list.txt", "node list"),
     ("bpf-endpoint-list.txt", "bpf endpoint list"),
     ("bpf-ipcache-list.txt", "bpf ipcache list"),

@@ -91,7 +91,7 @@ impl Maps {
 }
 
 /// Where maps are pinned below the agent's directory.
-pub(crate) const DIRECTORY: &str = "maps";
+pub const DIRECTORY: &str = "maps";
 
 impl Map<u32, Metric> {
     /// One counter, added up over all CPUs.

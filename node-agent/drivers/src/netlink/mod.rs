@@ -19,6 +19,7 @@ mod link;
 mod neighbour;
 mod pod;
 mod route;
+mod rule;
 mod socket;
 
 use std::{io, net::IpAddr};
@@ -35,6 +36,7 @@ pub use self::{
         lxc_name, remove_pod_device,
     },
     route::{Route, RouteTable},
+    rule::PROXY_TABLE,
     socket::Fault,
 };
 use crate::{netns, netns::Netns, sysctl};
@@ -115,6 +117,9 @@ pub enum Error {
     /// A route could not be removed.
     #[error("cannot delete the route to {destination}")]
     DeleteRoute { destination: IpNet, source: Fault },
+    /// The rule or the route for packets to the DNS proxy could not be written.
+    #[error("cannot set the routing rule for packets to the DNS proxy")]
+    SetProxyWay(#[source] Fault),
     /// Neighbours could not be read.
     #[error("cannot read neighbours")]
     ReadNeighbours(#[source] Fault),

@@ -44,6 +44,17 @@ pub struct ServiceSpec {
     pub r#type: String,
 }
 
+/// An element of `GET /v1/fqdn/cache`: an address that a DNS answer told.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NameEntry {
+    /// The name, lower case, with a dot at the end.
+    pub fqdn: String,
+    /// The address.
+    pub ip: String,
+    /// Seconds until it expires; 0 and less: it is over, and kept while connections use the address.
+    pub ttl: i64,
+}
+
 /// Address, port and protocol.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceAddress {

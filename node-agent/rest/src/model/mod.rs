@@ -7,7 +7,8 @@ mod monitor;
 mod status;
 
 pub use cluster::{
-    Address, ClusterNode, ClusterNodes, Identity, IpEntry, Policy, Service, ServiceAddress, ServiceSpec,
+    Address, ClusterNode, ClusterNodes, Identity, IpEntry, NameEntry, Policy, Service, ServiceAddress,
+    ServiceSpec,
 };
 pub use endpoint::{
     AddressPair, Endpoint, EndpointChange, EndpointIdentity, EndpointNetworking, EndpointPolicy,

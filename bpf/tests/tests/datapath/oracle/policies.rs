@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cilium_api::parts::{Direction, Entry, FIRST_BLOCK, Policy};
+use cilium_api::parts::{Direction, DnsRule, Entry, FIRST_BLOCK, Policy};
 use cilium_policy::{Config, Host, PolicyIndex, PolicyKey, PolicyRules, reduce};
 use ipnet::IpNet;
 use serde_json::{Value, json};
@@ -243,8 +243,16 @@ fn message(random: &mut Random) -> Value {
 /// Compiled policies as no operator makes them: any entries in any order, of which many say the same in part.
 pub(super) fn from_entries(random: &mut Random) -> Set {
     let policies = HERE.map(|number| {
-        let policy = Policy { ingress: direction(random), egress: direction(random), origins: Vec::new() };
-        (number, policy)
+        let (ingress, egress) = (direction(random), direction(random));
+        let numbers: Vec<u32> = [0, 0].into_iter().chain(world::numbers()).collect();
+        let dns = random.list(0, 6, |random| DnsRule {
+            peer: random.pick(&numbers),
+            protocol: random.pick(&[6, 17]),
+            port: random.pick(&PORTS),
+            patterns: vec!["*".to_owned()],
+            origins: Vec::new(),
+        });
+        (number, Policy { ingress, egress, dns, ..Policy::default() })
     });
     let prefixes = random.list(0, 3, |random| world::prefix(random.pick(&PREFIXES)));
     let prefixes = prefixes.into_iter().filter(|prefix| prefix.prefix_len() > 0).collect::<BTreeSet<_>>();
