@@ -90,8 +90,8 @@ fn samples_are_read() {
     let refused = SAMPLES.iter().filter(|sample| !check(sample.to_string().as_bytes()));
     let names: Vec<_> =
         refused.map(|sample| sample["metadata"]["name"].as_str().unwrap_or_default()).collect();
-    // Groups of a cloud provider, names of hosts, HTTP, and authentication are not enforced by this version.
-    assert_eq!(names, ["outside-world", "updates-by-name", "api-reads", "several-rules"]);
+    // Groups of a cloud provider, HTTP, and authentication are not enforced by this version.
+    assert_eq!(names, ["outside-world", "api-reads", "several-rules"]);
     assert_eq!(SAMPLES.len(), 10);
 }
 

@@ -88,6 +88,7 @@ pub(crate) async fn run(settings: Settings) -> anyhow::Result<()> {
             () = tokio::time::sleep_until(deadline) => timed("a timer", || brain.tick()),
         }
     }
+    brain.save_last_names().await;
     tracing::info!("stopping; the datapath goes on");
     Ok(())
 }

@@ -15,6 +15,7 @@ use cilium_names::{Limits, Saved, Table};
 use cilium_rest::dns;
 use cilium_rest::model::NameEntry;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 use super::{Brain, Desired};
 use crate::flows;
@@ -37,6 +38,7 @@ pub(super) struct Names {
     rules: watch::Sender<dns::Rules>,
     /// When the file is to be written, in milliseconds of the clock.
     pub(super) save: Option<u64>,
+    saving: Option<JoinHandle<()>>,
     used: Arc<Mutex<Option<Used>>>,
 }
 
@@ -50,7 +52,14 @@ impl Names {
                 Saved::new()
             }
         };
-        Self { table: Table::restore(limits, &saved), file, rules, save: None, used: Arc::default() }
+        Self {
+            table: Table::restore(limits, &saved),
+            file,
+            rules,
+            save: None,
+            saving: None,
+            used: Arc::default(),
+        }
     }
 
     fn names_of(&self, addresses: impl IntoIterator<Item = IpAddr>) -> Vec<(IpAddr, BTreeSet<String>)> {
@@ -63,14 +72,15 @@ impl Names {
         self.names_of(self.table.addresses())
     }
 
-    fn save_now(&mut self) {
+    /// The task that writes them.
+    fn save_now(&mut self) -> JoinHandle<()> {
         self.save = None;
         let (file, saved) = (self.file.clone(), self.table.save());
         tokio::task::spawn_blocking(move || {
             if let Err(error) = write(&file, &saved) {
                 tracing::error!(%error, file = %file.display(), "learned names are not kept on disk");
             }
-        });
+        })
     }
 }
 
@@ -156,8 +166,16 @@ impl Brain {
     /// Writes the file when it is due.
     pub(super) fn save_names(&mut self, now: u64) {
         if self.names.save.is_some_and(|due| due <= now) {
-            self.names.save_now();
+            self.names.saving = Some(self.names.save_now());
         }
+    }
+
+    /// Keeps what has been learned since the file was last written: the proxy stops with the agent's pod, and cannot tell it again.
+    pub(crate) async fn save_last_names(&mut self) {
+        let before = self.names.saving.take();
+        wait_for(before).await;
+        let last = self.names.save.is_some().then(|| self.names.save_now());
+        wait_for(last).await;
     }
 
     /// Removes names whose time is over, as far as no connection uses their addresses. Who uses what is looked up in the background,
@@ -185,6 +203,14 @@ impl Brain {
                 );
             }
         });
+    }
+}
+
+async fn wait_for(saving: Option<JoinHandle<()>>) {
+    if let Some(task) = saving
+        && let Err(error) = task.await
+    {
+        tracing::error!(%error, "learned names may not be kept on disk");
     }
 }
 

@@ -169,6 +169,15 @@ impl Stage {
         }
     }
 
+    /// As kubelet does.
+    pub(crate) fn stop_agent(&mut self) {
+        if let Some(mut agent) = self.agent.take() {
+            let id = rustix::process::Pid::from_child(&agent);
+            rustix::process::kill_process(id, rustix::process::Signal::TERM).expect("is told");
+            agent.wait().expect("is gone");
+        }
+    }
+
     pub(crate) fn client(&self) -> Client {
         Client::new(&self.dir.path().join("cilium.sock"), Some(Duration::from_secs(40)))
     }

@@ -245,7 +245,7 @@ pub(super) fn from_entries(random: &mut Random) -> Set {
     let policies = HERE.map(|number| {
         let (ingress, egress) = (direction(random), direction(random));
         let numbers: Vec<u32> = [0, 0].into_iter().chain(world::numbers()).collect();
-        let dns = random.list(0, 6, |random| DnsRule {
+        let dns = random.list(2, 12, |random| DnsRule {
             peer: random.pick(&numbers),
             protocol: random.pick(&[6, 17]),
             port: random.pick(&PORTS),
