@@ -64,16 +64,16 @@ pub fn namespace_rules() -> Vec<Rule> {
 
 fn rules_of(kind: cilium_plan::Kind) -> Vec<Rule> {
     let (Resource { group, plural, .. }, written) = kinds::describe(kind);
-    let status = || Rule::new(group, &format!("{plural}/status"), &["patch"]);
+    let status = |verbs: &[&'static str]| Rule::new(group, &format!("{plural}/status"), verbs);
     let object = |verbs: &[&'static str]| Rule::new(group, plural, verbs);
     match written {
         Written::Nothing => vec![object(&["list", "watch"])],
         // get: an object that is not as expected is read again.
-        Written::Status => vec![object(&["get", "list", "watch"]), status()],
-        Written::Content => vec![object(&["get", "list", "watch", "patch"]), status()],
+        Written::Status => vec![object(&["get", "list", "watch"]), status(&["patch"])],
+        Written::Content => vec![object(&["get", "list", "watch", "patch"]), status(&["patch"])],
         Written::All => vec![object(&["get", "list", "watch", "create", "patch", "delete"])],
         Written::AllAndStatus => {
-            vec![object(&["get", "list", "watch", "create", "patch", "delete"]), status()]
+            vec![object(&["get", "list", "watch", "create", "patch", "delete"]), status(&["patch", "update"])]
         }
     }
 }
@@ -163,12 +163,13 @@ mod tests {
     }
 
     #[test]
-    fn definitions_other_than_ours_cannot_be_changed() {
+    fn nothing_is_replaced_but_our_definitions_and_the_state_of_nodes() {
         let rules = cluster_rules();
         let update: Vec<_> = rules.iter().filter(|rule| rule.verbs.contains(&"update")).collect();
-        assert_eq!(update.len(), 1);
-        assert!(update[0].names.iter().all(|name| name.ends_with(".cilium.io")));
-        assert_eq!(update[0].names.len(), cilium_api::all().len());
+        let resources: Vec<_> = update.iter().flat_map(|rule| &rule.resources).collect();
+        assert_eq!(resources, ["ciliumnodestates/status", "customresourcedefinitions"]);
+        assert!(update[1].names.iter().all(|name| name.ends_with(".cilium.io")));
+        assert_eq!(update[1].names.len(), cilium_api::all().len());
     }
 
     #[test]

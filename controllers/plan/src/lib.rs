@@ -52,7 +52,7 @@ mod view;
 pub use config::Config;
 pub use last_valid::OWNER_LABEL as POLICY_OWNER;
 pub use object::{Kind, Object, ObjectKey, UnreadablePolicy};
-pub use output::{Action, Event, NodeDesired, Outcome, Output, Precondition, Report, Write};
+pub use output::{Action, Event, NodeDesired, NodeRest, Outcome, Output, Precondition, Report, Write};
 pub use planner::Planner;
 pub use totals::Totals;
 pub use view::{Access, End, Explained};

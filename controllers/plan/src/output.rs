@@ -1,7 +1,7 @@
 //! What the planner wants written.
 
 use cilium_api::node_slice::CiliumNodeStateSlice;
-use cilium_api::node_state::DesiredState;
+use cilium_api::node_state::{AppliedState, DesiredState};
 use cilium_api::policy_status::PolicyStatus;
 use cilium_api::{CiliumEndpoint, CiliumIdentity, CiliumNode};
 
@@ -81,6 +81,17 @@ pub struct NodeDesired {
     pub replaces: Option<i64>,
     /// Value for `status.desired`.
     pub desired: DesiredState,
+    /// The rest of the object, when it is known as it is now: a write of the whole is cheaper for the API server.
+    pub rest: Option<NodeRest>,
+}
+
+/// A node state but for `status.desired`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeRest {
+    /// `metadata.resourceVersion` at which it was so.
+    pub resource_version: String,
+    /// `status.applied`.
+    pub applied: Option<AppliedState>,
 }
 
 /// How a write went.

@@ -80,7 +80,7 @@ impl Store {
         let Some(key) = kinds::to_key(&job.object) else { return Outcome::Done(None) };
         for request in &job.requests {
             let result = match (self.request(&key, request), request.otherwise.as_deref()) {
-                (Err(Refused::TestFailed), Some(otherwise)) => self.request(&key, otherwise),
+                (Err(_), Some(otherwise)) => self.request(&key, otherwise),
                 (result, _) => result,
             };
             if result.is_err() {
@@ -97,6 +97,7 @@ impl Store {
             Verb::Create => self.create(key, body),
             Verb::Delete => self.delete(key, &body["preconditions"]),
             Verb::JsonPatch => self.patch(key, &body),
+            Verb::Replace => self.replace_status(key, &body),
             // Only the node's condition is written this way.
             Verb::StrategicPatch => {
                 let condition = body["status"]["conditions"][0].clone();
@@ -125,6 +126,19 @@ impl Store {
             return Err(Refused::Conflict);
         }
         self.remove(key);
+        Ok(())
+    }
+
+    /// Of a status only that changes.
+    fn replace_status(&mut self, key: &ObjectKey, whole: &Value) -> Result<(), Refused> {
+        let mut object = self.objects.get(key).cloned().ok_or(Refused::Conflict)?;
+        if object["metadata"]["resourceVersion"] != whole["metadata"]["resourceVersion"] {
+            return Err(Refused::Conflict);
+        }
+        object["status"] = whole["status"].clone();
+        if self.objects[key] != object {
+            self.store(key.clone(), object);
+        }
         Ok(())
     }
 

@@ -8,7 +8,7 @@ use cilium_policy::PolicyKey;
 
 use crate::ledger::{Version, version};
 use crate::names::PodName;
-use crate::output::{Action, NodeDesired, Outcome, Precondition};
+use crate::output::{Action, NodeDesired, NodeRest, Outcome, Precondition};
 use crate::pack::{self, MAX_BYTES, Slices, Tree};
 
 /// Something whose arrival on the node somebody waits for.
@@ -46,6 +46,8 @@ pub(crate) struct State {
 struct Stored {
     exists: bool,
     version: Version,
+    /// Version of the object as it was last seen; the one after a write is not, until it is.
+    seen: Version,
     /// Revision and fingerprint of `status.desired`.
     desired: Option<(i64, String)>,
     /// Highest revision ever seen: it does not go back when the object is made again.
@@ -193,9 +195,19 @@ impl State {
         let revision = self.stored.highest + 1;
         self.bind_unsent(revision);
         self.sent = Some(Sent::Desired(revision, self.print.clone()));
-        let content =
-            NodeDesired { owner_uid: owner_uid.to_owned(), replaces, desired: self.desired(revision) };
+        let content = NodeDesired {
+            owner_uid: owner_uid.to_owned(),
+            replaces,
+            desired: self.desired(revision),
+            rest: self.rest(),
+        };
         Some(if self.stored.exists { Action::Update(content) } else { Action::Create(content) })
+    }
+
+    fn rest(&self) -> Option<NodeRest> {
+        let Stored { version, seen, applied, .. } = &self.stored;
+        (*seen != 0 && seen == version)
+            .then(|| NodeRest { resource_version: seen.to_string(), applied: applied.clone() })
     }
 
     fn desired(&self, revision: i64) -> DesiredState {
@@ -241,7 +253,7 @@ impl State {
         if found_version != 0 && found_version < self.stored.version {
             return Seen::default();
         }
-        self.stored.version = found_version;
+        (self.stored.version, self.stored.seen) = (found_version, found_version);
         self.stored.exists = true;
         self.due = true;
         let (desired, applied) = object
@@ -441,6 +453,25 @@ mod tests {
         state.written(Outcome::Done(None));
         assert_eq!(state.send(None), None);
         assert!(state.is_empty());
+    }
+
+    #[test]
+    fn the_rest_of_the_object_is_known_from_when_it_is_seen_until_it_is_written() {
+        let mut state = State::new("a");
+        let applied = AppliedState { revision: 3, ..Default::default() };
+        state.observe(&mk_object("7", None, Some(applied.clone())));
+        let rest = |state: &mut State, id| {
+            state.set(&key(), Some(&mk_part(id)));
+            state.pack();
+            match state.send(Some("u")) {
+                Some(Action::Update(NodeDesired { rest, .. })) => rest,
+                other => panic!("{other:?}"),
+            }
+        };
+        let known = rest(&mut state, 1).unwrap();
+        assert_eq!((known.resource_version.as_str(), known.applied), ("7", Some(applied)));
+        state.written(Outcome::Done(Some("8".into())));
+        assert_eq!(rest(&mut state, 2), None, "the agent may have written before 8");
     }
 
     #[test]

@@ -184,7 +184,14 @@ impl Store {
             (Some(Object::NodeState(object)), false) => (**object).clone(),
             _ => return Outcome::Conflict,
         };
+        let version = object.metadata.resource_version.clone();
         let status = object.status.get_or_insert_default();
+        // Whoever replaces the whole must know what else is in it.
+        if let Some(rest) =
+            content.rest.as_ref().filter(|rest| version.as_ref() == Some(&rest.resource_version))
+        {
+            assert_eq!(rest.applied, status.applied, "the acknowledgement of {}", key.name);
+        }
         if status.desired.as_ref().map(|desired| desired.revision) != content.replaces {
             return Outcome::Conflict;
         }

@@ -204,18 +204,22 @@ async fn run_requests(client: &Client, job: &Job) -> Result<Option<String>, Fail
     Ok(version)
 }
 
-/// Sends `request`, or what stands in for it when its test fails.
+/// Sends `request`, or what stands in for it when the object is not as it expects.
 async fn send_or_else(
     client: &Client,
     object: &ObjectRef,
     request: &Request,
 ) -> Result<Option<String>, SendError> {
     match (send(client, object, request).await, request.otherwise.as_deref()) {
-        (Err(SendError::Answer(status)), Some(otherwise)) if status.code == TEST_FAILED => {
+        (Err(SendError::Answer(status)), Some(otherwise)) if is_unexpected(request.verb, status.code) => {
             send(client, object, otherwise).await
         }
         (result, _) => result,
     }
+}
+
+fn is_unexpected(verb: Verb, code: u16) -> bool {
+    matches!((verb, code), (Verb::JsonPatch, TEST_FAILED) | (Verb::Replace, 409))
 }
 
 /// What an error means for the job.

@@ -14,6 +14,8 @@ const FIELD_MANAGER: &str = "fieldManager=cilium-operator";
 pub enum Verb {
     /// POST to the collection.
     Create,
+    /// PUT of the whole, over the resource version that it has in it.
+    Replace,
     /// PATCH with RFC 6902 operations.
     JsonPatch,
     /// PATCH with lists merged by their keys (core kinds only).
@@ -26,6 +28,7 @@ impl Verb {
     fn method(self) -> http::Method {
         match self {
             Self::Create => http::Method::POST,
+            Self::Replace => http::Method::PUT,
             Self::JsonPatch | Self::StrategicPatch => http::Method::PATCH,
             Self::Delete => http::Method::DELETE,
         }
@@ -33,7 +36,7 @@ impl Verb {
 
     fn content_type(self) -> &'static str {
         match self {
-            Self::Create | Self::Delete => "application/json",
+            Self::Create | Self::Replace | Self::Delete => "application/json",
             Self::JsonPatch => "application/json-patch+json",
             Self::StrategicPatch => "application/strategic-merge-patch+json",
         }
@@ -49,7 +52,8 @@ pub struct Request {
     pub subresource: Option<&'static str>,
     /// Body, as JSON.
     pub body: Vec<u8>,
-    /// Sent instead when the server finds a test of this one failed (422).
+    /// Sent instead when the object is not as this one expects: a test of a patch failed (422), or what is replaced has another
+    /// resource version (409).
     pub otherwise: Option<Box<Request>>,
 }
 
@@ -68,6 +72,17 @@ impl Request {
     /// `object` has no JSON form.
     pub fn create(object: &impl Serialize) -> Result<Self, serde_json::Error> {
         Self::new(Verb::Create, None, object)
+    }
+
+    /// Puts `object` in place of what has its resource version.
+    ///
+    /// # Errors
+    /// `object` has no JSON form.
+    pub fn replace(
+        subresource: Option<&'static str>,
+        object: &impl Serialize,
+    ) -> Result<Self, serde_json::Error> {
+        Self::new(Verb::Replace, subresource, object)
     }
 
     /// Applies RFC 6902 operations.
@@ -106,7 +121,7 @@ impl Request {
         Self::new(Verb::Delete, None, &options)
     }
 
-    /// Adds what to send if a test of this request fails.
+    /// Adds what to send if the object is not as this request expects.
     #[must_use]
     pub fn or_else(mut self, other: Self) -> Self {
         self.otherwise = Some(Box::new(other));

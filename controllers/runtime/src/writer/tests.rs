@@ -226,6 +226,16 @@ async fn a_failed_test_sends_the_alternative() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_has_another_version_is_not_replaced_but_the_alternative_is_sent() {
+    let mut setup = mk_setup(Limits::default());
+    setup.server.answer("PUT status", 409, mk_failure(409, &json!([])));
+    let whole = Request::replace(Some("status"), &json!({})).unwrap();
+    setup.writer.submit(mk_job("a", whole.or_else(mk_patch())));
+    assert!(matches!(setup.reports.recv().await.unwrap().outcome, Outcome::Done(_)));
+    assert_eq!(setup.server.asked(), ["PUT status", "PATCH a"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn requests_of_a_job_stop_at_the_first_that_fails() {
     let mut setup = mk_setup(Limits::default());
     setup.server.answer("POST things", 503, mk_failure(503, &json!([])));
