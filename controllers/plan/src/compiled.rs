@@ -37,7 +37,7 @@ impl Compiled {
         let (ingress, egress) =
             policy.as_ref().map_or((false, false), |p| (p.ingress.is_restricted(), p.egress.is_restricted()));
         let denials = policy.as_ref().map_or(0, denials);
-        let text = policy.map(|policy| pack::encode(&policy_part(number), &Part::Policy(policy)));
+        let text = policy.map(|policy| pack::encode(&policy_part(number), &Part::Policy(Box::new(policy))));
         Self { text, ingress, egress, denials, shares }
     }
 

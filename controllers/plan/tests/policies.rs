@@ -44,7 +44,7 @@ fn invalid() -> Value {
 fn policies(world: &World, node: &str) -> Vec<(PartKey, Policy)> {
     let parts = Agent(&world.store).node_parts(node).unwrap();
     let policies = parts.into_iter().filter_map(|(key, part)| match part {
-        Part::Policy(policy) => Some((key, policy)),
+        Part::Policy(policy) => Some((key, *policy)),
         _ => None,
     });
     policies.collect()
@@ -717,7 +717,7 @@ fn a_policy_for_nodes_is_in_force_on_the_nodes_that_it_selects() {
     world.settle();
     let host =
         |world: &World, node: &str| match Agent(&world.store).node_parts(node)?.get(&PartKey::policy(1))? {
-            Part::Policy(policy) => Some(policy.clone()),
+            Part::Policy(policy) => Some(Policy::clone(policy)),
             other => panic!("{other:?}"),
         };
     let policy = host(&world, "a").unwrap();

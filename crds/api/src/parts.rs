@@ -72,15 +72,11 @@ pub type Parts = BTreeMap<PartKey, Part>;
 /// One piece of desired state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "a policy in a box costs an allocation on the path of every change"
-)]
 pub enum Part {
     /// Node scope: a pod of this node.
     Endpoint(Endpoint),
     /// Node scope: what endpoints of one identity may send and receive.
-    Policy(Policy),
+    Policy(Box<Policy>),
     /// Cluster scope: which identity an address has and on which node it lives.
     Address(Address),
     /// Cluster scope: which identity addresses outside of the cluster have.

@@ -1,7 +1,7 @@
 //! Documents from arbitrary bytes, for parsers of what comes from outside.
 //!
 //! Random bytes are hardly ever JSON. So the bytes of an input are also read as a script that changes one of the valid samples:
-//! its structure ([`Input::changed`]) or its text ([`Input::damaged`]). An input is the same document each time, so what a fuzzer
+//! its structure ([`Input::changed`]), its text ([`Input::damaged`]), or bytes that are no document ([`Input::altered`]). An input is the same document each time, so what a fuzzer
 //! found can be kept: `tests/__fuzz__/<test>/crashes` and `corpus` are tried by every test run.
 //!
 //! `cargo test -p fuzz` tries a few thousand inputs on stable Rust; `just fuzz TEST` goes on with libFuzzer.
@@ -17,7 +17,7 @@ const STEP: usize = 3;
 
 impl Input<'_> {
     /// The sample that the first byte names, and the script behind it.
-    fn parts<'s>(&self, samples: &'s [Value]) -> Option<(&'s Value, impl Iterator<Item = (usize, u8)>)> {
+    fn parts<'s, T>(&self, samples: &'s [T]) -> Option<(&'s T, impl Iterator<Item = (usize, u8)>)> {
         let (first, script) = self.0.split_first()?;
         let sample = samples.get(usize::from(*first) % samples.len().max(1))?;
         let steps = script.chunks_exact(STEP);
@@ -39,20 +39,29 @@ impl Input<'_> {
     /// A sample's text with other bytes in some places.
     pub fn damaged(&self, samples: &[Value]) -> Option<Vec<u8>> {
         let (sample, steps) = self.parts(samples)?;
-        let mut text = sample.to_string().into_bytes();
-        for (place, what) in steps {
-            let at = place % text.len().max(1);
-            match what % 4 {
-                0 => text.truncate(at),
-                1 => text.insert(at, what),
-                _ => text[at] = what,
-            }
-            if text.is_empty() {
-                text.push(what);
-            }
-        }
-        Some(text)
+        Some(damage(sample.to_string().into_bytes(), steps))
     }
+
+    /// The same for samples that are bytes and no documents.
+    pub fn altered(&self, samples: &[Vec<u8>]) -> Option<Vec<u8>> {
+        let (sample, steps) = self.parts(samples)?;
+        Some(damage(sample.clone(), steps))
+    }
+}
+
+fn damage(mut text: Vec<u8>, steps: impl Iterator<Item = (usize, u8)>) -> Vec<u8> {
+    for (place, what) in steps {
+        let at = place % text.len().max(1);
+        match what % 4 {
+            0 => text.truncate(at),
+            1 => text.insert(at, what),
+            _ => text[at] = what,
+        }
+        if text.is_empty() {
+            text.push(what);
+        }
+    }
+    text
 }
 
 /// How many values a document has, itself included.

@@ -145,8 +145,8 @@ impl Dataplane {
             ("endpoint", None) => self.set_endpoint(key, None),
             ("endpoint", Some(Part::Endpoint(part))) => self.set_endpoint(key, Some(part)),
             ("policy", part) => {
-                let policy =
-                    part.and_then(|part| if let Part::Policy(policy) = part { Some(policy) } else { None });
+                let policy = part
+                    .and_then(|part| if let Part::Policy(policy) = part { Some(&**policy) } else { None });
                 if let Ok(identity) = rest.parse() {
                     self.named.set_policy(identity, policy);
                     let expanded = policy.map(|policy| self.named.expand(policy));

@@ -44,7 +44,7 @@ fn mk_parts(patterns: &[&str], named: &[&str]) -> Parts {
         origins: vec!["cnp/default/names".into()],
         ..Policy::default()
     };
-    Parts::from([mk_endpoint(1), (PartKey::policy(1001), Part::Policy(policy))])
+    Parts::from([mk_endpoint(1), (PartKey::policy(1001), Part::Policy(Box::new(policy)))])
 }
 
 /// Answers every question for `n<number>.` with 192.0.2.<number>, and every other name with no such name.

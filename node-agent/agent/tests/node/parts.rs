@@ -34,7 +34,7 @@ pub(crate) fn mk_policy(to: u16, from: u16, port: u16) -> (PartKey, Part) {
     let host = Entry { peer: 1, protocol: 0, first: 0, last: 0, origins: vec![] };
     let ingress = Direction { enforced: true, allow: vec![host, allow], ..Direction::default() };
     let policy = Policy { ingress, origins: vec!["cnp/default/rule1".into()], ..Policy::default() };
-    (PartKey::policy(1000 + u32::from(to)), Part::Policy(policy))
+    (PartKey::policy(1000 + u32::from(to)), Part::Policy(Box::new(policy)))
 }
 
 /// Shared parts: the node, identities and addresses of pods, and a Service whose backend is pod 2.

@@ -56,7 +56,7 @@ pub(crate) fn mk_allow(peer: u32, protocol: u8, first: u16, last: u16) -> Entry 
 pub(crate) fn mk_policy(identity: u32, allow: Vec<Entry>) -> (PartKey, Part) {
     let ingress = Direction { enforced: true, allow, ..Direction::default() };
     let policy = Policy { ingress, origins: vec!["cnp/default/rule1".into()], ..Policy::default() };
-    (PartKey::policy(identity), Part::Policy(policy))
+    (PartKey::policy(identity), Part::Policy(Box::new(policy)))
 }
 
 pub(crate) fn mk_address(address: &str, identity: u32, node: Option<&str>) -> (PartKey, Part) {

@@ -29,7 +29,7 @@ fn mk_named(identity: u32, egress: Vec<Entry>, names: &[(&str, u16)]) -> (PartKe
         origins: vec!["cnp/default/rule1".into()],
         ..Policy::default()
     };
-    (PartKey::policy(identity), Part::Policy(policy))
+    (PartKey::policy(identity), Part::Policy(Box::new(policy)))
 }
 
 fn mk_running(policy: (PartKey, Part)) -> (Dataplane, Fake, Parts) {

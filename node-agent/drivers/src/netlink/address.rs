@@ -12,7 +12,8 @@ use super::{CREATE, Error, Link, Netlink, REPLACE, Request};
 /// Devices that never are the node's own uplink: ours, loopback, and those of container runtimes and bridges of CNI.
 const NOT_UPLINKS: [&str; 5] = ["lo", "lxc", "cilium_", "cni", "docker"];
 
-struct Found {
+#[derive(Debug)]
+pub(super) struct Found {
     device: u32,
     address: IpNet,
     link_local: bool,
@@ -125,7 +126,7 @@ pub(super) fn message(device: u32, address: IpNet) -> AddressMessage {
     message
 }
 
-fn parse(message: RouteNetlinkMessage) -> Option<Found> {
+pub(super) fn parse(message: RouteNetlinkMessage) -> Option<Found> {
     let RouteNetlinkMessage::NewAddress(message) = message else { return None };
     let local = message.attributes.iter().find_map(|attribute| match attribute {
         AddressAttribute::Local(address) => Some(*address),
@@ -140,7 +141,7 @@ fn parse(message: RouteNetlinkMessage) -> Option<Found> {
     Some(Found { device: message.header.index, address, link_local })
 }
 
-fn parse_default(message: RouteNetlinkMessage) -> Option<(u32, u32)> {
+pub(super) fn parse_default(message: RouteNetlinkMessage) -> Option<(u32, u32)> {
     let RouteNetlinkMessage::NewRoute(route) = message else { return None };
     let header = &route.header;
     let main = header.table == RouteHeader::RT_TABLE_MAIN && header.kind == RouteType::Unicast;

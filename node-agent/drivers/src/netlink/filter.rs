@@ -97,7 +97,7 @@ fn header(device: u32, direction: Direction) -> TcHeader {
     }
 }
 
-fn parse(message: RouteNetlinkMessage) -> Option<u32> {
+pub(super) fn parse(message: RouteNetlinkMessage) -> Option<u32> {
     let RouteNetlinkMessage::NewTrafficFilter(message) = message else { return None };
     if message.header.handle != HANDLE || message.header.info >> 16 != PRIORITY {
         return None;

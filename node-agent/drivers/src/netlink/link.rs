@@ -210,7 +210,7 @@ fn without_statistics() -> LinkAttribute {
     LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats])
 }
 
-fn parse(message: RouteNetlinkMessage) -> Option<Link> {
+pub(super) fn parse(message: RouteNetlinkMessage) -> Option<Link> {
     let RouteNetlinkMessage::NewLink(message) = message else { return None };
     let mut link = Link {
         index: message.header.index,

@@ -140,6 +140,26 @@ pub enum Error {
     DeleteFilter { device: u32, source: Fault },
 }
 
+/// What the readers of all tables find in a datagram that claims to come from the kernel, in words. Nothing is asked of the kernel.
+///
+/// # Errors
+/// [`Fault::Refused`], [`Fault::Malformed`].
+pub fn read_replies(datagram: &[u8]) -> Result<Vec<String>, Fault> {
+    let mut found = Vec::new();
+    for message in socket::read_replies(datagram)? {
+        let read = [
+            link::parse(message.clone()).map(|it| format!("{it:?}")),
+            address::parse(message.clone()).map(|it| format!("{it:?}")),
+            address::parse_default(message.clone()).map(|it| format!("{it:?}")),
+            neighbour::parse(message.clone()).map(|it| format!("{it:?}")),
+            route::parse(message.clone()).map(|it| format!("{it:?}")),
+            filter::parse(message).map(|it| format!("{it:?}")),
+        ];
+        found.extend(read.into_iter().flatten());
+    }
+    Ok(found)
+}
+
 /// An rtnetlink connection to one network namespace.
 pub struct Netlink {
     socket: Socket,

@@ -82,7 +82,7 @@ pub(super) fn message(neighbour: Neighbour, mac: Mac) -> NeighbourMessage {
     message
 }
 
-fn parse(message: RouteNetlinkMessage) -> Option<(Neighbour, Mac)> {
+pub(super) fn parse(message: RouteNetlinkMessage) -> Option<(Neighbour, Mac)> {
     let RouteNetlinkMessage::NewNeighbour(message) = message else { return None };
     if message.header.state != NeighbourState::Permanent {
         return None;

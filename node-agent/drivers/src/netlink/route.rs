@@ -150,7 +150,7 @@ pub(super) fn message(destination: IpNet, route: &Route) -> RouteMessage {
     message
 }
 
-fn parse(message: RouteNetlinkMessage) -> Option<(IpNet, Route)> {
+pub(super) fn parse(message: RouteNetlinkMessage) -> Option<(IpNet, Route)> {
     let RouteNetlinkMessage::NewRoute(message) = message else { return None };
     let header = &message.header;
     let ours = header.protocol == RouteProtocol::Other(ROUTE_PROTOCOL);

@@ -230,6 +230,22 @@ impl Socket {
     }
 }
 
+/// The messages of a datagram, but for those that end a dump or acknowledge.
+///
+/// # Errors
+/// [`Fault::Refused`], [`Fault::Malformed`].
+pub(crate) fn read_replies(datagram: &[u8]) -> Result<Vec<RouteNetlinkMessage>, Fault> {
+    let mut messages = Vec::new();
+    for frame in Frames(datagram) {
+        let frame = frame?;
+        match frame.kind {
+            NLMSG_DONE | NLMSG_ERROR => frame.refusal(0).map_or(Ok(()), Err)?,
+            _ => messages.push(frame.decode()?),
+        }
+    }
+    Ok(messages)
+}
+
 /// Answers to requests that were sent together.
 struct Batch {
     first: u32,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use cilium_api::digest::{digest, encode};
 use cilium_api::node_slice::CiliumNodeStateSliceSpec;
 use cilium_api::node_state::{DesiredState, SliceRef};
-use cilium_api::parts::{Endpoint, FORMAT_VERSION, Identity, Part, PartKey, Parts, Policy};
+use cilium_api::parts::{Endpoint, FORMAT_VERSION, Identity, Part, PartKey, Parts};
 use cilium_state::{Event, Owner, Slice, State};
 
 pub(crate) fn mk_endpoint(n: u16) -> (PartKey, Part) {
@@ -14,7 +14,7 @@ pub(crate) fn mk_endpoint(n: u16) -> (PartKey, Part) {
 }
 
 pub(crate) fn mk_policy(identity: u32) -> (PartKey, Part) {
-    (PartKey::policy(identity), Part::Policy(Policy::default()))
+    (PartKey::policy(identity), Part::Policy(Box::default()))
 }
 
 pub(crate) fn mk_identity(number: u32, label: &str) -> (PartKey, Part) {
