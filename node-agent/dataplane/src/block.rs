@@ -50,6 +50,17 @@ impl Block {
         Self { protocol, port: port & mask, prefix_len: PolicyKey::ANY_PORT + bits }
     }
 
+    /// One port, or what has no ports.
+    pub(crate) fn one(protocol: u8, port: u16) -> Self {
+        Self::new(protocol, port, u16::BITS)
+    }
+
+    /// First and last port.
+    pub(crate) fn ports(&self) -> (u16, u16) {
+        let bits = self.prefix_len.saturating_sub(PolicyKey::ANY_PORT).min(u16::BITS);
+        (self.port, self.port | u16::MAX.checked_shr(bits).unwrap_or(0))
+    }
+
     /// The block itself, and then every one that it lies in, the narrowest first.
     pub(crate) fn around(self) -> impl Iterator<Item = Self> {
         let bits = self.prefix_len.checked_sub(PolicyKey::ANY_PORT);

@@ -22,14 +22,24 @@ type Blocks = BTreeMap<Block, Origins>;
 /// A key of the policy trie without its generation. Sorted as [`Compiled::rules`] are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Rule {
-    direction: u8,
-    peer: u32,
-    protocol: u8,
+    pub(crate) direction: u8,
+    pub(crate) peer: u32,
+    pub(crate) protocol: u8,
     port: u16,
     prefix_len: u32,
 }
 
 impl Rule {
+    pub(crate) fn of_block(direction: u8, peer: u32, block: Block) -> Self {
+        let Block { protocol, port, prefix_len } = block;
+        Self { direction, peer, protocol, port, prefix_len }
+    }
+
+    pub(crate) fn block(&self) -> Block {
+        let Self { protocol, port, prefix_len, .. } = *self;
+        Block { protocol, port, prefix_len }
+    }
+
     /// The key under a generation.
     pub fn key(&self, generation: u32) -> PolicyKey {
         PolicyKey {
@@ -57,7 +67,7 @@ impl Rule {
 /// A key of the trie of blocks without its generation. Sorted as [`Compiled::blocks`] are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AddressBlock {
-    direction: u8,
+    pub(crate) direction: u8,
     prefix: IpNet,
 }
 
@@ -164,8 +174,7 @@ fn merged(policy: &Policy) -> Result<Merged, InvalidRange> {
         [(DIRECTION_INGRESS, &policy.ingress, &[][..]), (DIRECTION_EGRESS, &policy.egress, &dns)]
     {
         for ((peer, block), decision) in decide(direction, proxied)? {
-            let Block { protocol, port, prefix_len } = block;
-            rules.insert(Rule { direction: number, peer, protocol, port, prefix_len }, decision);
+            rules.insert(Rule::of_block(number, peer, block), decision);
         }
     }
     Ok(rules)

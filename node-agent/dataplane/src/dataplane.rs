@@ -318,6 +318,8 @@ impl Dataplane {
     /// The order: backends and identities of peers first, then policies, then the endpoints that use them; what became
     /// superfluous goes last. Without changes nothing is called.
     ///
+    /// Policies that would be too open to an address whose entry of the ipcache cannot be written are closed to what it is taken for.
+    ///
     /// When prefixes outside of the cluster get other identities, every policy that restricts anything gets a new generation
     /// afterwards: connections to addresses inside were judged for another identity, and are judged again so.
     pub fn apply<K: Kernel>(&mut self, kernel: &mut K, now: u64)
@@ -338,6 +340,7 @@ impl Dataplane {
         if report.is_complete() {
             self.named.forget_gone();
         }
+        self.policies.set_displaced(self.ipcache.displaced(&self.config));
         self.policies.switched.switch(kernel, now);
         let report = self.endpoints.tracker.apply(kernel);
         let names: BTreeMap<Addr, String> = self.names(report.failures.iter().map(|(key, _)| *key));

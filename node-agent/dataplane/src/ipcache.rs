@@ -8,6 +8,7 @@ use cilium_bpf::layout::{Addr, IpcacheEntry, IpcacheKey};
 use cilium_delta::{Change, Tracker};
 use ipnet::IpNet;
 
+use crate::displaced::Displaced;
 use crate::kernel::Parts;
 use crate::named::Named;
 use crate::nodes::NodeFacts;
@@ -90,6 +91,25 @@ impl Ipcache {
             (moves && !comes_or_goes && base(before) != base(after)).then_some(*key)
         });
         pending.collect()
+    }
+
+    /// What addresses are taken for as long as their entries are not written.
+    pub(crate) fn displaced(&self, config: &Config) -> BTreeSet<Displaced> {
+        let pending = self.tracker.pending().filter_map(|change| match change {
+            Change::Set(key, entry) => {
+                Some(Displaced { seen: self.seen(config, key), meant: entry.identity })
+            }
+            Change::Delete(_) => None,
+        });
+        pending.filter(|it| it.seen != it.meant).collect()
+    }
+
+    /// The identity that programs find for a key.
+    fn seen(&self, config: &Config, key: &IpcacheKey) -> u32 {
+        let around = (0..=key.prefix_len).rev().map(|length| key.truncated(length));
+        let mut found = around.filter_map(|key| self.tracker.get_actual(&key));
+        let world = || if covers(&all_ipv4(), key) { config.world4 } else { config.world6 };
+        found.next().map_or_else(world, |entry| entry.identity)
     }
 
     /// The identity that an address has without names; `None` when it is the cluster's.
@@ -305,9 +325,12 @@ fn all_ipv4() -> IpcacheKey {
 
 /// Whether a key is that of an IPv6 prefix around `::ffff:0:0/96`.
 fn covers_ipv4(key: &IpcacheKey) -> bool {
-    let bits = |key: &IpcacheKey| u128::from_be_bytes(key.address);
-    let differing = bits(key) ^ bits(&all_ipv4());
-    key.prefix_len < 96 && differing.leading_zeros() >= key.prefix_len
+    key.prefix_len < 96 && covers(key, &all_ipv4())
+}
+
+/// Whether a key's prefix lies inside of another's.
+fn covers(outer: &IpcacheKey, inner: &IpcacheKey) -> bool {
+    outer.prefix_len <= inner.prefix_len && inner.truncated(outer.prefix_len) == *outer
 }
 
 /// The prefix that a key `prefix/<prefix>` names.

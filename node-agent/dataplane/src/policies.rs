@@ -8,6 +8,7 @@ use cilium_bpf::layout::{HOST_SLOT, Slot};
 
 use crate::block::InvalidRange;
 use crate::compile::{AddressBlock, Compiled, Rule, compile};
+use crate::displaced::{self, Displaced};
 use crate::kernel::{Piece, PieceKey, SlotIndex};
 use crate::switched::{Scheme, Switched};
 
@@ -81,6 +82,8 @@ pub(crate) struct Policies {
     invalid: HashMap<u32, InvalidRange>,
     /// Rules about DNS questions, of policies that have some.
     dns: BTreeMap<u32, Vec<DnsRule>>,
+    /// Identities that stand for others, as the ipcache has no room.
+    displaced: BTreeSet<Displaced>,
     open: Arc<Compiled>,
 }
 
@@ -94,6 +97,7 @@ impl Policies {
             adopted: HashMap::new(),
             invalid: HashMap::new(),
             dns: BTreeMap::new(),
+            displaced: BTreeSet::new(),
             open: Arc::new(Compiled::default()),
         };
         if host {
@@ -147,8 +151,33 @@ impl Policies {
         &self.dns
     }
 
+    /// Takes which identities stand for others: policies that would be too open for that are closed to them.
+    pub(crate) fn set_displaced(&mut self, displaced: BTreeSet<Displaced>) {
+        if self.displaced == displaced {
+            return;
+        }
+        self.displaced = displaced;
+        let contents: Vec<_> =
+            self.users.iter().map(|(identity, (slot, _))| (*slot, self.content(*identity))).collect();
+        // A slot whose first policy is invalid stays closed.
+        let is_set = |slot: &SlotIndex| !self.switched.is_unset(*slot);
+        let contents: Vec<_> = contents.into_iter().filter(|(slot, _)| is_set(slot)).collect();
+        for (slot, content) in contents {
+            self.switched.set(slot, content);
+        }
+    }
+
     fn content(&self, identity: u32) -> Arc<Compiled> {
-        self.compiled.get(&identity).unwrap_or(&self.open).clone()
+        let compiled = self.compiled.get(&identity).unwrap_or(&self.open);
+        compiled.closed_to(&self.displaced).map_or_else(|| compiled.clone(), Arc::new)
+    }
+
+    /// Identities with endpoints whose policies are closed to others for want of room in the ipcache.
+    fn narrowed(&self) -> impl Iterator<Item = u32> {
+        let compiled =
+            self.users.keys().filter_map(|identity| Some((*identity, self.compiled.get(identity)?)));
+        let closed = compiled.filter(|(_, compiled)| compiled.closed_to(&self.displaced).is_some());
+        closed.map(|(identity, _)| identity)
     }
 
     /// One more endpoint has this identity. `None` when all slots are taken.
@@ -233,6 +262,8 @@ impl Policies {
         let refused =
             self.invalid.iter().map(|(identity, error)| (PartKey::policy(*identity), error.to_string()));
         let failed = self.switched.failures().map(|(slot, message)| (name(slot), message.to_owned()));
-        refused.chain(failed).collect()
+        let narrowed =
+            self.narrowed().map(|identity| (PartKey::policy(identity), displaced::message(&self.displaced)));
+        refused.chain(failed).chain(narrowed).collect()
     }
 }

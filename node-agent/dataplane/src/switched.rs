@@ -134,6 +134,11 @@ impl<S: Scheme> Switched<S> {
         self.dirty.insert(owner);
     }
 
+    /// Nothing is desired for the owner.
+    pub(crate) fn is_unset(&self, owner: S::Owner) -> bool {
+        !self.desired.contains_key(&owner)
+    }
+
     /// Owner of nothing, neither desired nor believed to be there.
     pub(crate) fn is_free(&self, owner: S::Owner) -> bool {
         !self.desired.contains_key(&owner) && !self.actual.contains_key(&owner)

@@ -111,6 +111,13 @@ impl IpcacheKey {
         let offset = if address.is_ipv4() { 96 } else { 0 };
         Self { prefix_len: offset + u32::from(length), address: Addr::from(address).0 }
     }
+
+    /// Key of the prefix of this length, in bits of the key, around the prefix.
+    pub fn truncated(&self, length: u32) -> Self {
+        let mask = u128::MAX.checked_shl(u128::BITS.saturating_sub(length)).unwrap_or(0);
+        let address = (u128::from_be_bytes(self.address) & mask).to_be_bytes();
+        Self { prefix_len: length.min(self.prefix_len), address }
+    }
 }
 
 layout! {

@@ -33,6 +33,8 @@ pub(crate) struct Fake {
     pub(crate) writes: usize,
     /// Room in the policy trie.
     pub(crate) room: Option<usize>,
+    /// Room in the ipcache.
+    pub(crate) ipcache_room: Option<usize>,
     /// Contents that an open slot may have; not checked while empty.
     pub(crate) allowed: Vec<Content>,
     /// What is written to the policy trie is lost without notice.
@@ -97,8 +99,12 @@ macro_rules! table {
                 Ok(self.$field.iter().map(|($f, value)| ($from, *value)).collect())
             }
             fn set(&mut self, $k: &$key, value: &$value) -> Result<(), Fault> {
-                let full = self.room.is_some_and(|room| self.policy.len() >= room);
-                if $name == "policy" && full && !self.$field.contains_key(&$to) {
+                let room = match $name {
+                    "policy" => self.room,
+                    "ipcache" => self.ipcache_room,
+                    _ => None,
+                };
+                if room.is_some_and(|room| self.$field.len() >= room) && !self.$field.contains_key(&$to) {
                     return Err(Fault::Full($name));
                 }
                 if !($name == "policy" && self.forgetful) {

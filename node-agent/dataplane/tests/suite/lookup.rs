@@ -8,7 +8,7 @@ use cilium_bpf::layout::{
     BlockKey, DIRECTION_EGRESS, DIRECTION_INGRESS, NetPort, POLICY_ALLOW, POLICY_PROXY, PolicyEntry,
     PolicyKey, aggregate_of,
 };
-use cilium_dataplane::{Compiled, compile, origins_of};
+use cilium_dataplane::{Compiled, Displaced, compile, origins_of};
 use cilium_policy::verdict::questions;
 use cilium_policy::{Flow, Judgement, verdict};
 use proptest::prelude::*;
@@ -170,6 +170,44 @@ proptest! {
                 }
             }
         }
+    }
+}
+
+/// Whether the programs let a packet through, and whether it goes past the DNS proxy.
+fn passes(compiled: &Compiled, direction: u8, peer: Peer, protocol: u8, port: u16) -> (bool, bool) {
+    let enforced = if direction == DIRECTION_INGRESS { compiled.ingress } else { compiled.egress };
+    match find(compiled, direction, peer, protocol, port).map(|entry| entry.verdict) {
+        _ if !enforced => (true, true),
+        Some(POLICY_ALLOW) => (true, true),
+        verdict => (verdict == Some(POLICY_PROXY), false),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 500, ..ProptestConfig::default() })]
+
+    /// Whoever is taken for somebody else may do nothing that they may not do as themselves; all others may do what they did.
+    #[test]
+    fn who_is_taken_for_another_gains_nothing(policy in policy(), seen in select(&PEERS[..]), meant in select(&PEERS[..])) {
+        let compiled = compile(&policy).expect("ranges are in order");
+        let closed = compiled.closed_to(&BTreeSet::from([Displaced { seen, meant }]));
+        prop_assert!(seen != meant || closed.is_none());
+        let closed = closed.unwrap_or_else(|| compiled.clone());
+        for direction in [DIRECTION_INGRESS, DIRECTION_EGRESS] {
+            for address in ADDRESSES.map(|text| text.parse().expect("an address")) {
+                for (protocol, port) in [6, 17, 58, 132].into_iter().flat_map(|protocol| {
+                    PORTS.into_iter().chain([0, 8081]).map(move |port| (protocol, port))
+                }) {
+                    let of = |compiled, identity| passes(compiled, direction, (identity, address), protocol, port);
+                    let (now, own) = (of(&closed, seen), of(&compiled, meant));
+                    prop_assert!(now <= own, "{direction} {address} {protocol}/{port}: {now:?}, {own:?}");
+                    for other in PEERS.into_iter().filter(|other| *other != seen) {
+                        prop_assert_eq!(of(&closed, other), of(&compiled, other));
+                    }
+                }
+            }
+        }
+        prop_assert_eq!(closed.closed_to(&BTreeSet::from([Displaced { seen, meant }])), None);
     }
 }
 

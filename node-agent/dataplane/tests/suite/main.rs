@@ -5,6 +5,7 @@ mod histories;
 mod kernel;
 mod lookup;
 mod names;
+mod overflow;
 mod policies;
 mod restart;
 mod tables;
