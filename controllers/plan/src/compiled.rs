@@ -66,6 +66,9 @@ fn denials(policy: &Policy) -> u64 {
 /// A hash of what each origin grants or denies. Entries are sorted, so the same content gives the same hash.
 fn shares(policy: &Policy) -> HashMap<&str, u64> {
     let mut sums = vec![0u64; policy.origins.len()];
+    for (at, note) in &policy.notes {
+        add(&mut sums, &[*at], note);
+    }
     let (ingress, egress) = (&policy.ingress, &policy.egress);
     let lists = [&ingress.allow, &egress.allow, &ingress.deny, &egress.deny];
     for (tag, entry) in
@@ -79,7 +82,12 @@ fn shares(policy: &Policy) -> HashMap<&str, u64> {
     for peer in &policy.names {
         add(&mut sums, &peer.origins, (&peer.pattern, peer.protocol, peer.first, peer.last));
     }
-    policy.origins.iter().map(String::as_str).zip(sums).collect()
+    let mut shares = HashMap::new();
+    for (origin, sum) in policy.origins.iter().zip(sums) {
+        let share: &mut u64 = shares.entry(origin.as_str()).or_default();
+        *share = share.rotate_left(7).wrapping_add(sum);
+    }
+    shares
 }
 
 fn add(sums: &mut [u64], origins: &[u16], what: impl Hash) {

@@ -218,13 +218,13 @@ impl Counts {
 }
 
 fn count_all(policy: &Compiled) -> HashMap<String, i64> {
-    let mut counts = vec![0; policy.origins.len()];
-    for origin in policy.all_origins().flatten() {
-        if let Some(count) = counts.get_mut(usize::from(*origin)) {
-            *count += 1;
+    let mut counts: HashMap<String, i64> = HashMap::new();
+    for origins in policy.all_origins() {
+        for name in policy.origin_names(origins.iter().copied()) {
+            *counts.entry(name.to_owned()).or_default() += 1;
         }
     }
-    policy.origins.iter().cloned().zip(counts).collect()
+    counts
 }
 
 fn valid(policy: &Policy) -> Condition {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cilium_api::parts::{Direction, DnsRule, Entry, FIRST_BLOCK, NamedPeer, Policy};
+use cilium_api::parts::{Direction, DnsRule, Entry, FIRST_BLOCK, NamedPeer, Note, Policy};
 use cilium_core::named_port::{self, NamedPort};
 use cilium_core::{NamePattern, Peers, reserved};
 use ipnet::IpNet;
@@ -23,13 +23,16 @@ pub enum Host {
     ApiServer,
 }
 
+/// A policy, and what the rule says of itself.
+type By<'a> = (&'a PolicyKey, &'a Note);
+
 /// What is allowed or denied, and by which policies. The order of the keys is the order of the entries.
-type Entries<'a> = BTreeMap<(u32, Ports), BTreeSet<&'a PolicyKey>>;
+type Entries<'a> = BTreeMap<(u32, Ports), BTreeSet<By<'a>>>;
 
 /// Name servers and ports: names that they may be asked for, and the policies that say so.
-type Questions<'a> = BTreeMap<(u32, Ports), (BTreeSet<NamePattern>, BTreeSet<&'a PolicyKey>)>;
+type Questions<'a> = BTreeMap<(u32, Ports), (BTreeSet<NamePattern>, BTreeSet<By<'a>>)>;
 /// What is allowed by name, and by which policies.
-type ByName<'a> = BTreeMap<(NamePattern, Ports), BTreeSet<&'a PolicyKey>>;
+type ByName<'a> = BTreeMap<(NamePattern, Ports), BTreeSet<By<'a>>>;
 /// Traffic that is allowed without looking into it: a selector, or none for any peer, and ports.
 type Plain = BTreeSet<(Option<SelectorId>, Ports)>;
 
@@ -38,7 +41,7 @@ type Plain = BTreeSet<(Option<SelectorId>, Ports)>;
 struct Compiled<'a> {
     enforced: bool,
     /// Who closes the direction.
-    closed_by: BTreeSet<&'a PolicyKey>,
+    closed_by: BTreeSet<By<'a>>,
     allow: Entries<'a>,
     deny: Entries<'a>,
     /// Prefixes with entries in `allow`, or shadowing others that have some.
@@ -77,7 +80,7 @@ impl PolicyIndex {
     }
 
     fn direction(&self, number: u32, side: Side, host: Host) -> Compiled<'_> {
-        let sections: Vec<_> = self.sections(number, side).collect();
+        let sections: Vec<_> = self.noted_sections(number, side).collect();
         let closed = self.is_always_closed(number);
         let closing = sections.iter().filter(|(_, section)| section.default_deny);
         let closed_by: BTreeSet<_> = closing.map(|(key, _)| *key).collect();
@@ -86,7 +89,7 @@ impl PolicyIndex {
         let own = self.named_ports(number);
         let names = Names { side, own: &own };
         for (key, section) in &sections {
-            self.add(&mut compiled.deny, key, &section.deny, host, &names);
+            self.add(&mut compiled.deny, *key, &section.deny, host, &names);
         }
         let allowed = || sections.iter().flat_map(|(key, section)| section.allow.iter().map(|it| (*key, it)));
         // Where everything is allowed, every question is: it is looked at for the answer.
@@ -98,8 +101,8 @@ impl PolicyIndex {
             return compiled;
         }
         for (key, section) in &sections {
-            self.add(&mut compiled.allow, key, &section.allow, host, &names);
-            section.allow.iter().for_each(|traffic| add_names(&mut compiled.names, key, traffic));
+            self.add(&mut compiled.allow, *key, &section.allow, host, &names);
+            section.allow.iter().for_each(|traffic| add_names(&mut compiled.names, *key, traffic));
         }
         add_blocks(&mut compiled, &sections, &names);
         // A node reaches its own pods (kubelet probes them) where rules say what comes in, unless one denies it.
@@ -115,16 +118,24 @@ impl PolicyIndex {
         number: u32,
         side: Side,
     ) -> impl Iterator<Item = (&PolicyKey, &Section<SelectorId>)> {
+        self.noted_sections(number, side).map(|((key, _), section)| (key, section))
+    }
+
+    fn noted_sections(
+        &self,
+        number: u32,
+        side: Side,
+    ) -> impl Iterator<Item = (By<'_>, &Section<SelectorId>)> {
         self.rules_about(number).into_iter().filter_map(move |(key, index)| {
             let rule = self.policies.get(key)?.get(*index)?;
-            Some((key, section(rule, side)?))
+            Some(((key, &rule.note), section(rule, side)?))
         })
     }
 
     fn add<'a>(
         &self,
         entries: &mut Entries<'a>,
-        key: &'a PolicyKey,
+        key: By<'a>,
         list: &[Traffic<SelectorId>],
         host: Host,
         names: &Names<'_>,
@@ -158,7 +169,7 @@ impl PolicyIndex {
     fn add_questions<'a>(
         &self,
         questions: &mut Questions<'a>,
-        key: &'a PolicyKey,
+        key: By<'a>,
         traffic: &Traffic<SelectorId>,
         plain: Option<&Plain>,
         host: Host,
@@ -234,7 +245,7 @@ fn plain<'a>(allowed: impl Iterator<Item = &'a Traffic<SelectorId>>) -> Plain {
         .collect()
 }
 
-fn add_names<'a>(names: &mut ByName<'a>, key: &'a PolicyKey, traffic: &Traffic<SelectorId>) {
+fn add_names<'a>(names: &mut ByName<'a>, key: By<'a>, traffic: &Traffic<SelectorId>) {
     for pattern in &traffic.names {
         for ports in &traffic.ports {
             names.entry((pattern.clone(), *ports)).or_default().insert(key);
@@ -246,7 +257,7 @@ fn add_names<'a>(names: &mut ByName<'a>, key: &'a PolicyKey, traffic: &Traffic<S
 /// block is made of the prefixes inside it.
 fn add_blocks<'a>(
     compiled: &mut Compiled<'a>,
-    sections: &[(&'a PolicyKey, &Section<SelectorId>)],
+    sections: &[(By<'a>, &Section<SelectorId>)],
     names: &Names<'_>,
 ) {
     let named = sections.iter().flat_map(|(_, section)| &section.by_address).flat_map(|it| &it.blocks);
@@ -263,7 +274,7 @@ fn add_blocks<'a>(
                     numbers.range(block.prefix..).take_while(|(found, _)| block.prefix.contains(*found));
                 for (_, number) in inside.filter(|(found, _)| block.covers(found)) {
                     for ports in &ports {
-                        compiled.allow.entry((*number, *ports)).or_default().insert(key);
+                        compiled.allow.entry((*number, *ports)).or_default().insert(*key);
                     }
                 }
             }
@@ -290,12 +301,17 @@ fn section(rule: &Rule<SelectorId>, side: Side) -> Option<&Section<SelectorId>> 
 }
 
 /// Places of policies in the list of origins.
-struct Origins<'a>(BTreeMap<&'a PolicyKey, u16>);
+struct Origins<'a>(BTreeMap<By<'a>, u16>);
 
 impl Origins<'_> {
     /// An origin beyond what an index can say is left out; what it allows or denies is not.
-    fn of(&self, keys: &BTreeSet<&PolicyKey>) -> Vec<u16> {
+    fn of(&self, keys: &BTreeSet<By<'_>>) -> Vec<u16> {
         keys.iter().filter_map(|key| self.0.get(key).copied()).collect()
+    }
+
+    fn notes(&self) -> BTreeMap<u16, Note> {
+        let noted = self.0.iter().filter(|((_, note), _)| **note != Note::default());
+        noted.map(|((_, note), at)| (*at, (*note).clone())).collect()
     }
 }
 
@@ -305,7 +321,7 @@ fn policy(ingress: &Compiled<'_>, egress: &Compiled<'_>) -> Policy {
     let questions = egress.dns.values().map(|(_, keys)| keys);
     let closing = [&ingress.closed_by, &egress.closed_by];
     let all = entries.chain(questions).chain(egress.names.values()).chain(closing);
-    let keys: BTreeSet<&PolicyKey> = all.flatten().copied().collect();
+    let keys: BTreeSet<By<'_>> = all.flatten().copied().collect();
     let origins = Origins(keys.iter().copied().zip(0..=u16::MAX).collect());
     let dns = |((peer, ports), (patterns, keys)): (&(u32, Ports), &(BTreeSet<NamePattern>, _))| DnsRule {
         peer: *peer,
@@ -326,7 +342,8 @@ fn policy(ingress: &Compiled<'_>, egress: &Compiled<'_>) -> Policy {
         egress: direction(egress, &origins),
         dns: egress.dns.iter().map(dns).collect(),
         names: egress.names.iter().map(name).collect(),
-        origins: origins.0.keys().map(|key| key.as_str().to_owned()).collect(),
+        origins: origins.0.keys().map(|(key, _)| key.as_str().to_owned()).collect(),
+        notes: origins.notes(),
     }
 }
 
@@ -339,7 +356,7 @@ fn patterns_of(patterns: &BTreeSet<NamePattern>) -> Vec<String> {
 }
 
 fn direction(compiled: &Compiled<'_>, origins: &Origins<'_>) -> Direction {
-    let entry = |((peer, ports), keys): (&(u32, Ports), &BTreeSet<&PolicyKey>)| Entry {
+    let entry = |((peer, ports), keys): (&(u32, Ports), &BTreeSet<By<'_>>)| Entry {
         peer: *peer,
         protocol: ports.protocol,
         first: ports.first,
@@ -357,7 +374,6 @@ fn direction(compiled: &Compiled<'_>, origins: &Origins<'_>) -> Direction {
 
 /// How many entries of a compiled policy come from the policy `key`, alone or with others.
 pub fn entries_of(policy: &Policy, key: &PolicyKey) -> usize {
-    let Some(index) = policy.origins.iter().position(|origin| origin == key.as_str()) else { return 0 };
-    let is_of = |origins: &&[u16]| origins.iter().any(|origin| usize::from(*origin) == index);
+    let is_of = |origins: &&[u16]| policy.origin_names(origins.iter().copied()).contains(&key.as_str());
     policy.all_origins().filter(is_of).count()
 }

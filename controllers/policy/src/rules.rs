@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use cilium_api::parts::Note;
 use cilium_core::named_port::{self, NamedPort};
 use cilium_core::{NamePattern, Operator, Peers, Requirement, Selector, prefix};
 use ipnet::IpNet;
@@ -31,6 +32,8 @@ pub struct PolicyRules {
 pub struct Rule<S = Selector> {
     /// Field of the object that it stands in, such as `spec` or `specs[1]`.
     pub path: Box<str>,
+    /// What it says of itself.
+    pub note: Note,
     /// Endpoints that the rule is about.
     pub subject: S,
     /// It is about nodes, and no endpoints.
@@ -190,6 +193,7 @@ impl<S> Rule<S> {
     pub(crate) fn map<T>(self, mut replace: impl FnMut(S) -> T) -> Rule<T> {
         Rule {
             path: self.path,
+            note: self.note,
             subject: replace(self.subject),
             nodes: self.nodes,
             ingress: self.ingress.map(|section| section.map(&mut replace)),

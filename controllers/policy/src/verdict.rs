@@ -131,7 +131,7 @@ fn judge<'a>(policy: &'a Policy, side: Side, flow: &Flow) -> Judgement<'a> {
     }
     let dns: Vec<Entry> = dns.iter().map(DnsRule::entry).collect();
     match origins_of(policy, direction.allow.iter().chain(&dns), &peer, flow) {
-        None => Judgement::DefaultDeny(names(policy, direction.closed_by.iter().copied())),
+        None => Judgement::DefaultDeny(policy.origin_names(direction.closed_by.iter().copied())),
         Some(origins) if origins.is_empty() && identity == reserved::HOST => Judgement::LocalHost,
         Some(origins) => Judgement::Granted(origins),
     }
@@ -151,16 +151,7 @@ fn origins_of<'a, 'e>(
 ) -> Option<Vec<&'a str>> {
     let mut hits = entries.filter(|entry| covers(entry, peer, flow)).peekable();
     hits.peek()?;
-    Some(names(policy, hits.flat_map(|entry| entry.origins.iter().copied())))
-}
-
-fn names(policy: &Policy, indexes: impl Iterator<Item = u16>) -> Vec<&str> {
-    let indexes: BTreeSet<u16> = indexes.collect();
-    indexes
-        .into_iter()
-        .filter_map(|index| policy.origins.get(usize::from(index)))
-        .map(String::as_str)
-        .collect()
+    Some(policy.origin_names(hits.flat_map(|entry| entry.origins.iter().copied())))
 }
 
 /// Names that the source of a flow may ask its destination for; `None` when its questions are not looked at: they pass, or not, as

@@ -13,7 +13,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 /// Version of the format of parts and slices. An agent refuses a version it does not know and keeps the old state.
-pub const FORMAT_VERSION: u32 = 3;
+pub const FORMAT_VERSION: u32 = 4;
 
 /// Number of the first of [`Direction::blocks`] as the peer of an entry; far above all identities.
 pub const FIRST_BLOCK: u32 = 0xff00_0000;
@@ -145,9 +145,24 @@ pub struct Policy {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub names: Vec<NamedPeer>,
     /// Policies that directions and entries refer to by index, as `cnp/<namespace>/<name>`, `ccnp/<name>` or
-    /// `netpol/<namespace>/<name>`, sorted.
+    /// `netpol/<namespace>/<name>`, sorted. A policy whose rules have different notes is there once for each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub origins: Vec<String>,
+    /// What rules say of themselves, by index into `origins`; only of those that say something.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub notes: BTreeMap<u16, Note>,
+}
+
+/// What a rule says of itself. It decides nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Note {
+    /// Text for events of flows on which the rule decided (`log.value`).
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub log: String,
+    /// Labels of the rule, `source:key=value`, in the order of the rule.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub labels: Vec<String>,
 }
 
 /// One direction of a policy. What `deny` covers is dropped, whatever `allow` says.
@@ -183,6 +198,14 @@ impl Policy {
         let dns = self.dns.iter().map(|rule| &rule.origins);
         let names = self.names.iter().map(|peer| &peer.origins);
         entries.chain(dns).chain(names).map(Vec::as_slice)
+    }
+    /// The policies that some origins are of, each once.
+    pub fn origin_names(&self, indexes: impl IntoIterator<Item = u16>) -> Vec<&str> {
+        let names = indexes.into_iter().filter_map(|at| self.origins.get(usize::from(at)));
+        let mut names: Vec<&str> = names.map(String::as_str).collect();
+        names.sort_unstable();
+        names.dedup();
+        names
     }
 }
 

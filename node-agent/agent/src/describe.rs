@@ -92,8 +92,8 @@ pub(crate) fn end(address: cilium_bpf::layout::Addr, port: u16) -> String {
     }
 }
 
-/// An event; `origins` are the policies that decided.
-pub(crate) fn event(event: &Event, origins: &str) -> model::Event {
+/// An event; `origins` are the policies that decided, `policy_log` what their rules want said.
+pub(crate) fn event(event: &Event, origins: &str, policy_log: Vec<String>) -> model::Event {
     let kind = if event.kind == EVENT_DROP { EventKind::Drop } else { EventKind::PolicyVerdict };
     let why = match (kind, event.reason) {
         (EventKind::PolicyVerdict, 0) => origins.to_owned(),
@@ -104,6 +104,7 @@ pub(crate) fn event(event: &Event, origins: &str) -> model::Event {
         kind,
         verdict: if event.reason == 0 { "allowed" } else { "denied" }.to_owned(),
         reason: why,
+        policy_log,
         direction: direction(event.direction).to_owned(),
         endpoint: event.endpoint,
         source_identity: event.source_identity,
@@ -143,18 +144,18 @@ mod tests {
             protocol: 6,
             ..Event::default()
         };
-        let told = event(&raw, "");
+        let told = event(&raw, "", vec![]);
         assert_eq!((told.source.as_str(), told.destination.as_str()), ("10.244.1.5:4000", "[fd00::7]:80"));
         assert_eq!((told.verdict.as_str(), told.reason.as_str()), ("denied", "Policy denied"));
         assert_eq!(
-            event(&Event { kind: 5, ..Event::default() }, "cnp/default/rule1").reason,
+            event(&Event { kind: 5, ..Event::default() }, "cnp/default/rule1", vec![]).reason,
             "cnp/default/rule1"
         );
-        let default_deny = event(&raw, "cnp/default/rule1");
+        let default_deny = event(&raw, "cnp/default/rule1", vec![]);
         assert_eq!(default_deny.reason, "Policy denied: cnp/default/rule1");
         let denied = Event { kind: 5, reason: DropReason::PolicyDeny.number(), ..Event::default() };
         assert_eq!(
-            event(&denied, "cnp/default/rule1").reason,
+            event(&denied, "cnp/default/rule1", vec![]).reason,
             "Policy denied by denylist: cnp/default/rule1"
         );
     }

@@ -119,7 +119,7 @@ pub fn compile(policy: &Policy) -> Result<Compiled, InvalidRange> {
     let rules = merged(policy)?
         .into_iter()
         .map(|(rule, (verdict, origins))| {
-            let cookie = cookie(origins.iter().map(|at| name(policy, *at)));
+            let cookie = cookie(said(policy, &origins));
             (rule, PolicyEntry { cookie, verdict })
         })
         .collect();
@@ -142,13 +142,35 @@ fn blocks(policy: &Policy) -> Vec<(AddressBlock, BlockEntry)> {
 
 /// The policies that a cookie of this policy's entries stands for; none when the cookie is not from this policy.
 pub fn origins_of(policy: &Policy, wanted: u32) -> Vec<&str> {
-    let merged = merged(policy).unwrap_or_default();
-    let mut all = merged.values().map(|(_, origins)| origins);
-    let found = all.find(|origins| cookie(origins.iter().map(|at| name(policy, *at))) == wanted);
-    found.into_iter().flatten().map(|at| name(policy, *at)).collect()
+    policy.origin_names(indexes_of(policy, wanted))
 }
 
-/// Names origins in an entry: 32-bit FNV-1a over the names, each followed by a line feed; never 0. The same origins have
+/// What the rules behind a cookie want said of flows on which they decide (`log.value`), each text once.
+pub fn logs_of(policy: &Policy, wanted: u32) -> Vec<&str> {
+    if policy.notes.is_empty() {
+        return Vec::new();
+    }
+    let indexes = indexes_of(policy, wanted);
+    let logs: BTreeSet<&str> = indexes.iter().filter_map(|at| log(policy, *at)).collect();
+    logs.into_iter().collect()
+}
+
+fn indexes_of(policy: &Policy, wanted: u32) -> Origins {
+    let merged = merged(policy).unwrap_or_default();
+    let mut all = merged.into_values().map(|(_, origins)| origins);
+    all.find(|origins| cookie(said(policy, origins)) == wanted).unwrap_or_default()
+}
+
+/// What a cookie is made of: the names of policies, and what their rules want said.
+fn said<'a>(policy: &'a Policy, origins: &Origins) -> impl Iterator<Item = &'a str> {
+    origins.iter().flat_map(|at| [Some(name(policy, *at)), log(policy, *at)]).flatten()
+}
+
+fn log(policy: &Policy, at: u16) -> Option<&str> {
+    policy.notes.get(&at).map(|note| note.log.as_str()).filter(|log| !log.is_empty())
+}
+
+/// Names origins in an entry: 32-bit FNV-1a over the names and logs, each followed by a line feed; never 0. The same origins have
 /// the same cookie after a restart.
 pub fn cookie<'a>(origins: impl Iterator<Item = &'a str>) -> u32 {
     let mut hash = 0x811c_9dc5_u32;

@@ -40,7 +40,7 @@ mod services;
 mod switched;
 
 pub use block::InvalidRange;
-pub use compile::{AddressBlock, Compiled, Rule, compile, cookie, origins_of};
+pub use compile::{AddressBlock, Compiled, Rule, compile, cookie, logs_of, origins_of};
 pub use config::{Config, Devices, Link, Mac, Neighbour, Route};
 pub use dataplane::{Dataplane, Unready};
 pub use displaced::Displaced;

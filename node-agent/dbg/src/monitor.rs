@@ -44,12 +44,16 @@ fn describe(event: &Event) -> String {
     let Event { reason, verdict, protocol, source, destination, length, .. } = event;
     let flow = format!("{source} -> {destination} {protocol}, {length} bytes");
     let context = context(event);
-    match event.kind {
+    let line = match event.kind {
         EventKind::Drop => format!("xx drop ({reason}) {context}: {flow}"),
         EventKind::PolicyVerdict if reason.is_empty() => {
             format!("Policy verdict: {verdict} {context}: {flow}")
         }
         EventKind::PolicyVerdict => format!("Policy verdict: {verdict} {context}: {flow} ({reason})"),
+    };
+    match event.policy_log.as_slice() {
+        [] => line,
+        logs => format!("{line}, log: {}", logs.join(", ")),
     }
 }
 

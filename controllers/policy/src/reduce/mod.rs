@@ -16,7 +16,8 @@ mod prefixes;
 mod selectors;
 mod services;
 
-use cilium_api::rule::{DefaultDeny, Rule as ApiRule};
+use cilium_api::parts::Note;
+use cilium_api::rule::{DefaultDeny, Rule as ApiRule, RuleLabel};
 use cilium_api::{CiliumClusterwideNetworkPolicy, CiliumNetworkPolicy};
 
 use crate::invalid::{Invalid, Path};
@@ -128,7 +129,20 @@ fn rule(scope: &Scope<'_>, path: &Path, api: &ApiRule) -> Result<Rule, Invalid> 
     if nodes && asks {
         return Err(path.field("egress").unsupported("a rule for DNS questions of a node"));
     }
-    Ok(Rule { path: path.clone().into(), subject, nodes, ingress, egress })
+    Ok(Rule { path: path.clone().into(), note: note(api), subject, nodes, ingress, egress })
+}
+
+/// What a rule says of itself. The source of a label that names none is `unspec`.
+fn note(api: &ApiRule) -> Note {
+    let log = api.log.as_ref().and_then(|log| log.value.clone()).unwrap_or_default();
+    let label = |label: &RuleLabel| {
+        let source = label.source.as_deref().filter(|source| !source.is_empty()).unwrap_or("unspec");
+        match label.value.as_deref().unwrap_or_default() {
+            "" => format!("{source}:{}", label.key),
+            value => format!("{source}:{}={value}", label.key),
+        }
+    };
+    Note { log, labels: api.labels.iter().flatten().map(label).collect() }
 }
 
 /// What a list of entries is about; `None` for a list that is absent or empty.

@@ -6,6 +6,7 @@
 use cilium_api::kubernetes_network_policy::{
     EgressRule, IngressRule, IntOrString, IpBlock, NetworkPolicy, Peer, Port,
 };
+use cilium_api::parts::Note;
 use cilium_api::selector::LabelSelector;
 use cilium_core::pod::{CLUSTER, NAMESPACE, NAMESPACE_LABELS};
 use cilium_core::{Peers, Requirement, Selector, Source};
@@ -59,6 +60,7 @@ impl Reading<'_> {
         let egress = self.egress(&path.field("egress"), &spec.egress);
         Rule {
             path: path.into(),
+            note: Note::default(),
             nodes: false,
             subject,
             ingress: section(ingress, !spec.ingress.is_empty() || closes_ingress),

@@ -10,6 +10,7 @@ mod index;
 mod kubernetes;
 mod meaning;
 mod netpols;
+mod notes;
 mod reference;
 mod starwars;
 mod support;

@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use cilium_api::parts::{Direction, DnsRule, Entry, NamedPeer, Part, PartKey, Policy};
+use cilium_api::parts::{Direction, DnsRule, Entry, NamedPeer, Note, Part, PartKey, Policy};
 use cilium_bpf::layout::{DIRECTION_EGRESS, DIRECTION_INGRESS, Event};
 use cilium_bpf::reason::DropReason;
-use cilium_dataplane::{Planned, Unready, origins_of};
+use cilium_dataplane::{Planned, Unready, logs_of, origins_of};
 use cilium_rest::model;
 use serde_json::json;
 
@@ -118,14 +118,18 @@ impl Brain {
         let policy = |(key, part): (&PartKey, &Part)| match part {
             Part::Policy(policy) => {
                 let identity: u32 = key.0.strip_prefix("policy/")?.parse().ok()?;
-                Some(json!({
+                let mut shown = json!({
                     "identity": identity,
                     "labels": self.labels(identity),
                     "ingress": direction(policy, &policy.ingress),
                     "egress": direction(policy, &policy.egress),
                     "dns": policy.dns.iter().map(|rule| dns_rule(policy, rule)).collect::<Vec<_>>(),
                     "names": policy.names.iter().map(|peer| named_peer(policy, peer)).collect::<Vec<_>>(),
-                }))
+                });
+                if let (Some(notes), Some(fields)) = (notes(policy), shown.as_object_mut()) {
+                    fields.insert("rules".to_owned(), notes);
+                }
+                Some(shown)
             }
             _ => None,
         };
@@ -208,15 +212,11 @@ impl Brain {
         let running = self.running.as_ref();
         let planned = running.and_then(|running| running.dataplane.planned_by_id(event.endpoint));
         let policy = planned.and_then(|(_, planned)| self.state.get(&PartKey::policy(planned.identity)));
-        let origins = match policy {
-            Some(Part::Policy(policy)) => {
-                let expanded = running.map(|running| running.dataplane.expand(policy));
-                let deciding = deciding(expanded.as_ref().unwrap_or(policy), event);
-                deciding.into_iter().map(str::to_owned).collect()
-            }
-            _ => Vec::new(),
-        };
-        describe::event(event, &origins.join(", "))
+        let Some(Part::Policy(policy)) = policy else { return describe::event(event, "", Vec::new()) };
+        let expanded = running.map(|running| running.dataplane.expand(policy));
+        let policy = expanded.as_ref().unwrap_or(policy);
+        let logs = logs_of(policy, event.cookie).into_iter().map(str::to_owned).collect();
+        describe::event(event, &deciding(policy, event).join(", "), logs)
     }
 }
 
@@ -230,7 +230,7 @@ fn deciding<'a>(policy: &'a Policy, event: &Event) -> Vec<&'a str> {
         (Some(DropReason::PolicyDenied), DIRECTION_EGRESS) => &policy.egress.closed_by,
         _ => return Vec::new(),
     };
-    closed_by.iter().filter_map(|at| policy.origins.get(usize::from(*at))).map(String::as_str).collect()
+    policy.origin_names(closed_by.iter().copied())
 }
 
 fn mk_address(ip: std::net::IpAddr, port: u16, protocol: &str) -> model::ServiceAddress {
@@ -264,8 +264,17 @@ fn describe_link(status: &mut model::EndpointStatus, link: &model::EndpointChang
 }
 
 fn origins(policy: &Policy, indexes: &[u16]) -> Vec<String> {
-    let origin = |at: &u16| policy.origins.get(usize::from(*at)).cloned().unwrap_or_default();
-    indexes.iter().map(origin).collect()
+    policy.origin_names(indexes.iter().copied()).into_iter().map(str::to_owned).collect()
+}
+
+/// What rules say of themselves, with the policy that they are of; nothing where none says anything.
+fn notes(policy: &Policy) -> Option<serde_json::Value> {
+    let note = |(at, note): (&u16, &Note)| {
+        let origin = policy.origins.get(usize::from(*at));
+        json!({ "origin": origin, "labels": note.labels, "log": note.log })
+    };
+    let list: Vec<serde_json::Value> = policy.notes.iter().map(note).collect();
+    (!list.is_empty()).then(|| list.into())
 }
 
 fn dns_rule(policy: &Policy, rule: &DnsRule) -> serde_json::Value {
@@ -323,6 +332,15 @@ mod tests {
         let cookie = cilium_dataplane::cookie(["cnp/default/rule1"].into_iter());
         let granted = Event { cookie, direction: DIRECTION_INGRESS, ..Event::default() };
         assert_eq!(deciding(&policy, &granted), ["cnp/default/rule1"]);
+        assert!(logs_of(&policy, cookie).is_empty());
+        let mut noted = policy.clone();
+        noted.notes.insert(1, Note { log: "payments".into(), labels: vec!["k8s:team=shop".into()] });
+        let cookie = cilium_dataplane::cookie(["cnp/default/rule1", "payments"].into_iter());
+        assert_eq!(deciding(&noted, &Event { cookie, ..granted }), ["cnp/default/rule1"]);
+        assert_eq!(logs_of(&noted, cookie), ["payments"]);
+        assert_eq!((deciding(&noted, &default_deny).len(), logs_of(&noted, 0).len()), (2, 0));
+        let shown = json!([{"origin": "cnp/default/rule1", "labels": ["k8s:team=shop"], "log": "payments"}]);
+        assert_eq!((notes(&policy), notes(&noted)), (None, Some(shown)));
         let other = Event { reason: DropReason::InvalidSourceIp.number(), ..default_deny };
         assert!(deciding(&policy, &other).is_empty());
     }

@@ -20,7 +20,7 @@ fn node(answers: Answers) -> Answers {
 
 /// Also a line of a type that only another version knows.
 const MONITOR: &str = r#"{"type":"drop","verdict":"denied","reason":"Policy denied","direction":"ingress","endpoint":17,"source-identity":20013,"destination-identity":20011,"protocol":"TCP","source":"10.0.2.4:41000","destination":"10.0.1.17:80","length":74}
-{"type":"policy-verdict","verdict":"allowed","reason":"cnp/default/rule1","direction":"ingress","endpoint":17,"source-identity":20012,"destination-identity":20011,"protocol":"TCP","source":"[fd00:2::3]:41002","destination":"[fd00:1::11]:80","length":94}
+{"type":"policy-verdict","verdict":"allowed","reason":"cnp/default/rule1","policy-log":["payments"],"direction":"ingress","endpoint":17,"source-identity":20012,"destination-identity":20011,"protocol":"TCP","source":"[fd00:2::3]:41002","destination":"[fd00:1::11]:80","length":94}
 {"type":"policy-verdict","verdict":"denied","reason":"Policy denied","direction":"egress","endpoint":4,"source-identity":20013,"destination-identity":2,"protocol":"UDP","source":"10.0.1.4:5353","destination":"192.0.2.9:53","length":60}
 {"type":"drop","verdict":"denied","reason":"Invalid source ip","direction":"","endpoint":0,"source-identity":0,"destination-identity":0,"protocol":"ICMP","source":"192.0.2.77","destination":"10.0.1.17","length":98}
 {"type":"trace","what":"from a newer agent"}

@@ -22,6 +22,9 @@ pub struct Event {
     /// Why a packet was dropped; of a verdict the policies that decided.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
+    /// What the rules that decided want said of such flows (`log.value`), each text once.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub policy_log: Vec<String>,
     /// `ingress` or `egress`, seen from the pod whose policy decided.
     pub direction: String,
     /// Number of the endpoint whose policy decided, 0 when there is none.
