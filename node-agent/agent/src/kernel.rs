@@ -1,6 +1,5 @@
 //! The kernel's tables as the dataplane wants them: one type, one error.
 
-use std::net::IpAddr;
 use std::path::Path;
 
 use cilium_bpf::layout::{
@@ -10,8 +9,10 @@ use cilium_dataplane as dataplane;
 use cilium_dataplane::{Kernel, Lookup, Piece, PieceKey, SlotIndex};
 use cilium_delta::Table;
 use cilium_drivers::maps::{self, Maps};
-use cilium_drivers::netlink::{self, Mac, Neighbour, NeighbourTable, Netlink, Route, RouteTable};
+use cilium_drivers::netlink;
 use ipnet::IpNet;
+
+use crate::wires::Wires;
 
 /// An operation on a table failed.
 #[derive(Debug, thiserror::Error)]
@@ -27,18 +28,13 @@ pub(crate) enum Fault {
 /// Maps, routes and neighbours of this node.
 pub(crate) struct Tables {
     pub(crate) maps: Maps,
-    routes: RouteTable,
-    neighbours: NeighbourTable,
+    pub(crate) wires: Wires,
 }
 
 impl Tables {
     /// Opens everything; `bpffs` is where the maps are pinned.
     pub(crate) fn open(bpffs: &Path) -> Result<Self, Fault> {
-        Ok(Self {
-            maps: Maps::open(bpffs)?,
-            routes: RouteTable::new(Netlink::open()?),
-            neighbours: NeighbourTable::new(Netlink::open()?),
-        })
+        Ok(Self { maps: Maps::open(bpffs)?, wires: Wires::open()? })
     }
 }
 
@@ -120,41 +116,33 @@ impl Lookup<BackendKey, BackendEntry> for Tables {
 impl Table<IpNet, dataplane::Route> for Tables {
     type Error = Fault;
     fn list(&mut self) -> Result<Vec<(IpNet, dataplane::Route)>, Fault> {
-        let routes = self.routes.list()?.into_iter();
-        Ok(routes
-            .map(|(to, Route { device, via, source, mtu })| {
-                (to, dataplane::Route { device, via, source, mtu })
-            })
-            .collect())
+        Ok(self.wires.list()?)
     }
     fn set(&mut self, key: &IpNet, value: &dataplane::Route) -> Result<(), Fault> {
-        let dataplane::Route { device, via, source, mtu } = *value;
-        Ok(self.routes.set(key, &Route { device, via, source, mtu })?)
+        Ok(self.wires.set(key, value)?)
     }
     fn delete(&mut self, key: &IpNet) -> Result<(), Fault> {
-        Ok(self.routes.delete(key)?)
+        Ok(self.wires.delete(key)?)
     }
-}
-
-fn neighbour(key: &dataplane::Neighbour) -> Neighbour {
-    Neighbour { device: key.device, address: key.address }
 }
 
 impl Table<dataplane::Neighbour, dataplane::Mac> for Tables {
     type Error = Fault;
     fn list(&mut self) -> Result<Vec<(dataplane::Neighbour, dataplane::Mac)>, Fault> {
-        let of = |device: u32, address: IpAddr| dataplane::Neighbour { device, address };
-        let found = self.neighbours.list()?.into_iter();
-        Ok(found.map(|(neighbour, mac)| (of(neighbour.device, neighbour.address), mac.0)).collect())
+        Ok(self.wires.list()?)
     }
     fn set(&mut self, key: &dataplane::Neighbour, value: &dataplane::Mac) -> Result<(), Fault> {
-        Ok(self.neighbours.set(&neighbour(key), &Mac(*value))?)
+        Ok(self.wires.set(key, value)?)
     }
     fn delete(&mut self, key: &dataplane::Neighbour) -> Result<(), Fault> {
-        Ok(self.neighbours.delete(&neighbour(key))?)
+        Ok(self.wires.delete(key)?)
     }
 }
 
 impl Kernel for Tables {
     type Fault = Fault;
+
+    fn is_settled(&self) -> bool {
+        self.wires.is_settled()
+    }
 }

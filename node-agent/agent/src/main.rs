@@ -29,6 +29,7 @@ mod rbac;
 mod run;
 mod serve;
 mod watch;
+mod wires;
 
 use std::io::IsTerminal as _;
 use std::path::PathBuf;

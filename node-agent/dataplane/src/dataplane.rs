@@ -415,8 +415,7 @@ impl Dataplane {
         let drifts = [
             self.endpoints.tracker.refresh(kernel).map(Drift::total),
             self.ipcache.tracker.refresh(kernel).map(Drift::total),
-            self.routes.refresh(kernel).map(Drift::total),
-            self.endpoints.neighbours.refresh(kernel).map(Drift::total),
+            self.refresh_wires(kernel),
             self.policies.switched.repair(kernel),
             self.services.switched.repair(kernel),
         ];
@@ -424,6 +423,14 @@ impl Dataplane {
         self.services.switched.retry();
         self.apply(kernel, now);
         drifts.into_iter().try_fold(0, |sum, drift| Ok(sum + drift?))
+    }
+
+    fn refresh_wires<K: Kernel>(&mut self, kernel: &mut K) -> Result<usize, K::Fault> {
+        if !kernel.is_settled() {
+            return Ok(0);
+        }
+        let drift = self.routes.refresh(kernel)?.total();
+        Ok(drift + self.endpoints.neighbours.refresh(kernel)?.total())
     }
 
     /// The part of [`Dataplane::check`] that concerns the node's own pods and policies: what an acknowledgement of a revision

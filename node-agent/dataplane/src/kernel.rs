@@ -56,6 +56,11 @@ pub trait Kernel:
 {
     /// Why an operation failed.
     type Fault: Error;
+
+    /// Writes of routes and neighbours may be done in the background. Before they are, these are not read back.
+    fn is_settled(&self) -> bool {
+        true
+    }
 }
 
 /// The parts in force.

@@ -303,12 +303,21 @@ impl Brain {
             self.check();
             self.forget_expired_names();
         }
-        if self.due.ack.is_some_and(|due| due <= now) {
+        if self.due.ack.is_some_and(|due| due <= now) && !self.is_wiring() {
             self.due.ack = None;
             self.due.next_ack = now + ACK_EVERY;
             self.ack();
         }
         self.answer_waiters();
+    }
+
+    /// Routes or neighbours are on their way. What is in force is told when they are there; the next look is soon.
+    fn is_wiring(&mut self) -> bool {
+        let is_wiring = self.running.as_ref().is_some_and(|running| !running.tables.wires.is_settled());
+        if is_wiring {
+            self.due.ack = Some(self.clock.now() + ACK_AFTER);
+        }
+        is_wiring
     }
 
     fn sweep(&mut self, now: u64) {
@@ -438,6 +447,7 @@ impl Brain {
         failures.extend(self.store_failure.iter().chain(&self.set_up_failure).cloned());
         if let Some(running) = &self.running {
             failures.extend(running.dataplane.failures());
+            failures.extend(running.tables.wires.failures());
         }
         failures
     }

@@ -4,7 +4,7 @@ use anyhow::Context as _;
 use cilium_api::node_state::Failure;
 use cilium_api::parts::PartKey;
 use cilium_dataplane::{Config, Dataplane};
-use cilium_drivers::netlink::{HOST_DEVICE, Link, Netlink, POD_ALIAS, POD_PREFIX, VXLAN_DEVICE};
+use cilium_drivers::netlink::{self, HOST_DEVICE, Link, Netlink, POD_ALIAS, POD_PREFIX, VXLAN_DEVICE};
 use cilium_drivers::probe;
 use cilium_rest::model::EndpointChange;
 
@@ -131,10 +131,8 @@ impl Brain {
     /// Devices of the node that exist as they were when it was set up.
     pub(super) fn devices_are_there(&self) -> bool {
         let Some(running) = &self.running else { return true };
-        let index = |name: &str| {
-            let link = Netlink::open().and_then(|mut netlink| netlink.link(name));
-            link.ok().flatten().map(|link| link.index)
-        };
+        let Ok(netlink) = Netlink::open() else { return true };
+        let index = |name: &str| netlink.index(name).ok().flatten();
         let tunnel = running.host.config.tunnel_ifindex;
         index(&running.host.native.name) == Some(running.host.native.index)
             && index(HOST_DEVICE) == Some(running.host.devices().host)
@@ -143,22 +141,30 @@ impl Brain {
 
     /// Disconnects pods whose namespace is gone, and their device with it: the runtime's DEL may come much later.
     pub(super) fn forget_lost_devices(&mut self) {
-        let devices = match Netlink::open().and_then(|mut netlink| netlink.links()) {
-            Ok(devices) => devices,
+        let lost = match self.lost_devices() {
+            Ok(lost) => lost,
             Err(error) => {
-                tracing::error!(error = crate::watch::chain(&error), "devices cannot be listed");
+                tracing::error!(error = crate::watch::chain(&error), "devices cannot be looked up");
                 return;
             }
         };
-        let is_lost = |change: &EndpointChange| !devices.iter().any(|device| is_of(change, device));
-        let lost: Vec<u16> =
-            self.links.iter().filter(|(_, change)| is_lost(change)).map(|(id, _)| id).collect();
         for id in lost {
             tracing::info!(endpoint = id, "its device is gone");
             if let Err(error) = self.forget(id) {
                 tracing::error!(endpoint = id, error = format!("{error:#}"), "it stays linked");
             }
         }
+    }
+
+    fn lost_devices(&self) -> Result<Vec<u16>, netlink::Error> {
+        let netlink = Netlink::open()?;
+        let mut lost = Vec::new();
+        for (id, change) in self.links.iter() {
+            if netlink.index(&change.interface_name)? != Some(change.interface_index) {
+                lost.push(id);
+            }
+        }
+        Ok(lost)
     }
 
     /// Makes sure that the node's own programs are in their places. Returns how many were not.

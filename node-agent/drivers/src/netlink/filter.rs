@@ -28,10 +28,7 @@ impl Netlink {
         program: impl AsFd,
     ) -> Result<(), Error> {
         let failed = |source| Error::SetFilter { device, source };
-        match self.socket.execute(vec![Request::new(clsact(device), CREATE | EXCLUSIVE)]) {
-            Err(fault) if fault.errno() != Some(libc::EEXIST) => return Err(failed(fault)),
-            _ => {}
-        }
+        self.ensure_clsact(device)?;
         let options = vec![
             TcOption::Bpf(TcFilterBpfOption::ProgFd(program.as_fd().as_raw_fd().unsigned_abs())),
             TcOption::Bpf(TcFilterBpfOption::ProgName(name.to_owned())),
@@ -41,6 +38,17 @@ impl Netlink {
         let message = TcMessage::from_parts(header(device, direction), attributes);
         let request = Request::new(RouteNetlinkMessage::NewTrafficFilter(message), CREATE | REPLACE);
         self.socket.execute(vec![request]).map(drop).map_err(failed)
+    }
+
+    /// Makes the place for filters, if it is not there.
+    ///
+    /// # Errors
+    /// [`Error::SetFilter`].
+    pub(super) fn ensure_clsact(&mut self, device: u32) -> Result<(), Error> {
+        match self.socket.execute(vec![Request::new(clsact(device), CREATE | EXCLUSIVE)]) {
+            Err(source) if source.errno() != Some(libc::EEXIST) => Err(Error::SetFilter { device, source }),
+            _ => Ok(()),
+        }
     }
 
     /// Takes our program off a device. None there, or no such device, is a success.

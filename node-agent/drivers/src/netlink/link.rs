@@ -9,6 +9,8 @@ use netlink_packet_route::{
     },
 };
 
+use rustix::{io::Errno, net::netdevice};
+
 use super::{Error, Netlink, Request};
 
 /// An Ethernet address.
@@ -136,6 +138,19 @@ impl Netlink {
         self.link(name)?.ok_or_else(|| Error::NoLink { name: name.to_owned() })
     }
 
+    /// Index of a device, if there is one of that name. Unlike [`Netlink::link`], it waits for nobody who changes devices.
+    ///
+    /// # Errors
+    /// [`Error::LookUp`].
+    pub fn index(&self, name: &str) -> Result<Option<u32>, Error> {
+        found(netdevice::name_to_index(&self.socket, name))
+    }
+
+    /// Name of a device, if there is one of that index. As [`Netlink::index`], it waits for nobody.
+    pub(super) fn name(&self, index: u32) -> Result<Option<String>, Error> {
+        found(netdevice::index_to_name(&self.socket, index))
+    }
+
     /// All devices of the namespace.
     ///
     /// # Errors
@@ -181,6 +196,14 @@ impl Netlink {
             messages.into_iter().map(|message| Request::new(RouteNetlinkMessage::SetLink(message), 0));
         let done = self.socket.execute(requests.collect());
         done.map(drop).map_err(|source| Error::SetLink { name: name.to_owned(), source })
+    }
+}
+
+fn found<T>(answer: Result<T, Errno>) -> Result<Option<T>, Error> {
+    match answer {
+        Ok(found) => Ok(Some(found)),
+        Err(Errno::NODEV | Errno::NXIO) => Ok(None),
+        Err(error) => Err(Error::Open(error.into())),
     }
 }
 

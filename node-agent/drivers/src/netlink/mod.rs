@@ -61,6 +61,9 @@ pub enum Error {
     /// No socket.
     #[error("cannot open a netlink socket")]
     Open(#[source] io::Error),
+    /// The kernel does not say whether there is a device.
+    #[error("cannot look a device up")]
+    LookUp(#[source] io::Error),
     /// The pod's namespace is not usable.
     #[error("cannot work in the network namespace")]
     Netns(#[from] netns::Error),

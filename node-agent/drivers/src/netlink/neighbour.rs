@@ -34,12 +34,17 @@ impl Table<Neighbour, Mac> for NeighbourTable {
     type Error = Error;
 
     fn list(&mut self) -> Result<Vec<(Neighbour, Mac)>, Error> {
-        let links = self.netlink.links()?;
-        let ours: HashSet<u32> =
-            links.iter().filter(|link| link.name.starts_with(POD_PREFIX)).map(|link| link.index).collect();
         let request = RouteNetlinkMessage::GetNeighbour(NeighbourMessage::default());
-        let entries = self.netlink.socket.dump(&request, parse).map_err(Error::ReadNeighbours)?;
-        Ok(entries.into_iter().filter(|(neighbour, _)| ours.contains(&neighbour.device)).collect())
+        let mut entries = self.netlink.socket.dump(&request, parse).map_err(Error::ReadNeighbours)?;
+        let devices: HashSet<u32> = entries.iter().map(|(neighbour, _)| neighbour.device).collect();
+        let mut ours = HashSet::new();
+        for device in devices {
+            if self.netlink.name(device)?.is_some_and(|name| name.starts_with(POD_PREFIX)) {
+                ours.insert(device);
+            }
+        }
+        entries.retain(|(neighbour, _)| ours.contains(&neighbour.device));
+        Ok(entries)
     }
 
     fn set(&mut self, neighbour: &Neighbour, mac: &Mac) -> Result<(), Error> {

@@ -94,13 +94,16 @@ impl Netlink {
         }
     }
 
-    /// The kernel ignores alias and address generation mode when it creates a device.
+    /// The kernel ignores alias and address generation mode when it creates a device. The qdisc is for the programs that the
+    /// agent attaches: on a device that is down it is there at once, on one that is up the kernel waits for packets on their way.
     fn finish_host_end(&mut self, pod: &PodLink<'_>) -> Result<Link, Error> {
+        let host = self.require_link(pod.host)?;
+        self.ensure_clsact(host.index)?;
         let mut message = link::by_name(pod.host);
         message.attributes.push(LinkAttribute::IfAlias(pod.alias.to_owned()));
         message.attributes.push(link::no_link_local());
         self.set_and_up(pod.host, message)?;
-        self.require_link(pod.host)
+        Ok(host)
     }
 }
 
