@@ -2,7 +2,7 @@
 
 use std::io;
 
-use cilium_rest::dns::{FromAgent, Learned, Rules};
+use cilium_rest::dns::{Counts, FromAgent, FromProxy, Learned, Rules};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::unix::OwnedReadHalf;
 use tokio::net::{UnixListener, UnixStream};
@@ -58,7 +58,10 @@ async fn talk(stream: UnixStream, handle: Handle, mut rules: watch::Receiver<Rul
                 if read? == 0 {
                     return Ok(());
                 }
-                let learned = batch(&mut lines, &mut line).await?;
+                let (learned, counts) = sorted(batch(&mut lines, &mut line).await?);
+                if let Some(counts) = counts {
+                    handle.ask(move |brain| brain.take_dns_counts(counts)).await.map_err(io::Error::other)?;
+                }
                 let Some(id) = learned.last().map(|learned| learned.id) else { continue };
                 let forgotten = handle.ask(move |brain| brain.learn(&learned)).await.map_err(io::Error::other)?;
                 say(&mut writer, &FromAgent::InForce { id, forgotten }).await?;
@@ -68,7 +71,7 @@ async fn talk(stream: UnixStream, handle: Handle, mut rules: watch::Receiver<Rul
 }
 
 /// The line, and those that are there already.
-async fn batch(lines: &mut BufReader<OwnedReadHalf>, line: &mut Vec<u8>) -> io::Result<Vec<Learned>> {
+async fn batch(lines: &mut BufReader<OwnedReadHalf>, line: &mut Vec<u8>) -> io::Result<Vec<FromProxy>> {
     let mut all = vec![serde_json::from_slice(line)?];
     line.clear();
     while all.len() < BATCH && lines.buffer().contains(&b'\n') {
@@ -77,6 +80,18 @@ async fn batch(lines: &mut BufReader<OwnedReadHalf>, line: &mut Vec<u8>) -> io::
         line.clear();
     }
     Ok(all)
+}
+
+/// What was learned, in order, and the latest counts.
+fn sorted(said: Vec<FromProxy>) -> (Vec<Learned>, Option<Counts>) {
+    let (mut learned, mut latest) = (Vec::new(), None);
+    for one in said {
+        match one {
+            FromProxy::Learned(one) => learned.push(one),
+            FromProxy::Counts(counts) => latest = Some(counts),
+        }
+    }
+    (learned, latest)
 }
 
 async fn say(writer: &mut tokio::net::unix::OwnedWriteHalf, said: &FromAgent) -> io::Result<()> {

@@ -11,11 +11,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use cilium_names::Answer;
-use cilium_rest::dns::{FromAgent, Learned};
+use cilium_rest::dns::{Counts, FromAgent, Learned};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::UnixStream;
 use tokio::sync::{Notify, oneshot};
 
+use crate::counters::Counters;
 use crate::known::Known;
 
 /// Between two attempts to reach the agent.
@@ -24,6 +25,9 @@ const RETRY: Duration = Duration::from_millis(100);
 const MOST_WAITING: usize = 10_000;
 /// What a name that was just learned counts as in force for, at least: the agent keeps it longer.
 const AT_LEAST: Duration = Duration::from_secs(1);
+
+/// Between two reports of what was counted.
+const REPORT: Duration = Duration::from_secs(5);
 
 /// Something that the agent does not have in force yet.
 struct Waiting {
@@ -48,11 +52,13 @@ pub(crate) struct Agent {
     more: Arc<Notify>,
     /// The longest that an answer waits for the agent.
     patience: Duration,
+    /// What this process counts.
+    pub(crate) counters: Arc<Counters>,
 }
 
 impl Agent {
     pub(crate) fn new(patience: Duration) -> Self {
-        Self { books: Arc::default(), more: Arc::default(), patience }
+        Self { books: Arc::default(), more: Arc::default(), patience, counters: Arc::default() }
     }
 
     fn books<T>(&self, work: impl FnOnce(&mut Books) -> T) -> T {
@@ -88,6 +94,7 @@ impl Agent {
         });
         self.more.notify_one();
         if !in_force && tokio::time::timeout(self.patience, wait).await.is_err() {
+            self.counters.timeouts.add();
             tracing::warn!(name, "the agent does not answer; the addresses may not be reachable at first");
         }
     }
@@ -147,12 +154,27 @@ impl Agent {
 
     async fn write(&self, mut writer: tokio::net::unix::OwnedWriteHalf) -> Result<Infallible, io::Error> {
         let mut last = 0;
+        // Nothing is known of the other side, so the first report is at once.
+        let (mut told, mut ticks) = (None, tokio::time::interval(REPORT));
         loop {
-            self.more.notified().await;
-            let text = self.books(|books| books.unsent(&mut last, Instant::now()))?;
+            let text = tokio::select! {
+                () = self.more.notified() => self.books(|books| books.unsent(&mut last, Instant::now()))?,
+                _ = ticks.tick() => report(&mut told, self.counters.counts())?,
+            };
             writer.write_all(&text).await?;
         }
     }
+}
+
+/// A line with what was counted, if that is another than what was told.
+fn report(told: &mut Option<Counts>, counts: Counts) -> io::Result<Vec<u8>> {
+    if told.as_ref() == Some(&counts) {
+        return Ok(Vec::new());
+    }
+    let mut text = serde_json::to_vec(&counts)?;
+    text.push(b'\n');
+    *told = Some(counts);
+    Ok(text)
 }
 
 impl Books {

@@ -10,8 +10,10 @@
 //! | [`socket`], [`upstream`] | sockets in the place of others; questions to servers |
 //! | [`rules`], [`identities`] | who may ask whom for what |
 //! | [`agent`], [`known`], [`kept`] | what the agent says and is told; what is in force; rules on disk |
+//! | [`counters`] | what is counted |
 
 mod agent;
+mod counters;
 mod identities;
 mod kept;
 mod known;

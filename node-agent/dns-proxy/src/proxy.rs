@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cilium_names::{Question, Rcode};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
@@ -92,7 +92,10 @@ impl<I: Identities + Send + Sync + 'static> Proxy<I> {
 
     async fn answer_datagram(&self, datagram: Datagram) {
         let path = Path { client: datagram.from, server: datagram.to, protocol: UDP };
+        let counters = &self.agent.counters;
+        counters.received.add();
         let Ok(question) = Question::read(&datagram.bytes) else {
+            counters.malformed.add();
             tracing::debug!(client = %path.client, "what a pod sent to a name server is no question");
             return;
         };
@@ -100,9 +103,12 @@ impl<I: Identities + Send + Sync + 'static> Proxy<I> {
             Decision::Unknown => return,
             Decision::Refused => self.refuse(path, &question, &datagram.bytes),
             Decision::Allowed => {
+                counters.forwarded.add();
+                let start = Instant::now();
                 let asked = upstream::ask(path.server, &question, &datagram.bytes);
                 match timeout(SERVER_PATIENCE, asked).await {
                     Ok(Ok((bytes, answer))) => {
+                        counters.replied(start.elapsed());
                         self.agent.learn(&question.name, &answer).await;
                         bytes
                     }
@@ -120,6 +126,7 @@ impl<I: Identities + Send + Sync + 'static> Proxy<I> {
     }
 
     fn refuse(&self, path: Path, question: &Question, bytes: &[u8]) -> Vec<u8> {
+        self.agent.counters.denied.add();
         tracing::info!(client = %path.client, server = %path.server, name = question.name, "refused");
         question.refuse(bytes, self.refusal)
     }
@@ -171,11 +178,16 @@ impl<I: Identities + Send + Sync + 'static> Proxy<I> {
         let path = Path { client: from, server: client.local_addr()?, protocol: TCP };
         let mut server = None;
         while let Some(bytes) = timeout(IDLE, upstream::read_message(&mut client)).await?? {
-            let Ok(question) = Question::read(&bytes) else { return Ok(()) };
+            self.agent.counters.received.add();
+            let Ok(question) = Question::read(&bytes) else {
+                self.agent.counters.malformed.add();
+                return Ok(());
+            };
             let answer = match self.decide(path, &question.name) {
                 Decision::Unknown => return Ok(()),
                 Decision::Refused => self.refuse(path, &question, &bytes),
                 Decision::Allowed => {
+                    self.agent.counters.forwarded.add();
                     let asked = self.ask_by_stream(&mut server, path, &question, &bytes);
                     match timeout(SERVER_PATIENCE, asked).await? {
                         Ok(answer) => answer,
@@ -200,6 +212,7 @@ impl<I: Identities + Send + Sync + 'static> Proxy<I> {
         question: &Question,
         bytes: &[u8],
     ) -> io::Result<Vec<u8>> {
+        let start = Instant::now();
         let answer = match server {
             Some(stream) => match exchange(stream, bytes).await {
                 Ok(answer) => answer,
@@ -207,6 +220,7 @@ impl<I: Identities + Send + Sync + 'static> Proxy<I> {
             },
             None => exchange(connect(server, path).await?, bytes).await?,
         };
+        self.agent.counters.replied(start.elapsed());
         if let Ok(read) = question.read_answer(&answer) {
             self.agent.learn(&question.name, &read).await;
         }

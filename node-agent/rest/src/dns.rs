@@ -29,6 +29,39 @@ pub enum FromAgent {
     },
 }
 
+/// What the proxy says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum FromProxy {
+    /// An answer.
+    Learned(Learned),
+    /// What it has counted.
+    Counts(Counts),
+}
+
+/// Ends of intervals of time, in seconds, inclusive: how long name servers took.
+pub const BUCKETS: [f64; 7] = [0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10.0];
+
+/// Counters of the proxy since its start.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Counts {
+    /// Questions that came, readable or not.
+    pub received: u64,
+    /// Questions that were passed on.
+    pub forwarded: u64,
+    /// Questions that no rule allows.
+    pub denied: u64,
+    /// Messages that are no question.
+    pub malformed: u64,
+    /// Answers that were passed on before the agent had them in force.
+    pub timeouts: u64,
+    /// Replies of name servers by time: in each interval that [`BUCKETS`] end, and beyond.
+    pub replies: Vec<u64>,
+    /// Microseconds that all of these took together.
+    pub reply_micros: u64,
+}
+
 /// An answer that the proxy is about to pass on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -33,6 +33,7 @@ use crate::links::Links;
 use crate::watch::Seen;
 
 pub(crate) use endpoints::Waiter;
+pub(crate) use names::DnsNumbers;
 use names::Names;
 pub(crate) use report::{Numbers, Timing};
 pub(crate) use views::Generations;

@@ -31,11 +31,27 @@ struct Used {
     addresses: HashSet<IpAddr>,
 }
 
+/// What metrics of names are made of.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct DnsNumbers {
+    pub(crate) counts: dns::Counts,
+    /// Names with addresses.
+    pub(crate) names: usize,
+    /// Addresses with names.
+    pub(crate) addresses: usize,
+    /// Addresses that lost a name before its time, mostly as a bound was reached.
+    pub(crate) evicted: u64,
+}
+
 /// Names, and what is done with them in the background.
 pub(super) struct Names {
     pub(super) table: Table,
     file: PathBuf,
     rules: watch::Sender<dns::Rules>,
+    /// What the proxy counted, as it said last.
+    counts: dns::Counts,
+    /// Addresses that lost a name before its time.
+    evicted: u64,
     /// When the file is to be written, in milliseconds of the clock.
     pub(super) save: Option<u64>,
     saving: Option<JoinHandle<()>>,
@@ -56,6 +72,8 @@ impl Names {
             table: Table::restore(limits, &saved),
             file,
             rules,
+            counts: dns::Counts::default(),
+            evicted: 0,
             save: None,
             saving: None,
             used: Arc::default(),
@@ -85,6 +103,21 @@ impl Names {
 }
 
 impl Brain {
+    /// Takes what the proxy counted.
+    pub(crate) fn take_dns_counts(&mut self, counts: dns::Counts) {
+        self.names.counts = counts;
+    }
+
+    /// What metrics of names are made of.
+    pub(super) fn dns_numbers(&self) -> DnsNumbers {
+        DnsNumbers {
+            counts: self.names.counts.clone(),
+            names: self.names.table.iter().count(),
+            addresses: self.names.table.addresses().count(),
+            evicted: self.names.evicted,
+        }
+    }
+
     /// Takes what the proxy learned, and has it in force when it returns. True when something older had to go for it.
     pub(crate) fn learn(&mut self, learned: &[dns::Learned]) -> bool {
         let now = unix_seconds();
@@ -119,6 +152,7 @@ impl Brain {
     fn follow_names(&mut self) -> bool {
         let evicted = self.names.table.take_evicted();
         let changed = self.names.table.take_changed();
+        self.names.evicted += evicted.len() as u64;
         self.reassigned.extend(evicted.iter().map(|address| Addr::from(*address)));
         let now = self.clock.now();
         self.names.save.get_or_insert(now + SAVE_AFTER);

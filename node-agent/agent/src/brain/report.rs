@@ -10,6 +10,7 @@ use cilium_rest::model;
 use cilium_rest::model::Health;
 
 use super::Brain;
+use super::names::DnsNumbers;
 
 /// How long it took to put changes in force.
 #[derive(Clone, Copy, Debug, Default)]
@@ -40,6 +41,7 @@ pub(crate) struct Numbers {
     pub(crate) connected: usize,
     pub(crate) timing: Timing,
     pub(crate) running: bool,
+    pub(crate) dns: DnsNumbers,
 }
 
 /// What the kernel can do, for people.
@@ -234,6 +236,7 @@ impl Brain {
             connected: self.connections.values().filter(|outcome| outcome.is_ok()).count(),
             timing: self.timing,
             running: self.is_running(),
+            dns: self.dns_numbers(),
         }
     }
 }

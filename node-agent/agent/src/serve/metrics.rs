@@ -2,6 +2,7 @@
 
 use std::fmt::{Display, Write as _};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
@@ -10,8 +11,9 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use cilium_bpf::layout::{METRIC_COLUMNS, Metric};
 use cilium_drivers::maps::Maps;
+use cilium_rest::dns::{BUCKETS, Counts};
 
-use crate::brain::Numbers;
+use crate::brain::{DnsNumbers, Numbers};
 use crate::describe;
 use crate::run::Handle;
 use crate::watch::WATCHES;
@@ -93,8 +95,56 @@ fn render(numbers: &Numbers, packets: impl Iterator<Item = (u32, Metric)>) -> St
         "The longest of them.",
         timing.longest.as_secs_f64(),
     );
+    render_dns(&mut page, &numbers.dns);
     render_packets(&mut page, packets);
     page.0
+}
+
+/// Names are upstream's where it has them; what the proxy counts begins anew with it.
+fn render_dns(page: &mut Page, dns: &DnsNumbers) {
+    let DnsNumbers { counts, names, addresses, evicted } = dns;
+    page.family(
+        "cilium_policy_l7_total",
+        "counter",
+        "Questions that came to the DNS proxy, by what became of them.",
+    );
+    for (rule, value) in [
+        ("received", counts.received),
+        ("forwarded", counts.forwarded),
+        ("denied", counts.denied),
+        ("parse_errors", counts.malformed),
+    ] {
+        page.sample("cilium_policy_l7_total", &format!("rule=\"{rule}\",proxy_type=\"fqdn\""), value);
+    }
+    render_replies(page, counts);
+    page.single(
+        "cilium_proxy_datapath_update_timeout_total",
+        "counter",
+        "Answers that were passed on before their addresses were in force.",
+        counts.timeouts,
+    );
+    page.single("cilium_fqdn_active_names", "gauge", "Names with addresses.", names);
+    page.single("cilium_fqdn_active_ips", "gauge", "Addresses with names.", addresses);
+    page.single(
+        "cilium_fqdn_evicted_ips_total",
+        "counter",
+        "Addresses that lost a name before its time, as a bound was reached.",
+        evicted,
+    );
+}
+
+fn render_replies(page: &mut Page, counts: &Counts) {
+    let name = "cilium_proxy_upstream_reply_seconds";
+    page.family(name, "histogram", "Time that name servers took to answer.");
+    let mut total = 0;
+    let ends = BUCKETS.iter().map(ToString::to_string).chain(["+Inf".to_owned()]);
+    for (place, end) in ends.enumerate() {
+        total += counts.replies.get(place).copied().unwrap_or(0);
+        page.sample(&format!("{name}_bucket"), &format!("protocol_l7=\"dns\",le=\"{end}\""), total);
+    }
+    let sum = Duration::from_micros(counts.reply_micros).as_secs_f64();
+    page.sample(&format!("{name}_sum"), "protocol_l7=\"dns\"", sum);
+    page.sample(&format!("{name}_count"), "protocol_l7=\"dns\"", total);
 }
 
 fn render_packets(page: &mut Page, packets: impl Iterator<Item = (u32, Metric)>) {
@@ -133,13 +183,25 @@ mod tests {
             (metric_index(Some(DropReason::PolicyDenied), METRIC_INGRESS), Metric { packets: 3, bytes: 180 });
         let passed = (metric_index(None, METRIC_EGRESS), Metric { packets: 5, bytes: 500 });
         let failures = vec!["policy/300".to_owned(), "route a\"b".to_owned()];
-        let numbers = Numbers { ready: 2, planned: 3, failures, ..Numbers::default() };
+        let replies = vec![3, 0, 1, 0, 0, 0, 0, 1];
+        let counts = Counts { received: 7, denied: 2, replies, reply_micros: 1_500_000, ..Counts::default() };
+        let dns = DnsNumbers { counts, names: 2, addresses: 5, evicted: 4 };
+        let numbers = Numbers { ready: 2, planned: 3, failures, dns, ..Numbers::default() };
         let text = render(&numbers, [passed, drops].into_iter());
         for line in [
             "cilium_drop_count_total{reason=\"Policy denied\",direction=\"INGRESS\"} 3",
             "cilium_forward_bytes_total{direction=\"EGRESS\"} 500",
             "cilium_endpoint_state{endpoint_state=\"creating\"} 1",
             "cilium_agent_watches 2",
+            "cilium_policy_l7_total{rule=\"received\",proxy_type=\"fqdn\"} 7",
+            "cilium_policy_l7_total{rule=\"denied\",proxy_type=\"fqdn\"} 2",
+            "cilium_proxy_upstream_reply_seconds_bucket{protocol_l7=\"dns\",le=\"0.005\"} 3",
+            "cilium_proxy_upstream_reply_seconds_bucket{protocol_l7=\"dns\",le=\"+Inf\"} 5",
+            "cilium_proxy_upstream_reply_seconds_sum{protocol_l7=\"dns\"} 1.5",
+            "cilium_proxy_upstream_reply_seconds_count{protocol_l7=\"dns\"} 5",
+            "cilium_fqdn_active_names 2",
+            "cilium_fqdn_active_ips 5",
+            "cilium_fqdn_evicted_ips_total 4",
             "cilium_agent_failures 2",
             "cilium_agent_failing{object=\"policy/300\"} 1",
             "cilium_agent_failing{object=\"route a\\\"b\"} 1",
