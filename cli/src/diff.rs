@@ -7,6 +7,8 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail, ensure};
+use cilium_api::kubernetes_network_policy::NetworkPolicy;
+use cilium_api::parts::{Direction, Policy};
 use cilium_api::{CiliumClusterwideNetworkPolicy, CiliumNetworkPolicy};
 use cilium_core::reserved;
 use cilium_plan::{Access, Kind, Object, ObjectKey, Planner};
@@ -56,7 +58,18 @@ struct PortChange {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Peer {
     Inside(u32),
+    /// One address of a pod, where others of its identity are treated otherwise.
+    Address(IpAddr),
     Outside(IpNet),
+}
+
+/// One side of an endpoint, before and after.
+struct Both<'a> {
+    side: Side,
+    old: Option<&'a Policy>,
+    new: Option<&'a Policy>,
+    before: &'a Access,
+    after: &'a Access,
 }
 
 /// Compares, and prints. 1 when something would change.
@@ -121,6 +134,16 @@ fn collect(value: serde_json::Value, namespace: &str, found: &mut Vec<New>) -> a
             found.push(New { key, object, content: policy.into() });
             Ok(())
         }
+        "NetworkPolicy" => {
+            let mut policy: NetworkPolicy = object(&kind, value)?;
+            policy.metadata.namespace.get_or_insert_with(|| namespace.to_owned());
+            let key = reduce::netpol_key(&policy);
+            let in_namespace = policy.metadata.namespace.clone().unwrap_or_default();
+            let name = policy.metadata.name.clone().unwrap_or_default();
+            let object = ObjectKey::namespaced(Kind::KubernetesNetworkPolicy, &in_namespace, &name);
+            found.push(New { key, object, content: policy.into() });
+            Ok(())
+        }
         "CiliumClusterwideNetworkPolicy" => {
             let policy: CiliumClusterwideNetworkPolicy = object(&kind, value)?;
             let name = policy.metadata.name.clone().unwrap_or_default();
@@ -174,24 +197,17 @@ fn groups(before: &Access, after: &Access, pods: &BTreeMap<u32, Vec<String>>) ->
             continue;
         }
         for (name, side) in [("ingress", Side::Ingress), ("egress", Side::Egress)] {
-            let mut by_change: BTreeMap<Vec<Change>, BTreeSet<Peer>> = BTreeMap::new();
-            for peer in &peers {
-                let Some(numbers) = numbers(*peer, before, after) else { continue };
-                let found = changes(old, new, side, numbers, address(*peer));
-                if !found.is_empty() {
-                    by_change.entry(found).or_default().insert(*peer);
-                }
-            }
-            for (changes, peers) in by_change {
+            let both = Both { side, old, new, before, after };
+            for (changes, peers) in both.by_change(&peers) {
                 rows.entry((name, changes, peers)).or_default().insert(*subject);
             }
         }
     }
-    rows.into_iter().map(|(row, subjects)| group(row, &subjects, pods)).collect()
+    rows.into_iter().map(|(row, subjects)| group(row, &subjects, pods, &after.addresses)).collect()
 }
 
 /// Peers that people have to do with: pods, nodes, and what is outside.
-fn peers(before: &Access, after: &Access) -> Vec<Peer> {
+fn peers(before: &Access, after: &Access) -> BTreeSet<Peer> {
     let internal = [reserved::UNMANAGED, reserved::HEALTH, reserved::INIT, reserved::INGRESS];
     let inside: BTreeSet<u32> = before.inside.union(&after.inside).copied().collect();
     let inside = inside.into_iter().filter(|number| !internal.contains(number)).map(Peer::Inside);
@@ -199,19 +215,88 @@ fn peers(before: &Access, after: &Access) -> Vec<Peer> {
     inside.chain(outside.into_iter().map(Peer::Outside)).collect()
 }
 
-/// An address of a peer outside. Pods of an identity may have addresses in and out of a block, so theirs are left out of account.
-fn address(peer: Peer) -> Option<IpAddr> {
-    match peer {
-        Peer::Inside(_) => None,
-        Peer::Outside(prefix) => Some(prefix.addr()),
+impl Both<'_> {
+    /// What changes, and for whom. Blocks of these policies are peers as well: addresses inside are told from those around.
+    fn by_change(&self, peers: &BTreeSet<Peer>) -> BTreeMap<Vec<Change>, BTreeSet<Peer>> {
+        let blocks = self.blocks();
+        let peers: BTreeSet<Peer> =
+            peers.iter().copied().chain(blocks.iter().copied().map(Peer::Outside)).collect();
+        let outside: BTreeSet<IpNet> = peers
+            .iter()
+            .filter_map(|peer| if let Peer::Outside(it) = peer { Some(*it) } else { None })
+            .collect();
+        let mut by_change: BTreeMap<Vec<Change>, BTreeSet<Peer>> = BTreeMap::new();
+        for peer in &peers {
+            let found = match peer {
+                Peer::Inside(number) if !blocks.is_empty() => self.of_pods(*number),
+                Peer::Inside(number) => vec![(*peer, self.changes((*number, *number), None))],
+                Peer::Address(_) => Vec::new(),
+                Peer::Outside(prefix) => {
+                    self.of_prefix(prefix, &outside).map(|it| (*peer, it)).into_iter().collect()
+                }
+            };
+            for (peer, changes) in found.into_iter().filter(|(_, changes)| !changes.is_empty()) {
+                by_change.entry(changes).or_default().insert(peer);
+            }
+        }
+        by_change
+    }
+
+    fn changes(&self, numbers: (u32, u32), address: Option<IpAddr>) -> Vec<Change> {
+        changes(self.old, self.new, self.side, numbers, address)
+    }
+
+    fn directions(&self) -> impl Iterator<Item = &Direction> {
+        [self.old, self.new].into_iter().flatten().map(|policy| match self.side {
+            Side::Ingress => &policy.ingress,
+            Side::Egress => &policy.egress,
+        })
+    }
+
+    fn blocks(&self) -> BTreeSet<IpNet> {
+        self.directions().flat_map(|direction| direction.blocks.iter().copied()).collect()
+    }
+
+    /// Pods of an identity, one by one where they are not treated alike.
+    fn of_pods(&self, number: u32) -> Vec<(Peer, Vec<Change>)> {
+        let mut known: BTreeMap<Vec<Option<u32>>, Vec<Change>> = BTreeMap::new();
+        let addresses = self.after.addresses.get(&number).into_iter().flat_map(BTreeMap::keys);
+        let mut of_address = |address: &IpAddr| {
+            let blocks = self.directions().map(|direction| direction.block_of(*address)).collect();
+            let changes =
+                known.entry(blocks).or_insert_with(|| self.changes((number, number), Some(*address)));
+            (Peer::Address(*address), changes.clone())
+        };
+        let all: Vec<(Peer, Vec<Change>)> = addresses.map(&mut of_address).collect();
+        match all.first() {
+            None => vec![(Peer::Inside(number), self.changes((number, number), None))],
+            Some((_, first)) if all.iter().all(|(_, changes)| changes == first) => {
+                vec![(Peer::Inside(number), first.clone())]
+            }
+            Some(_) => all,
+        }
+    }
+
+    /// What lies in a prefix, and in none of `all` that is narrower; `None` when that is nothing.
+    fn of_prefix(&self, prefix: &IpNet, all: &BTreeSet<IpNet>) -> Option<Vec<Change>> {
+        let address = address_in(prefix, all)?;
+        let numbers = (self.before.identity_of(prefix)?, self.after.identity_of(prefix)?);
+        Some(self.changes(numbers, Some(address)))
     }
 }
 
-/// The numbers of a peer before and after.
-fn numbers(peer: Peer, before: &Access, after: &Access) -> Option<(u32, u32)> {
-    match peer {
-        Peer::Inside(number) => Some((number, number)),
-        Peer::Outside(prefix) => Some((before.identity_of(&prefix)?, after.identity_of(&prefix)?)),
+/// An address of a prefix that lies in none of `all` that is narrower.
+fn address_in(prefix: &IpNet, all: &BTreeSet<IpNet>) -> Option<IpAddr> {
+    let narrower: Vec<&IpNet> = all.iter().filter(|it| *it != prefix && prefix.contains(*it)).collect();
+    let behind = narrower.iter().filter_map(|it| next(it.broadcast()));
+    let mut candidates = std::iter::once(prefix.network()).chain(behind);
+    candidates.find(|it| prefix.contains(it) && !narrower.iter().any(|narrower| narrower.contains(it)))
+}
+
+fn next(address: IpAddr) -> Option<IpAddr> {
+    match address {
+        IpAddr::V4(v4) => u32::from(v4).checked_add(1).map(|bits| std::net::Ipv4Addr::from(bits).into()),
+        IpAddr::V6(v6) => u128::from(v6).checked_add(1).map(|bits| std::net::Ipv6Addr::from(bits).into()),
     }
 }
 
@@ -219,6 +304,7 @@ fn group(
     (direction, changes, peers): (&'static str, Vec<Change>, BTreeSet<Peer>),
     subjects: &BTreeSet<u32>,
     pods: &BTreeMap<u32, Vec<String>>,
+    addresses: &BTreeMap<u32, BTreeMap<IpAddr, String>>,
 ) -> Group {
     let names = |number: &u32| match pods.get(number) {
         Some(pods) => pods.clone(),
@@ -226,6 +312,10 @@ fn group(
     };
     let peer = |peer: &Peer| match peer {
         Peer::Inside(number) => names(number),
+        Peer::Address(address) => {
+            let pod = addresses.values().find_map(|known| known.get(address));
+            vec![pod.map_or_else(|| address.to_string(), |pod| format!("{pod} ({address})"))]
+        }
         Peer::Outside(prefix) if prefix.prefix_len() == 0 => vec![format!("outside ({prefix})")],
         Peer::Outside(prefix) => vec![format!("{prefix} outside")],
     };
@@ -305,7 +395,7 @@ fn short(pods: &[&String], all: &BTreeSet<String>) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::mk_galaxy;
+    use crate::testing::{mk_galaxy, mk_ship};
 
     fn diff(manifest: &str) -> anyhow::Result<(String, Vec<Group>)> {
         let mut planner = mk_galaxy();
@@ -356,6 +446,40 @@ default/deathstar   ingress     default/deathstar, default/tiefighter   80/TCP  
         );
         assert_eq!(ports, &[PortChange { port: "any".to_owned(), now: "allowed", then: "denied" }]);
         assert!(text.contains("all pods, 192.0.2.128/25 outside, host, "), "{text}");
+    }
+
+    #[test]
+    fn blocks_of_addresses_are_about_pods_as_well() {
+        let manifest = "{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: out}, spec: {podSelector: {matchLabels: {class: xwing}}, policyTypes: [Egress], \
+                        egress: [{to: [{ipBlock: {cidr: 10.1.0.0/28, except: [10.1.0.11/32]}}, {ipBlock: {cidr: 192.0.2.0/24}}]}]}}";
+        let mut planner = mk_galaxy();
+        // Of the same identity as the first, and in none of the blocks.
+        planner.observe(mk_ship("deathstar-2", "deathstar", "empire", "10.1.0.40"));
+        planner.plan(cluster::now());
+        let groups = compare(&mut planner, &parse(manifest, "default").unwrap()).unwrap();
+        let text = text(&groups, &planner);
+        assert_eq!(groups.len(), 1, "{text}");
+        let Group { direction, pods, peers, ports } = &groups[0];
+        assert_eq!((*direction, pods.as_slice()), ("egress", ["default/xwing".to_owned()].as_slice()));
+        assert_eq!(ports, &[PortChange { port: "any".to_owned(), now: "allowed", then: "denied" }]);
+        let has = |name: &str| peers.iter().any(|peer| peer == name);
+        assert!(has("default/deathstar-2 (10.1.0.40)") && has("default/tiefighter"), "{peers:?}");
+        assert!(!peers.iter().any(|peer| peer.contains("default/deathstar ")), "it stays allowed: {peers:?}");
+        assert!(has("10.1.0.11/32 outside") && !has("10.1.0.0/28 outside"), "{peers:?}");
+        assert!(!has("192.0.2.0/24 outside") && has("outside (0.0.0.0/0)"), "{peers:?}");
+    }
+
+    #[test]
+    fn an_address_of_a_prefix_is_in_no_narrower_one() {
+        let all = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect();
+        let found =
+            |texts: &[&str]| address_in(&texts[0].parse().unwrap(), &all(texts)).map(|it| it.to_string());
+        assert_eq!(
+            found(&["10.0.0.0/8", "10.0.0.0/9", "10.128.0.0/16", "0.0.0.0/0"]).as_deref(),
+            Some("10.129.0.0")
+        );
+        assert_eq!(found(&["10.0.0.0/8", "10.0.0.0/9", "10.128.0.0/9"]), None);
+        assert_eq!(found(&["::/0", "::/1"]).as_deref(), Some("8000::"));
     }
 
     #[test]

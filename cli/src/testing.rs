@@ -57,13 +57,16 @@ fn objects() -> Vec<Object> {
         ("tiefighter", "empire", "10.1.0.11"),
         ("xwing", "alliance", "10.1.0.12"),
     ];
-    objects.extend(ships.map(|(name, org, address)| {
-        mk::<Pod>(json!({
-            "metadata": {"name": name, "namespace": "default", "uid": name, "labels": {"org": org, "class": name}},
-            "spec": {"nodeName": "n1"}, "status": {"phase": "Running", "podIPs": [{"ip": address}]},
-        }))
-    }));
+    objects.extend(ships.map(|(name, org, address)| mk_ship(name, name, org, address)));
     objects
+}
+
+/// A pod.
+pub(crate) fn mk_ship(name: &str, class: &str, org: &str, address: &str) -> Object {
+    mk::<Pod>(json!({
+        "metadata": {"name": name, "namespace": "default", "uid": name, "labels": {"org": org, "class": class}},
+        "spec": {"nodeName": "n1"}, "status": {"phase": "Running", "podIPs": [{"ip": address}]},
+    }))
 }
 
 fn policy(name: &str, spec: Value) -> Value {

@@ -61,6 +61,8 @@ pub struct Access {
     pub inside: BTreeSet<u32>,
     /// Prefixes outside that policies name, with their identities. The worlds are prefixes of length 0.
     pub outside: BTreeMap<IpNet, u32>,
+    /// Addresses of pods of each identity, with the pod's `namespace/name`.
+    pub addresses: BTreeMap<u32, BTreeMap<IpAddr, String>>,
 }
 
 impl End {
@@ -243,7 +245,18 @@ impl Planner {
             policies,
             inside: with_pods.into_iter().chain(inside).collect(),
             outside: whole.chain(self.prefixes.numbered()).collect(),
+            addresses: self.addresses_by_identity(),
         }
+    }
+
+    fn addresses_by_identity(&self) -> BTreeMap<u32, BTreeMap<IpAddr, String>> {
+        let mut all: BTreeMap<u32, BTreeMap<IpAddr, String>> = BTreeMap::new();
+        for (name, endpoint) in &self.endpoints.all {
+            let Some(identity) = endpoint.identity else { continue };
+            let addresses = endpoint.addresses().map(|address| (address, name.to_string()));
+            all.entry(identity).or_default().extend(addresses);
+        }
+        all
     }
 }
 
