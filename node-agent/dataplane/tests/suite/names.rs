@@ -1,11 +1,12 @@
 //! Addresses with names: their identities, what policies say of them, and what is never in between.
 
-use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
 
 use cilium_api::parts::{Direction, DnsRule, Entry, NamedPeer, Part, PartKey, Parts, Policy};
 use cilium_bpf::layout::{Addr, DIRECTION_EGRESS, IpcacheKey, POLICY_ALLOW, POLICY_PROXY};
 use cilium_dataplane::{Dataplane, GRACE, Piece, PieceKey};
+use cilium_names::{Limits, Table};
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 
@@ -92,6 +93,38 @@ fn an_address_is_allowed_for_its_name_and_what_it_was_before() {
     let is_left = |key: &PieceKey| matches!(key, PieceKey::Entry(key) if key.peer == first);
     assert!(!kernel.policy.keys().any(is_left), "nothing is left");
     assert!(dataplane.take_reassigned().is_empty(), "no connection has to be forgotten");
+}
+
+/// The bound that `docs/design/dns.md` states: however many addresses a name goes through, 1000 entries of the ipcache, and what
+/// policies say of one identity.
+#[test]
+fn a_name_with_ever_changing_addresses_stays_within_its_bound() {
+    const EACH: u32 = 200;
+    let (mut dataplane, mut kernel, parts) = mk_running(mk_named(300, vec![], &[("a.io.", 443)]));
+    let mut table = Table::new(Limits::default());
+    let (mut evicted, mut settled) = (0, None);
+    for answer in 0..20 {
+        let first = 0x0100_0000 * 203 + answer * EACH;
+        let addresses: Vec<IpAddr> = (first..first + EACH).map(|it| Ipv4Addr::from(it).into()).collect();
+        table.learn("a.io.", &addresses, 60, 1000 + u64::from(answer));
+        let changed = table.take_changed();
+        let names = |address| table.names_of(address).map(str::to_owned).collect();
+        dataplane.set_names(changed.into_iter().map(|address| (address, names(address))), &parts);
+        dataplane.apply(&mut kernel, 0);
+        evicted += table.take_evicted().len();
+        let named: BTreeMap<IpcacheKey, u32> = kernel
+            .ipcache
+            .iter()
+            .filter(|(_, entry)| entry.identity >= 0x0180_0000)
+            .map(|(key, entry)| (*key, entry.identity))
+            .collect();
+        assert!(named.len() <= 1000, "{} entries after {} answers", named.len(), answer + 1);
+        assert!(addresses.iter().all(|it| named.contains_key(&IpcacheKey::new(*it, 32))), "the newest count");
+        assert_eq!(named.values().collect::<BTreeSet<_>>().len(), 1, "one identity");
+        let now = (kernel.slots.clone(), kernel.policy.clone());
+        assert_eq!(*settled.get_or_insert_with(|| now.clone()), now, "policies stay as they are");
+    }
+    assert_eq!(evicted, 20 * 200 - 1000, "connections to what had to go are forgotten");
 }
 
 #[test]
