@@ -14,6 +14,7 @@
 //! | [`selector`] | [`Selector`]: requirements on labels |
 //! | [`reserved`] | numbers and labels of reserved identities |
 //! | [`entity`] | what entities of policies select |
+//! | [`port_blocks()`] | ranges of ports as a trie has them |
 //! | [`condition`] | how conditions of a status change |
 
 pub mod condition;
@@ -24,6 +25,7 @@ pub mod name;
 pub mod named_port;
 mod pattern;
 pub mod pod;
+mod port_blocks;
 pub mod prefix;
 pub mod reserved;
 pub mod selector;
@@ -32,5 +34,6 @@ pub use entity::Peers;
 pub use filter::LabelFilter;
 pub use label::{Label, Labels, Source};
 pub use name::NamePattern;
+pub use port_blocks::port_blocks;
 pub use reserved::Families;
 pub use selector::{Operator, Requirement, Selector};

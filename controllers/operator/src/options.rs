@@ -92,6 +92,10 @@ pub struct Options {
     #[arg(long, default_value = "9236", value_name = "PORT")]
     pub admission_webhook_port: u16,
 
+    /// Sizes of maps of the agents, as map=entries,map=entries: policies tell how much room there is.
+    #[arg(long, default_value = "", value_name = "SIZES")]
+    pub bpf_map_sizes: String,
+
     /// Most writes to the API server in a second; 0 for no limit, which is for the API server to set.
     #[arg(long, alias = "k8s-client-qps", default_value = "0", value_name = "NUMBER")]
     pub operator_k8s_client_qps: f64,
@@ -202,8 +206,22 @@ impl Options {
         LabelFilter::with(items).context("--labels does not fit")
     }
 
+    /// Entries that the policy map of a node has room for. Other maps, and what is no size, are for the agents to judge.
+    ///
+    /// # Errors
+    /// The size is no number.
+    pub fn policy_map_entries(&self) -> anyhow::Result<u32> {
+        let sizes = self.bpf_map_sizes.split(',').filter_map(|item| item.split_once('='));
+        let mut sizes = sizes.filter(|(name, _)| name.trim() == "cilium_policy").map(|(_, size)| size);
+        let Some(size) = sizes.next_back() else { return Ok(cilium_policy::MAP_ENTRIES) };
+        size.trim()
+            .parse()
+            .with_context(|| format!("bpf-map-sizes: cilium_policy={size} is no number of entries"))
+    }
+
     fn check(&self) -> anyhow::Result<()> {
         self.label_filter()?;
+        self.policy_map_entries()?;
         if !self.enable_ipv4 && !self.enable_ipv6 {
             bail!("enable-ipv4 and enable-ipv6 are both false: pods need addresses of one family at least");
         }
@@ -302,6 +320,17 @@ mod tests {
         let error = load(&[("enable-policy", "sometimes")], &[], &[]).unwrap_err();
         let text = format!("{error:#}");
         assert!(text.contains("sometimes") && text.contains("--enable-policy"), "{text}");
+    }
+
+    #[test]
+    fn the_room_for_policies_is_that_of_the_agents() {
+        let entries =
+            |sizes: &str| load(&[("bpf-map-sizes", sizes)], &[], &[]).unwrap().policy_map_entries().unwrap();
+        assert_eq!(entries(""), cilium_policy::MAP_ENTRIES);
+        assert_eq!(entries("cilium_ipcache=7, cilium_policy=5"), 5);
+        assert_eq!(entries("cilium_ipcache=7"), cilium_policy::MAP_ENTRIES);
+        let error = load(&[("bpf-map-sizes", "cilium_policy=many")], &[], &[]).unwrap().check().unwrap_err();
+        assert!(format!("{error:#}").contains("cilium_policy=many"), "{error:#}");
     }
 
     #[test]

@@ -23,6 +23,8 @@ pub struct Config {
     pub node_selector_labels: bool,
     /// Policies may select nodes.
     pub host_firewall: bool,
+    /// Entries that the policy map of a node has room for.
+    pub policy_map_entries: u32,
     /// Time between two looks for identities without endpoints, in seconds. 0 keeps them for ever.
     pub identity_gc_interval: i64,
 }
@@ -37,6 +39,7 @@ impl Default for Config {
             labels: LabelFilter::default(),
             node_selector_labels: false,
             host_firewall: false,
+            policy_map_entries: cilium_policy::MAP_ENTRIES,
             identity_gc_interval: 15 * 60,
         }
     }

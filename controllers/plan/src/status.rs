@@ -6,7 +6,7 @@ use cilium_api::condition::{Condition, VALID};
 use cilium_api::parts::Policy as Compiled;
 use cilium_api::policy_status::{MAX_LAGGARDS, PolicyNodes, PolicyStatus};
 use cilium_core::condition;
-use cilium_policy::{Host, Mode, PolicyKey};
+use cilium_policy::{Host, Mode, PolicyKey, room};
 
 use crate::enforcement::policy_part;
 use crate::node::Token;
@@ -26,12 +26,22 @@ const STALLED: &str = "Stalled";
 
 /// Entries per policy in the compiled policies of identities, so that no identity is compiled twice for one report.
 #[derive(Debug, Default)]
-pub(crate) struct Counts(BTreeMap<u32, HashMap<String, i64>>);
+pub(crate) struct Counts(BTreeMap<u32, HashMap<String, Share>>);
+
+/// Entries of one policy in the compiled policy of an identity.
+#[derive(Clone, Copy, Debug, Default)]
+struct Share {
+    entries: i64,
+    /// What they are in the map of a node.
+    room: i64,
+}
 
 /// Where a policy has something to do, and where it does it.
 struct Reach {
     endpoints: i64,
     entries: i64,
+    /// Entries of a node's map for the endpoint where these are most.
+    largest: i64,
     nodes: PolicyNodes,
     /// The first node that says why it cannot, and what it says.
     refusal: Option<String>,
@@ -107,19 +117,23 @@ impl Planner {
         status.observed_generation = generation;
         status.selected_endpoints = Some(reach.endpoints);
         status.compiled_entries = Some(reach.entries);
+        status.largest_endpoint_entries = Some(reach.largest);
+        status.entries_limit = Some(self.config.policy_map_entries.into());
         status.set_nodes(reach.nodes);
         status
     }
 
     fn reach(&self, key: &PolicyKey, counts: &mut Counts) -> Reach {
-        let (mut endpoints, mut entries) = (0, 0);
+        let (mut endpoints, mut entries, mut largest) = (0, 0, 0);
         let mut places: BTreeMap<&str, BTreeSet<u32>> = BTreeMap::new();
         for number in self.policies.index.selected(key) {
             let Some(known) = self.identities.get(number).filter(|known| !known.nodes.is_empty()) else {
                 continue;
             };
             endpoints += known.nodes.values().sum::<usize>();
-            entries += counts.of(number, key, || self.policies.index.compile(number, Host::Plain));
+            let share = counts.of(number, key, || self.policies.index.compile(number, Host::Plain));
+            entries += share.entries;
+            largest = largest.max(share.room);
             // A node without object is gone, or not there yet: nobody can wait for it.
             let exists = |name: &&String| self.nodes.get(name).is_some_and(|entry| entry.object.is_some());
             for node in known.nodes.keys().filter(exists) {
@@ -140,7 +154,7 @@ impl Planner {
             enforcing: count(places.len() - late.len()),
             laggards: (!late.is_empty()).then(|| late.into_iter().take(MAX_LAGGARDS).collect()),
         };
-        Reach { endpoints: count(endpoints), entries, nodes, refusal }
+        Reach { endpoints: count(endpoints), entries, largest, nodes, refusal }
     }
 
     fn has_in_force(&self, node: &str, key: &PolicyKey, numbers: &BTreeSet<u32>) -> bool {
@@ -207,24 +221,26 @@ fn without_progress(status: &PolicyStatus) -> PolicyStatus {
 }
 
 impl Counts {
-    /// Entries that the policy grants in the compiled policy of an identity.
-    fn of(&mut self, number: u32, key: &PolicyKey, compile: impl FnOnce() -> Option<Compiled>) -> i64 {
-        let counts = self
+    /// What the policy has in the compiled policy of an identity.
+    fn of(&mut self, number: u32, key: &PolicyKey, compile: impl FnOnce() -> Option<Compiled>) -> Share {
+        let shares = self
             .0
             .entry(number)
             .or_insert_with(|| compile().map(|policy| count_all(&policy)).unwrap_or_default());
-        counts.get(key.as_str()).copied().unwrap_or(0)
+        shares.get(key.as_str()).copied().unwrap_or_default()
     }
 }
 
-fn count_all(policy: &Compiled) -> HashMap<String, i64> {
-    let mut counts: HashMap<String, i64> = HashMap::new();
-    for origins in policy.all_origins() {
+fn count_all(policy: &Compiled) -> HashMap<String, Share> {
+    let mut shares: HashMap<String, Share> = HashMap::new();
+    for (origins, taken) in room(policy) {
         for name in policy.origin_names(origins.iter().copied()) {
-            *counts.entry(name.to_owned()).or_default() += 1;
+            let share = shares.entry(name.to_owned()).or_default();
+            share.entries += 1;
+            share.room += count(taken);
         }
     }
-    counts
+    shares
 }
 
 fn valid(policy: &Policy) -> Condition {

@@ -37,6 +37,13 @@ pub struct PolicyStatus {
     /// Number of entries that the policy compiles to, over all identities that it selects.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub compiled_entries: Option<i64>,
+    /// Number of entries that it takes in the policy map of a node for one endpoint, where these are most. Endpoints with equal policies
+    /// share them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub largest_endpoint_entries: Option<i64>,
+    /// Number of entries that the policy map of a node has room for, all policies together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub entries_limit: Option<i64>,
 }
 
 impl PolicyStatus {

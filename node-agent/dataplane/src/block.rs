@@ -2,8 +2,7 @@
 
 use cilium_api::parts::Entry;
 use cilium_bpf::layout::PolicyKey;
-
-use crate::ports::blocks;
+use cilium_core::port_blocks;
 
 /// Some of the traffic with a peer: what of a key's protocol and port counts. Bits beyond are zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -38,7 +37,7 @@ impl Block {
             }
             Entry { first, last, .. } if first > last => Err(InvalidRange { first, last }),
             Entry { protocol, first, last, .. } => {
-                let ports = blocks(first, last).into_iter();
+                let ports = port_blocks(first, last).into_iter();
                 Ok(ports.map(|(port, bits)| Self::new(protocol, port, bits)).collect())
             }
         }

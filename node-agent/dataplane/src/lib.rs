@@ -35,7 +35,6 @@ mod kernel;
 mod named;
 mod nodes;
 mod policies;
-mod ports;
 mod services;
 mod switched;
 

@@ -1,6 +1,7 @@
 //! The layouts of user space are those of the object, and every program passes the verifier.
 
 use bpf_tests::btf::{self, Struct};
+use bpf_tests::cluster::Cluster;
 use bpf_tests::{Mode, Stage};
 use cilium_bpf::layout::*;
 use cilium_bpf::{DEVICE_PROGRAMS, OBJECT, SOCKET_PROGRAMS};
@@ -46,6 +47,12 @@ fn layouts_are_those_of_the_object() {
     compare::<Metric>(&structs);
     compare::<Prefix>(&structs);
     compare::<Config>(&structs);
+}
+
+#[test]
+fn the_policy_map_has_the_room_that_statuses_tell_of() {
+    let cluster = Cluster::new(Mode::Native);
+    assert_eq!(cluster.one.maps.policy.max_entries(), cilium_policy::MAP_ENTRIES);
 }
 
 #[test]

@@ -211,6 +211,42 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 200, ..ProptestConfig::default() })]
+
+    /// What statuses say of the room that policies take is never less than it is, denials aside.
+    #[test]
+    fn entries_take_no_more_room_than_is_told(policy in policy()) {
+        let allowing = |direction: &Direction| Direction { enforced: true, deny: Vec::new(), ..direction.clone() };
+        let policy = Policy {
+            ingress: allowing(&policy.ingress),
+            egress: allowing(&policy.egress),
+            dns: Vec::new(),
+            ..policy
+        };
+        let told: usize = cilium_policy::room(&policy).map(|(_, entries)| entries).sum();
+        prop_assert!(compile(&policy).expect("ranges are in order").rules.len() <= told);
+    }
+}
+
+#[test]
+fn room_is_what_entries_take() {
+    let allow = [
+        (300, 6, 80, 80),
+        (301, 6, 8080, 8083),
+        (302, 6, 1, 4),
+        (303, 17, 0, 0),
+        (0, 6, 443, 443),
+        (304, 0, 0, 0),
+    ];
+    let entry = |(peer, protocol, first, last)| Entry { peer, protocol, first, last, origins: vec![0] };
+    let ingress = Direction { enforced: true, allow: allow.map(entry).into(), ..Direction::default() };
+    let policy = Policy { ingress, origins: vec!["cnp/default/a".to_owned()], ..Policy::default() };
+    let told: Vec<usize> = cilium_policy::room(&policy).map(|(_, entries)| entries).collect();
+    assert_eq!(told, [1, 1, 3, 1, 4, 1]);
+    assert_eq!(compile(&policy).expect("compiles").rules.len(), 11);
+}
+
 #[test]
 fn kernel_and_planner_mean_the_same_by_aggregates() {
     let around = |at: u32| [at.saturating_sub(1), at, at + 1];
