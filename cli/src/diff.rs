@@ -58,7 +58,7 @@ struct PortChange {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Peer {
     Inside(u32),
-    /// One address of a pod, where others of its identity are treated otherwise.
+    /// One address of a pod or a node, where others of its identity are treated otherwise.
     Address(IpAddr),
     Outside(IpNet),
 }
@@ -257,7 +257,7 @@ impl Both<'_> {
         self.directions().flat_map(|direction| direction.blocks.iter().copied()).collect()
     }
 
-    /// Pods of an identity, one by one where they are not treated alike.
+    /// Pods or nodes of an identity, one by one where they are not treated alike.
     fn of_pods(&self, number: u32) -> Vec<(Peer, Vec<Change>)> {
         let mut known: BTreeMap<Vec<Option<u32>>, Vec<Change>> = BTreeMap::new();
         let addresses = self.after.addresses.get(&number).into_iter().flat_map(BTreeMap::keys);
@@ -451,7 +451,7 @@ default/deathstar   ingress     default/deathstar, default/tiefighter   80/TCP  
     #[test]
     fn blocks_of_addresses_are_about_pods_as_well() {
         let manifest = "{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: out}, spec: {podSelector: {matchLabels: {class: xwing}}, policyTypes: [Egress], \
-                        egress: [{to: [{ipBlock: {cidr: 10.1.0.0/28, except: [10.1.0.11/32]}}, {ipBlock: {cidr: 192.0.2.0/24}}]}]}}";
+                        egress: [{to: [{ipBlock: {cidr: 10.1.0.0/28, except: [10.1.0.11/32]}}, {ipBlock: {cidr: 192.0.2.0/24}}, {ipBlock: {cidr: 192.168.0.0/24}}]}]}}";
         let mut planner = mk_galaxy();
         // Of the same identity as the first, and in none of the blocks.
         planner.observe(mk_ship("deathstar-2", "deathstar", "empire", "10.1.0.40"));
@@ -463,6 +463,8 @@ default/deathstar   ingress     default/deathstar, default/tiefighter   80/TCP  
         assert_eq!((*direction, pods.as_slice()), ("egress", ["default/xwing".to_owned()].as_slice()));
         assert_eq!(ports, &[PortChange { port: "any".to_owned(), now: "allowed", then: "denied" }]);
         let has = |name: &str| peers.iter().any(|peer| peer == name);
+        // The one node has its address in a block, as others know it.
+        assert!(has("host") && !has("remote-node"), "{peers:?}");
         assert!(has("default/deathstar-2 (10.1.0.40)") && has("default/tiefighter"), "{peers:?}");
         assert!(!peers.iter().any(|peer| peer.contains("default/deathstar ")), "it stays allowed: {peers:?}");
         assert!(has("10.1.0.11/32 outside") && !has("10.1.0.0/28 outside"), "{peers:?}");

@@ -61,7 +61,7 @@ pub struct Access {
     pub inside: BTreeSet<u32>,
     /// Prefixes outside that policies name, with their identities. The worlds are prefixes of length 0.
     pub outside: BTreeMap<IpNet, u32>,
-    /// Addresses of pods of each identity, with the pod's `namespace/name`.
+    /// Addresses behind identities, with whose they are: `namespace/name` of a pod, or a node. A node's are those that others know.
     pub addresses: BTreeMap<u32, BTreeMap<IpAddr, String>>,
 }
 
@@ -255,6 +255,13 @@ impl Planner {
             let Some(identity) = endpoint.identity else { continue };
             let addresses = endpoint.addresses().map(|address| (address, name.to_string()));
             all.entry(identity).or_default().extend(addresses);
+        }
+        for (name, entry) in self.nodes.iter() {
+            let (name, identity) = (format!("node {name}"), self.nodes.numbers.number(name));
+            let node = End::Node { name: name.clone(), api_server: entry.api_server, identity };
+            let known = entry.object.iter().flat_map(|object| object.addresses());
+            let addresses = known.map(|address| (address, name.clone()));
+            all.entry(node.identity_on(None)).or_default().extend(addresses);
         }
         all
     }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::LazyLock;
 
 use cilium_names::{Limits, Question, Rcode, Table};
-use cilium_rest::dns::{FromAgent, Learned};
+use cilium_rest::dns::{FromAgent, FromProxy};
 use fuzz::Input;
 use serde_json::{Value, json};
 
@@ -38,6 +38,7 @@ static LINES: LazyLock<Vec<Value>> = LazyLock::new(|| {
         json!({"inForce": {"id": 1, "forgotten": false}}),
         json!({"rules": {"world4": 9, "world6": 10, "byIdentity": {"300": [
             {"peer": 0, "protocol": 17, "port": 53, "patterns": ["*.example.org."]}]}}}),
+        json!({"received": 3, "forwarded": 2, "denied": 1, "malformed": 0, "timeouts": 0, "replies": [1, 1], "replyMicros": 900}),
     ]
 });
 
@@ -87,7 +88,8 @@ fn samples_are_read() {
     let addresses: Vec<String> = answer.addresses.iter().map(IpAddr::to_string).collect();
     assert_eq!((addresses, answer.ttl), (vec!["192.0.2.1".to_owned(), "2001:db8::1".to_owned()], 30));
     assert!(question.read_answer(&SAMPLES[3]).expect("an answer").addresses.is_empty());
-    serde_json::from_value::<Learned>(LINES[0].clone()).expect("is understood");
+    serde_json::from_value::<FromProxy>(LINES[0].clone()).expect("is understood");
+    serde_json::from_value::<FromProxy>(LINES[3].clone()).expect("is understood");
     serde_json::from_value::<FromAgent>(LINES[1].clone()).expect("is understood");
     serde_json::from_value::<FromAgent>(LINES[2].clone()).expect("is understood");
 }
@@ -100,7 +102,7 @@ fn any_message() {
             check(&message);
         }
         if let Some(line) = Input(bytes).damaged(&LINES) {
-            let _ = serde_json::from_slice::<Learned>(&line);
+            let _ = serde_json::from_slice::<FromProxy>(&line);
             let _ = serde_json::from_slice::<FromAgent>(&line);
         }
     });

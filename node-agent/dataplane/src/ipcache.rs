@@ -95,18 +95,22 @@ impl Ipcache {
 
     /// What addresses are taken for as long as their entries are not written.
     pub(crate) fn displaced(&self, config: &Config) -> BTreeSet<Displaced> {
+        if self.tracker.is_synced() {
+            return BTreeSet::new();
+        }
+        let lengths: BTreeSet<u32> = self.tracker.actual().map(|(key, _)| key.prefix_len).collect();
         let pending = self.tracker.pending().filter_map(|change| match change {
             Change::Set(key, entry) => {
-                Some(Displaced { seen: self.seen(config, key), meant: entry.identity })
+                Some(Displaced { seen: self.seen(config, key, &lengths), meant: entry.identity })
             }
             Change::Delete(_) => None,
         });
         pending.filter(|it| it.seen != it.meant).collect()
     }
 
-    /// The identity that programs find for a key.
-    fn seen(&self, config: &Config, key: &IpcacheKey) -> u32 {
-        let around = (0..=key.prefix_len).rev().map(|length| key.truncated(length));
+    /// The identity that programs find for a key, among entries of these lengths.
+    fn seen(&self, config: &Config, key: &IpcacheKey, lengths: &BTreeSet<u32>) -> u32 {
+        let around = lengths.range(..=key.prefix_len).rev().map(|length| key.truncated(*length));
         let mut found = around.filter_map(|key| self.tracker.get_actual(&key));
         let world = || if covers(&all_ipv4(), key) { config.world4 } else { config.world6 };
         found.next().map_or_else(world, |entry| entry.identity)
