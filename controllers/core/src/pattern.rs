@@ -7,7 +7,12 @@
 /// A compiled pattern.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Pattern {
+    /// What it begins with, as far as that is nothing but characters: few texts get further.
+    start: String,
+    /// What follows.
     atoms: Vec<Atom>,
+    /// The longest row of characters among these: without it nothing matches.
+    needle: String,
     to_end: bool,
 }
 
@@ -22,7 +27,8 @@ struct Atom {
 impl Pattern {
     /// Reads a pattern; the error is a sentence.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
-        let mut pattern = Self { atoms: Vec::new(), to_end: false };
+        let mut pattern =
+            Self { start: String::new(), atoms: Vec::new(), needle: String::new(), to_end: false };
         let mut rest = text.strip_prefix('^').unwrap_or(text).chars();
         while let Some(c) = rest.next() {
             if pattern.to_end {
@@ -37,7 +43,15 @@ impl Pattern {
                 c => pattern.push(Some(c)),
             }
         }
-        if pattern.atoms.is_empty() { Err(String::from("the pattern is empty")) } else { Ok(pattern) }
+        if pattern.atoms.is_empty() {
+            return Err(String::from("the pattern is empty"));
+        }
+        let plain = pattern.atoms.iter().take_while(|atom| atom.literal().is_some()).count();
+        pattern.start = pattern.atoms.drain(..plain).filter_map(|atom| atom.literal()).collect();
+        let rows = pattern.atoms.split(|atom| atom.literal().is_none());
+        let longest = rows.max_by_key(|row| row.len()).unwrap_or_default();
+        pattern.needle = longest.iter().filter_map(Atom::literal).collect();
+        Ok(pattern)
     }
 
     fn push(&mut self, character: Option<char>) {
@@ -60,13 +74,22 @@ impl Pattern {
 
     /// Number of characters of the longest match at the start of `text`; `None` when it does not match.
     pub(crate) fn matched(&self, text: &str) -> Option<usize> {
-        let text: Vec<char> = text.chars().collect();
+        let rest = text.strip_prefix(&*self.start)?;
+        let started = self.start.chars().count();
+        if self.atoms.is_empty() {
+            return (!self.to_end || rest.is_empty()).then_some(started);
+        }
+        if !rest.contains(&*self.needle) {
+            return None;
+        }
+        let text: Vec<char> = rest.chars().collect();
         // All places where a match of the atoms so far can end; this form has no exponential case.
         let mut ends = vec![0];
         for atom in &self.atoms {
             ends = atom.advance(&text, &ends);
         }
-        ends.into_iter().filter(|end| !self.to_end || *end == text.len()).max()
+        let end = ends.into_iter().filter(|end| !self.to_end || *end == text.len()).max()?;
+        Some(started + end)
     }
 }
 
@@ -78,6 +101,11 @@ impl Atom {
             reached.iter_mut().take(start + run + 1).skip(start + self.min).for_each(|end| *end = true);
         }
         (0..=text.len()).filter(|end| reached[*end]).collect()
+    }
+
+    /// The one character that it stands for, once.
+    fn literal(&self) -> Option<char> {
+        self.character.filter(|_| (self.min, self.max) == (1, 1))
     }
 
     fn accepts(&self, c: char) -> bool {
@@ -114,6 +142,10 @@ mod tests {
         assert_eq!(matched("ab*c+d?", "abbcc"), Some(5));
         assert_eq!(matched("a+b", "b"), None);
         assert_eq!(matched(".*", ""), Some(0));
+        assert_eq!(matched("^app.*x$", "app/x"), Some(5));
+        assert_eq!(matched("^app.*x$", "app/xy"), None);
+        assert_eq!(matched("ab?c", "ac"), Some(2));
+        assert_eq!(matched("é.c", "éxc"), Some(3));
     }
 
     #[test]
