@@ -65,7 +65,7 @@ SUBPROGRAM int ask_policy(struct __sk_buff *skb, const struct flow *f, struct si
 	if (!rule)
 		rule = find_rule(f, slot, aggregate_of(peer), direction);
 	/* Blocks only allow, so they come last. */
-	if (!rule)
+	if (!rule || rule->verdict == POLICY_NONE)
 		rule = find_block_rule(f, slot, direction);
 	if (!rule) {
 		occasion.reason = DROP_POLICY_DENIED;

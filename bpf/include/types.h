@@ -69,6 +69,7 @@ enum policy_verdict {
 	POLICY_ALLOW = 1,
 	POLICY_DENY = 2,
 	POLICY_PROXY = 3, /* what goes out, by TCP or UDP: hand to the DNS proxy */
+	POLICY_NONE = 4, /* as without an entry: narrower than one that decides */
 };
 
 struct policy_entry {

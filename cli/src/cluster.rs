@@ -5,6 +5,7 @@ use std::io::{IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
+use cilium_api::cluster_network_policy::ClusterNetworkPolicy;
 use cilium_api::kubernetes_network_policy::NetworkPolicy;
 use cilium_api::node_slice::{CiliumNodeStateSlice, OWNER_LABEL};
 use cilium_api::slim::{EndpointSlice, Namespace, Node, Pod, Service};
@@ -34,6 +35,14 @@ pub(crate) struct Cluster {
     pub(crate) namespace: String,
 }
 
+/// Settings of the product, as far as they matter here.
+#[derive(Default)]
+struct Settings {
+    plan: Config,
+    /// ClusterNetworkPolicies are enforced.
+    cluster_network_policies: bool,
+}
+
 /// Reads one cluster.
 struct Reader {
     client: Client,
@@ -52,9 +61,10 @@ pub(crate) async fn read(cli: &Cli) -> anyhow::Result<Cluster> {
     let client = Client::try_from(config).context("the kubeconfig cannot be used")?;
     let settings = settings(&client, &cli.system_namespace).await;
     let settings = settings.with_context(|| format!("cannot read from the cluster at {url}"))?;
-    let planner = Planner::new(settings);
+    let Settings { plan, cluster_network_policies } = settings;
+    let planner = Planner::new(plan);
     let mut reader = Reader { client, planner, progress: Progress::new() };
-    reader.read_all().await?;
+    reader.read_all(cluster_network_policies).await?;
     let Reader { mut planner, .. } = reader;
     planner.synced();
     planner.plan(now());
@@ -83,7 +93,7 @@ async fn kubeconfig(cli: &Cli) -> anyhow::Result<kube::Config> {
 }
 
 /// Settings of the product, from the ConfigMap that the operator has them from.
-async fn settings(client: &Client, namespace: &str) -> anyhow::Result<Config> {
+async fn settings(client: &Client, namespace: &str) -> anyhow::Result<Settings> {
     let api: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
     match api.get("cilium-config").await {
         Ok(map) => parse_settings(&map.data.unwrap_or_default()),
@@ -92,13 +102,13 @@ async fn settings(client: &Client, namespace: &str) -> anyhow::Result<Config> {
                 "Warning: the settings of the installation ({namespace}/cilium-config) cannot be read, defaults are taken: {}",
                 status.message
             );
-            Ok(Config::default())
+            Ok(Settings::default())
         }
         Err(error) => Err(error.into()),
     }
 }
 
-fn parse_settings(data: &BTreeMap<String, String>) -> anyhow::Result<Config> {
+fn parse_settings(data: &BTreeMap<String, String>) -> anyhow::Result<Settings> {
     let is_on = |key: &str| data.get(key).is_none_or(|value| value != "false");
     let is_set = |key: &str| data.get(key).is_some_and(|value| value == "true");
     let labels = data.get("labels").map(String::as_str).unwrap_or_default();
@@ -112,7 +122,7 @@ fn parse_settings(data: &BTreeMap<String, String>) -> anyhow::Result<Config> {
         ),
     };
     let default = Config::default();
-    Ok(Config {
+    let plan = Config {
         cluster: data.get("cluster-name").cloned().unwrap_or(default.cluster),
         ipv4: is_on("enable-ipv4"),
         ipv6: is_on("enable-ipv6"),
@@ -121,11 +131,12 @@ fn parse_settings(data: &BTreeMap<String, String>) -> anyhow::Result<Config> {
         host_firewall: is_set("enable-host-firewall"),
         labels: LabelFilter::with(items).context("the setting labels does not fit")?,
         ..Config::default()
-    })
+    };
+    Ok(Settings { plan, cluster_network_policies: is_set("enable-k8s-cluster-network-policy") })
 }
 
 impl Reader {
-    async fn read_all(&mut self) -> anyhow::Result<()> {
+    async fn read_all(&mut self, cluster_network_policies: bool) -> anyhow::Result<()> {
         let all = ListParams::default();
         self.read::<Node>(&all, None).await?;
         self.read::<Namespace>(&all, None).await?;
@@ -137,11 +148,27 @@ impl Reader {
         self.read::<NetworkPolicy>(&all, None).await?;
         self.read::<CiliumNetworkPolicy>(&all, Some(Kind::NetworkPolicy)).await?;
         self.read::<CiliumClusterwideNetworkPolicy>(&all, Some(Kind::ClusterwideNetworkPolicy)).await?;
+        if cluster_network_policies && self.is_installed::<ClusterNetworkPolicy>().await? {
+            self.read::<ClusterNetworkPolicy>(&all, None).await?;
+        }
         // Versions of policies that stay in force although a newer one was refused.
         let kept = ListParams::default().labels(&format!("{OWNER_LABEL}={POLICY_OWNER}"));
         self.read::<CiliumNodeStateSlice>(&kept, None).await?;
         self.progress.clear();
         Ok(())
+    }
+
+    /// Whether the cluster has a kind that others install.
+    async fn is_installed<K: kube::Resource<DynamicType = ()>>(&self) -> anyhow::Result<bool> {
+        let resource = ApiResource::erase::<K>(&());
+        let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &resource);
+        match api.list(&ListParams::default().limit(1)).await {
+            Ok(_) => Ok(true),
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(false),
+            Err(error) => {
+                Err(error).with_context(|| format!("cannot list {}.{}", resource.plural, resource.group))
+            }
+        }
     }
 
     /// Reads all objects of a kind. Those of a kind of policy may not parse.
@@ -232,12 +259,15 @@ mod tests {
     #[test]
     fn settings_are_those_of_the_operator() {
         let given = data(&[("cluster-name", "west"), ("enable-ipv6", "false"), ("enable-policy", "always")]);
-        let settings = parse_settings(&given).unwrap();
+        let settings = parse_settings(&given).unwrap().plan;
         assert_eq!((settings.cluster.as_str(), settings.ipv4, settings.ipv6), ("west", true, false));
         assert_eq!(settings.mode, Mode::Always);
-        assert_eq!(parse_settings(&data(&[])).unwrap().cluster, Config::default().cluster);
-        let refused = parse_settings(&data(&[("enable-policy", "sometimes")])).unwrap_err();
+        assert_eq!(parse_settings(&data(&[])).unwrap().plan.cluster, Config::default().cluster);
+        let refused = parse_settings(&data(&[("enable-policy", "sometimes")])).err().unwrap();
         assert!(refused.to_string().contains("sometimes"), "{refused}");
+        let ordered = |value| data(&[("enable-k8s-cluster-network-policy", value)]);
+        let is_on = |value| parse_settings(&ordered(value)).unwrap().cluster_network_policies;
+        assert!(is_on("true") && !is_on("false"));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail, ensure};
+use cilium_api::cluster_network_policy::ClusterNetworkPolicy;
 use cilium_api::kubernetes_network_policy::NetworkPolicy;
 use cilium_api::parts::{Direction, Policy};
 use cilium_api::{CiliumClusterwideNetworkPolicy, CiliumNetworkPolicy};
@@ -151,6 +152,13 @@ fn collect(value: serde_json::Value, namespace: &str, found: &mut Vec<New>) -> a
             found.push(New { key: reduce::ccnp_key(&policy), object, content: policy.into() });
             Ok(())
         }
+        "ClusterNetworkPolicy" => {
+            let policy: ClusterNetworkPolicy = object(&kind, value)?;
+            let name = policy.metadata.name.clone().unwrap_or_default();
+            let object = ObjectKey::cluster(Kind::ClusterNetworkPolicy, &name);
+            found.push(New { key: reduce::clusternetpol_key(&policy), object, content: policy.into() });
+            Ok(())
+        }
         other => {
             let name = value["metadata"]["name"].as_str().unwrap_or_default();
             eprintln!("Passed over: {other} {name} is no policy");
@@ -175,7 +183,10 @@ fn compare(planner: &mut Planner, policies: &[New]) -> anyhow::Result<Vec<Group>
         planner.forget(object);
         planner.observe(content.clone());
     }
-    planner.plan(cluster::now());
+    let output = planner.plan(cluster::now());
+    for event in output.events.iter().filter(|event| policies.iter().any(|it| it.object == event.regarding)) {
+        eprintln!("Warning: {}: {}", event.regarding, event.note);
+    }
     for New { key, .. } in policies {
         if let Some(reason) = planner.refusal(key) {
             bail!("{key} would not be put in force: {reason}");

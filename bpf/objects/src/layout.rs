@@ -29,7 +29,7 @@ pub use event::{
 };
 pub use policy::{
     AGGREGATES, BlockEntry, BlockKey, DIRECTION_EGRESS, DIRECTION_INGRESS, HOST_SLOT, POLICY_ALLOW,
-    POLICY_DENY, POLICY_PROXY, PolicyEntry, PolicyKey, SLOT_COUNT, Slot, aggregate_of,
+    POLICY_DENY, POLICY_NONE, POLICY_PROXY, PolicyEntry, PolicyKey, SLOT_COUNT, Slot, aggregate_of,
 };
 pub use service::{BackendEntry, BackendKey, ServiceEntry, ServiceKey, SockRevnatEntry, SockRevnatKey};
 

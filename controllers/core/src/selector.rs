@@ -138,6 +138,12 @@ impl Selector {
         self.0.into_iter().chain([requirement]).collect()
     }
 
+    /// The selector with the requirements of another one, too.
+    #[must_use]
+    pub fn and_all(self, other: &Self) -> Self {
+        self.0.into_iter().chain(other.0.iter().cloned()).collect()
+    }
+
     /// The same requirements on labels of one source, whatever they were written with.
     #[must_use]
     pub fn on(self, source: &Source) -> Self {

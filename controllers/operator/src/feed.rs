@@ -2,6 +2,7 @@
 
 use std::fmt::Debug;
 
+use cilium_api::cluster_network_policy::ClusterNetworkPolicy;
 use cilium_api::kubernetes_network_policy::NetworkPolicy;
 use cilium_api::node_slice::CiliumNodeStateSlice;
 use cilium_api::node_state::CiliumNodeState;
@@ -36,8 +37,8 @@ pub enum News {
     Listed(Kind, Vec<ObjectKey>),
 }
 
-/// Starts a watch for every kind. They end when the receiver is dropped.
-pub fn start(client: &Client, metrics: &Metrics) -> mpsc::Receiver<News> {
+/// Starts a watch for every kind; for ClusterNetworkPolicies, if they are wanted. They end when the receiver is dropped.
+pub fn start(client: &Client, metrics: &Metrics, cluster_network_policies: bool) -> mpsc::Receiver<News> {
     let (sender, receiver) = mpsc::channel(CAPACITY);
     let feed = Feed { client, metrics, sender };
     feed.watch::<Pod>();
@@ -54,6 +55,11 @@ pub fn start(client: &Client, metrics: &Metrics) -> mpsc::Receiver<News> {
     feed.watch_lenient::<CiliumNode>();
     feed.watch_lenient::<CiliumNodeState>();
     feed.watch_lenient::<CiliumNodeStateSlice>();
+    if cluster_network_policies {
+        feed.watch_optional::<ClusterNetworkPolicy>();
+    } else {
+        feed.leave_out(Kind::ClusterNetworkPolicy);
+    }
     receiver
 }
 
@@ -78,6 +84,23 @@ impl Feed<'_> {
         K: Watched + Clone + Debug + DeserializeOwned + Send + Into<Object> + 'static,
     {
         self.spawn::<Parsed<K>>(|event| news(K::KIND, event, |parsed| applied(K::KIND, parsed)));
+    }
+
+    /// A custom kind that others install.
+    fn watch_optional<K>(&self)
+    where
+        K: Watched + Clone + Debug + DeserializeOwned + Send + Into<Object> + 'static,
+    {
+        let api = Api::<Parsed<K>>::all(self.client.clone());
+        let wrap = |event| news(K::KIND, event, |parsed| applied(K::KIND, parsed));
+        tokio::spawn(watch::run_optional(api, self.metrics.clone(), self.sender.clone(), wrap));
+    }
+
+    /// Nothing of the kind is wanted.
+    fn leave_out(&self, kind: Kind) {
+        let sender = self.sender.clone();
+        // The receiver may be gone already: then nobody waits for it.
+        tokio::spawn(async move { drop(sender.send(News::Listed(kind, Vec::new())).await) });
     }
 
     fn spawn<K>(&self, wrap: fn(Event<K>) -> News)
@@ -144,6 +167,7 @@ pub fn parse(kind: Kind, value: serde_json::Value) -> Result<News, serde_json::E
         Kind::ClusterwideNetworkPolicy => lenient::<CiliumClusterwideNetworkPolicy>(value),
         Kind::CidrGroup => lenient::<CiliumCIDRGroup>(value),
         Kind::KubernetesNetworkPolicy => strict::<NetworkPolicy>(value),
+        Kind::ClusterNetworkPolicy => lenient::<ClusterNetworkPolicy>(value),
         Kind::Identity => lenient::<CiliumIdentity>(value),
         Kind::Endpoint => lenient::<CiliumEndpoint>(value),
         Kind::CiliumNode => lenient::<CiliumNode>(value),

@@ -1,5 +1,6 @@
 //! Kinds that the operator deals with: where they are, and what it does to them. Rights and paths follow from this table.
 
+use cilium_api::cluster_network_policy::ClusterNetworkPolicy;
 use cilium_api::kubernetes_network_policy::NetworkPolicy;
 use cilium_api::node_slice::CiliumNodeStateSlice;
 use cilium_api::node_state::CiliumNodeState;
@@ -46,6 +47,7 @@ watched! {
     CiliumClusterwideNetworkPolicy: ClusterwideNetworkPolicy,
     CiliumCIDRGroup: CidrGroup,
     NetworkPolicy: KubernetesNetworkPolicy,
+    ClusterNetworkPolicy: ClusterNetworkPolicy,
     CiliumIdentity: Identity,
     CiliumEndpoint: Endpoint,
     CiliumNode: CiliumNode,
@@ -54,7 +56,7 @@ watched! {
 }
 
 /// All kinds that are watched.
-pub const ALL: [Kind; 14] = [
+pub const ALL: [Kind; 15] = [
     Kind::Pod,
     Kind::Namespace,
     Kind::Node,
@@ -64,6 +66,7 @@ pub const ALL: [Kind; 14] = [
     Kind::ClusterwideNetworkPolicy,
     Kind::CidrGroup,
     Kind::KubernetesNetworkPolicy,
+    Kind::ClusterNetworkPolicy,
     Kind::Identity,
     Kind::Endpoint,
     Kind::CiliumNode,
@@ -88,6 +91,10 @@ pub const fn describe(kind: Kind) -> (Resource, Written) {
         Kind::CidrGroup => (cilium("CiliumCIDRGroup", "ciliumcidrgroups"), Written::Nothing),
         Kind::KubernetesNetworkPolicy => {
             (resource("networking.k8s.io", "v1", "NetworkPolicy", "networkpolicies"), Written::Nothing)
+        }
+        Kind::ClusterNetworkPolicy => {
+            let (group, plural) = ("policy.networking.k8s.io", "clusternetworkpolicies");
+            (resource(group, "v1alpha2", "ClusterNetworkPolicy", plural), Written::Nothing)
         }
         Kind::Identity => (cilium("CiliumIdentity", "ciliumidentities"), Written::All),
         Kind::Endpoint => (cilium("CiliumEndpoint", "ciliumendpoints"), Written::All),
@@ -156,6 +163,7 @@ mod tests {
         check::<CiliumClusterwideNetworkPolicy>();
         check::<CiliumCIDRGroup>();
         check::<NetworkPolicy>();
+        check::<ClusterNetworkPolicy>();
         check::<CiliumIdentity>();
         check::<CiliumEndpoint>();
         check::<CiliumNode>();

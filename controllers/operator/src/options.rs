@@ -48,6 +48,11 @@ pub struct Options {
         action = ArgAction::Set, value_parser = BoolishValueParser::new(), value_name = "BOOL")]
     pub enable_node_selector_labels: bool,
 
+    /// Enforce ClusterNetworkPolicies (policy.networking.k8s.io/v1alpha2), whose definition has to be installed apart.
+    #[arg(long, default_value = "false", num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        action = ArgAction::Set, value_parser = BoolishValueParser::new(), value_name = "BOOL")]
+    pub enable_k8s_cluster_network_policy: bool,
+
     /// Let policies select nodes (nodeSelector), whose own traffic is enforced then. Agents need the same flag.
     #[arg(long, default_value = "false", num_args = 0..=1, require_equals = true, default_missing_value = "true",
         action = ArgAction::Set, value_parser = BoolishValueParser::new(), value_name = "BOOL")]

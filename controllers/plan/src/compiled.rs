@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use cilium_api::parts::{Part, Policy};
+use cilium_api::parts::{Direction, Part, Policy};
 use cilium_policy::{Host, PolicyIndex, PolicyKey};
 
 use crate::enforcement::policy_part;
@@ -51,14 +51,17 @@ impl Compiled {
 }
 
 fn denials(policy: &Policy) -> u64 {
-    let (ingress, egress) = (&policy.ingress.deny, &policy.egress.deny);
-    if ingress.is_empty() && egress.is_empty() {
+    let directions = [&policy.ingress, &policy.egress];
+    if directions.iter().all(|it| it.deny.is_empty() && it.admin.is_empty()) {
         return 0;
     }
     let mut hasher = DefaultHasher::new();
-    for list in [ingress, egress] {
-        list.len().hash(&mut hasher);
-        list.iter().for_each(|it| (it.peer, it.protocol, it.first, it.last).hash(&mut hasher));
+    for Direction { deny, admin, .. } in directions {
+        admin.iter().for_each(|step| step.action.hash(&mut hasher));
+        for list in admin.iter().map(|step| &step.entries).chain([deny]) {
+            list.len().hash(&mut hasher);
+            list.iter().for_each(|it| (it.peer, it.protocol, it.first, it.last).hash(&mut hasher));
+        }
     }
     hasher.finish()
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use cilium_api::cluster_network_policy::ClusterNetworkPolicy;
 use cilium_api::kubernetes_network_policy::NetworkPolicy;
 use cilium_api::node_slice::CiliumNodeStateSlice;
 use cilium_api::node_state::CiliumNodeState;
@@ -32,6 +33,8 @@ pub enum Kind {
     CidrGroup,
     /// networking.k8s.io/v1 NetworkPolicy.
     KubernetesNetworkPolicy,
+    /// policy.networking.k8s.io ClusterNetworkPolicy.
+    ClusterNetworkPolicy,
     /// CiliumIdentity.
     Identity,
     /// CiliumEndpoint.
@@ -108,6 +111,8 @@ pub enum Object {
     ClusterwideNetworkPolicy(Box<CiliumClusterwideNetworkPolicy>),
     /// A policy of Kubernetes' own kind.
     KubernetesNetworkPolicy(Box<NetworkPolicy>),
+    /// Rules before or behind those of namespaces.
+    ClusterNetworkPolicy(Box<ClusterNetworkPolicy>),
     /// A policy of either kind of ours that does not parse.
     UnreadablePolicy(Box<UnreadablePolicy>),
     /// Prefixes that policies refer to.
@@ -143,6 +148,7 @@ from_boxed! {
     NetworkPolicy: CiliumNetworkPolicy,
     ClusterwideNetworkPolicy: CiliumClusterwideNetworkPolicy,
     KubernetesNetworkPolicy: NetworkPolicy,
+    ClusterNetworkPolicy: ClusterNetworkPolicy,
     UnreadablePolicy: UnreadablePolicy,
     CidrGroup: CiliumCIDRGroup,
     Identity: CiliumIdentity,

@@ -106,6 +106,7 @@ impl Planner {
             Object::NetworkPolicy(it) => self.observe_cnp(&it),
             Object::ClusterwideNetworkPolicy(it) => self.observe_ccnp(&it),
             Object::KubernetesNetworkPolicy(it) => self.observe_netpol(&it),
+            Object::ClusterNetworkPolicy(it) => self.observe_clusternetpol(&it),
             Object::UnreadablePolicy(it) => self.observe_unreadable(&it),
             Object::CidrGroup(it) => self.observe_group(&it),
             Object::Identity(it) => self.observe_identity(&it),
@@ -125,9 +126,10 @@ impl Planner {
             Kind::Node => self.put_node(name, None),
             Kind::Service => self.services.remove_service(namespace, name),
             Kind::EndpointSlice => self.services.remove_slice(namespace, name),
-            Kind::NetworkPolicy | Kind::ClusterwideNetworkPolicy | Kind::KubernetesNetworkPolicy => {
-                self.forget_policy(key);
-            }
+            Kind::NetworkPolicy
+            | Kind::ClusterwideNetworkPolicy
+            | Kind::KubernetesNetworkPolicy
+            | Kind::ClusterNetworkPolicy => self.forget_policy(key),
             Kind::CidrGroup => self.put_group(name, None),
             Kind::Identity => self.forget_identity(key),
             Kind::Endpoint => self.reports.endpoints.forget(key),
@@ -160,7 +162,8 @@ impl Planner {
             | Kind::Service
             | Kind::EndpointSlice
             | Kind::CidrGroup
-            | Kind::KubernetesNetworkPolicy => {}
+            | Kind::KubernetesNetworkPolicy
+            | Kind::ClusterNetworkPolicy => {}
         }
     }
 

@@ -2,10 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use cilium_api::cluster_network_policy::ClusterNetworkPolicy;
 use cilium_api::kubernetes_network_policy::NetworkPolicy;
 use cilium_api::policy_status::PolicyStatus;
 use cilium_api::{CiliumClusterwideNetworkPolicy, CiliumNetworkPolicy};
 use cilium_policy::{Invalid, PolicyIndex, PolicyKey, PolicyRules, reduce};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::last_valid;
 use crate::ledger::Ledger;
@@ -99,6 +101,7 @@ pub(crate) fn object_key(key: &PolicyKey) -> ObjectKey {
         (Some("netpol"), Some(namespace), Some(name)) => {
             ObjectKey::namespaced(Kind::KubernetesNetworkPolicy, namespace, name)
         }
+        (Some("clusternetpol"), Some(name), _) => ObjectKey::cluster(Kind::ClusterNetworkPolicy, name),
         (_, Some(namespace), Some(name)) => ObjectKey::namespaced(Kind::NetworkPolicy, namespace, name),
         (_, name, _) => ObjectKey::cluster(Kind::ClusterwideNetworkPolicy, name.unwrap_or_default()),
     }
@@ -108,6 +111,7 @@ pub(crate) fn object_key(key: &PolicyKey) -> ObjectKey {
 pub(crate) fn policy_key(object: &ObjectKey) -> PolicyKey {
     match object.kind {
         Kind::ClusterwideNetworkPolicy => PolicyKey::ccnp(&object.name),
+        Kind::ClusterNetworkPolicy => PolicyKey::clusternetpol(&object.name),
         Kind::KubernetesNetworkPolicy => PolicyKey::netpol(&object.namespace, &object.name),
         _ => PolicyKey::cnp(&object.namespace, &object.name),
     }
@@ -149,10 +153,30 @@ impl Planner {
         if self.policies.has(&key, meta.uid.as_ref(), meta.generation) {
             return;
         }
-        let (uid, generation) = (meta.uid.clone().unwrap_or_default(), meta.generation.unwrap_or(0));
         let (rules, notes) = reduce::netpol(policy, &self.config.cluster);
+        let notes = notes.into_iter().map(|note| format!("grants nothing: {note}"));
+        self.put_as_it_is(key, meta, rules, notes);
+    }
+
+    /// The same of policies with an order: a note says what becomes of the part that it is about.
+    pub(crate) fn observe_clusternetpol(&mut self, policy: &ClusterNetworkPolicy) {
+        let (key, meta) = (reduce::clusternetpol_key(policy), &policy.metadata);
+        if self.policies.has(&key, meta.uid.as_ref(), meta.generation) {
+            return;
+        }
+        let (rules, notes) = reduce::clusternetpol(policy, self.config.settings());
+        self.put_as_it_is(key, meta, rules, notes.iter().map(Invalid::to_string));
+    }
+
+    fn put_as_it_is(
+        &mut self,
+        key: PolicyKey,
+        meta: &ObjectMeta,
+        rules: PolicyRules,
+        notes: impl Iterator<Item = String>,
+    ) {
+        let (uid, generation) = (meta.uid.clone().unwrap_or_default(), meta.generation.unwrap_or(0));
         for note in notes {
-            let note = format!("grants nothing: {note}");
             self.warn(object_key(&key), Some(&uid), "NotUnderstood", &note);
         }
         self.put_rules(&key, Some(rules));
@@ -245,6 +269,7 @@ mod tests {
             PolicyKey::cnp("default", "rule1"),
             PolicyKey::ccnp("rule1"),
             PolicyKey::netpol("default", "rule1"),
+            PolicyKey::clusternetpol("rule1"),
         ] {
             assert_eq!(policy_key(&object_key(&key)), key);
         }

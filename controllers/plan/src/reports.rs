@@ -45,8 +45,8 @@ impl Planner {
 
     pub(crate) fn touch_status(&mut self, key: &PolicyKey) {
         let object = object_key(key);
-        // Kubernetes' own policies have no status.
-        if object.kind != Kind::KubernetesNetworkPolicy {
+        // Kubernetes' own policies have no status of ours.
+        if !matches!(object.kind, Kind::KubernetesNetworkPolicy | Kind::ClusterNetworkPolicy) {
             self.policies.statuses.touch(object);
         }
     }

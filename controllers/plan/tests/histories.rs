@@ -62,6 +62,10 @@ enum Step {
         name: usize,
         spec: Option<usize>,
     },
+    OrderedPolicy {
+        name: usize,
+        spec: Option<usize>,
+    },
     /// Somebody deletes what the planner wrote.
     Vandal {
         kind: usize,
@@ -102,7 +106,7 @@ const LABELS: [&[&str]; 4] =
     [&["org=empire", "class=deathstar", LONG], &["org=empire", LONG], &["org=alliance"], &[]];
 const POLICIES: [(&str, &str); 5] = [("red", "p"), ("red", "q"), ("blue", "p"), ("", "r"), ("", "s")];
 const WRITTEN: [Kind; 5] = [Kind::NodeState, Kind::Slice, Kind::Identity, Kind::Endpoint, Kind::CiliumNode];
-const ALL_KINDS: [Kind; 14] = [
+const ALL_KINDS: [Kind; 15] = [
     Kind::Pod,
     Kind::Namespace,
     Kind::Node,
@@ -112,6 +116,7 @@ const ALL_KINDS: [Kind; 14] = [
     Kind::ClusterwideNetworkPolicy,
     Kind::CidrGroup,
     Kind::KubernetesNetworkPolicy,
+    Kind::ClusterNetworkPolicy,
     Kind::Identity,
     Kind::Endpoint,
     Kind::CiliumNode,
@@ -216,6 +221,26 @@ fn mk_kubernetes_spec(number: usize) -> Value {
     }
 }
 
+fn mk_ordered_spec(number: usize) -> Value {
+    let (all, alliance) =
+        (json!({"namespaces": {}}), json!({"namespaces": {"matchLabels": {"org": "alliance"}}}));
+    let rule = |action: &str, field: &str, peer: &Value| json!({"action": action, field: [peer]});
+    let outside = json!({"networks": ["172.18.0.0/24", "fd00::/8"]});
+    match number {
+        0 => json!({"tier": "Admin", "priority": 5, "subject": all,
+            "ingress": [rule("Pass", "from", &alliance), rule("Deny", "from", &all)]}),
+        1 => json!({"tier": "Baseline", "priority": 5, "subject": all,
+            "ingress": [rule("Deny", "from", &all)], "egress": [rule("Accept", "to", &outside), rule("Deny", "to", &all)]}),
+        2 => {
+            json!({"tier": "Admin", "priority": 4, "subject": alliance, "egress": [rule("Deny", "to", &outside)]})
+        }
+        // One part that is not understood.
+        _ => {
+            json!({"tier": "Admin", "priority": 6, "subject": all, "egress": [rule("Pass", "to", &json!({"moon": {}}))]})
+        }
+    }
+}
+
 fn mk_step() -> impl Strategy<Value = Step> {
     let pod = 0..PODS.len();
     prop_oneof![
@@ -231,6 +256,7 @@ fn mk_step() -> impl Strategy<Value = Step> {
         6 => (0..5usize, prop::option::weighted(0.8, prop_oneof![0..18u64, any::<u64>()])).prop_map(|(name, spec)| Step::Policy { name, spec }),
         2 => (0..2usize, prop::option::weighted(0.8, 0..GROUPS.len()), any::<bool>()).prop_map(|(name, content, color)| Step::Group { name, content, color }),
         3 => (0..3usize, prop::option::weighted(0.8, 0..4usize)).prop_map(|(name, spec)| Step::KubernetesPolicy { name, spec }),
+        2 => (0..2usize, prop::option::weighted(0.8, 0..4usize)).prop_map(|(name, spec)| Step::OrderedPolicy { name, spec }),
         1 => (0..5usize, any::<prop::sample::Index>()).prop_map(|(kind, which)| Step::Vandal { kind, which }),
         8 => any::<u16>().prop_map(|kinds| Step::Deliver { kinds }),
         8 => any::<u64>().prop_map(|fates| Step::Plan { fates }),
@@ -331,6 +357,14 @@ impl History {
                         namespace,
                         name,
                     )),
+                }
+            }
+            Step::OrderedPolicy { name, spec } => {
+                let name = ["a", "b"][*name];
+                let generation = i64::try_from(self.made).unwrap_or(0);
+                match spec.map(mk_ordered_spec) {
+                    Some(spec) => self.world.apply(mk_clusternetpol(name, generation, spec)),
+                    None => self.world.delete(&ObjectKey::cluster(Kind::ClusterNetworkPolicy, name)),
                 }
             }
             Step::Vandal { kind, which } => {

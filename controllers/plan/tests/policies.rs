@@ -8,7 +8,7 @@
 mod common;
 
 use cilium_api::node_state::{AppliedState, Failure};
-use cilium_api::parts::{Part, PartKey, Policy};
+use cilium_api::parts::{Action, Part, PartKey, Policy};
 use cilium_plan::{Config, Kind, Object, ObjectKey, UnreadablePolicy};
 use common::*;
 use serde_json::{Value, json};
@@ -699,6 +699,36 @@ fn policies_of_kubernetes_are_in_force_without_a_status() {
     world.settle();
     assert_eq!(policies(&world, "a")[0].1.origins, ["netpol/default/closed"]);
     world.delete(&ObjectKey::namespaced(Kind::KubernetesNetworkPolicy, "default", "closed"));
+    world.settle();
+    assert_eq!(policies(&world, "a"), []);
+}
+
+#[test]
+fn ordered_policies_are_in_force_as_far_as_they_are_understood() {
+    let mut world = mk_world();
+    let namespaces = json!({"namespaces": {}});
+    let rules = json!([{"action": "Pass", "from": [{"moon": {}}], "protocols": [{"udp": {}}]}, {"action": "Accept", "from": [namespaces]}]);
+    let spec = json!({"tier": "Admin", "priority": 1, "subject": namespaces, "ingress": rules});
+    world.apply(mk_clusternetpol("a", 1, spec.clone()));
+    world.deliver();
+    let output = world.plan();
+    let [event] = &output.events[..] else { panic!("{:?}", output.events) };
+    assert_eq!(event.regarding, ObjectKey::cluster(Kind::ClusterNetworkPolicy, "a"));
+    assert_eq!((event.reason, event.uid.as_str()), ("NotUnderstood", "clusternetpol-a"));
+    assert!(
+        event.note.starts_with("spec.ingress[0].from[0]: ")
+            && event.note.ends_with("; the rule denies everybody")
+    );
+    world.settle();
+    let [(_, policy)] = &policies(&world, "a")[..] else { panic!("one identity is restricted") };
+    let steps: Vec<_> = policy.ingress.admin.iter().map(|step| (step.action, step.entries[0].peer)).collect();
+    assert_eq!(steps, [(Action::Deny, 0), (Action::Accept, 11)]);
+    assert_eq!(policy.origins, ["clusternetpol/a"]);
+    // The same generation again changes and tells nothing.
+    world.apply(mk_clusternetpol("a", 1, spec));
+    world.deliver();
+    assert!(world.plan().events.is_empty());
+    world.delete(&ObjectKey::cluster(Kind::ClusterNetworkPolicy, "a"));
     world.settle();
     assert_eq!(policies(&world, "a"), []);
 }

@@ -2,16 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cilium_api::parts::{Direction, DnsRule, Entry, FIRST_BLOCK, NamedPeer, Note, Policy};
+use cilium_api::parts::{Action, Direction, DnsRule, Entry, FIRST_BLOCK, NamedPeer, Note, Policy, Step};
 use cilium_core::named_port::{self, NamedPort};
 use cilium_core::{NamePattern, Peers, reserved};
 use ipnet::IpNet;
 
 use crate::index::{API_SERVER_HOST, Mode, PolicyIndex, is_subject};
 use crate::key::PolicyKey;
-use crate::rules::{ByAddress, PortName, Ports, Rule, Section, Traffic};
+use crate::rules::{ByAddress, Ordered, OrderedRule, PortName, Ports, Rule, Section, Tier, Traffic};
 use crate::selectors::SelectorId;
-use crate::verdict::Side;
+use crate::verdict::{self, Side};
 
 /// The node that a policy is compiled for, as far as it matters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -48,6 +48,17 @@ struct Compiled<'a> {
     blocks: BTreeSet<IpNet>,
     dns: Questions<'a>,
     names: ByName<'a>,
+    admin: Vec<Ordinal<'a>>,
+    baseline: Vec<Ordinal<'a>>,
+    /// Name servers that names of peers depend on.
+    heard: Entries<'a>,
+}
+
+/// A rule in an order.
+struct Ordinal<'a> {
+    action: Action,
+    entries: Entries<'a>,
+    names: ByName<'a>,
 }
 
 impl Compiled<'_> {
@@ -56,26 +67,28 @@ impl Compiled<'_> {
         Self { enforced: true, ..Self::default() }
     }
 
-    fn is_restricted(&self) -> bool {
-        self.enforced || !self.deny.is_empty() || !self.dns.is_empty()
+    fn ordinals(&self) -> impl Iterator<Item = &Ordinal<'_>> {
+        self.admin.iter().chain(&self.baseline)
     }
 }
 
 impl PolicyIndex {
     /// The policy of every endpoint of an identity, on a node of one kind.
     ///
-    /// For a node, take [`reserved::node_host`]. `None` when neither direction is restricted, and for what no policy can select. An identity that is not known is closed in both directions, unless
+    /// For a node, take [`reserved::node_host`]. `None` when nothing is said about either direction, and for what no policy can select. An identity that is not known is closed in both directions, unless
     /// nothing is enforced at all: its labels are on their way, and until they are here nothing says that it may be open.
     pub fn compile(&self, number: u32, host: Host) -> Option<Policy> {
         let is_known = self.selectors.labels(number).is_some();
-        let ingress = self.direction(number, Side::Ingress, host);
-        let egress = self.direction(number, Side::Egress, host);
         match self.mode {
             Mode::Never => None,
             _ if !is_subject(number) => None,
             _ if !is_known => Some(policy(&Compiled::closed(), &Compiled::closed())),
-            _ if !ingress.is_restricted() && !egress.is_restricted() => None,
-            _ => Some(policy(&ingress, &egress)),
+            _ => {
+                let ingress = self.direction(number, Side::Ingress, host);
+                let compiled = policy(&ingress, &self.direction(number, Side::Egress, host));
+                let is_silent = compiled.ingress.is_silent() && compiled.egress.is_silent();
+                (!is_silent || !compiled.dns.is_empty()).then_some(compiled)
+            }
         }
     }
 
@@ -91,13 +104,14 @@ impl PolicyIndex {
         for (key, section) in &sections {
             self.add(&mut compiled.deny, *key, &section.deny, host, &names);
         }
+        self.add_ordered(&mut compiled, &sections, host, &names);
         let allowed = || sections.iter().flat_map(|(key, section)| section.allow.iter().map(|it| (*key, it)));
         // Where everything is allowed, every question is: it is looked at for the answer.
         let plain = enforced.then(|| plain(allowed().map(|(_, traffic)| traffic)));
         for (key, traffic) in allowed() {
             self.add_questions(&mut compiled.dns, key, traffic, plain.as_ref(), host);
         }
-        if !enforced {
+        if !enforced && compiled.baseline.is_empty() {
             return compiled;
         }
         for (key, section) in &sections {
@@ -106,10 +120,55 @@ impl PolicyIndex {
         }
         add_blocks(&mut compiled, &sections, &names);
         // A node reaches its own pods (kubelet probes them) where rules say what comes in, unless one denies it.
-        if side == Side::Ingress && !sections.is_empty() && !reserved::is_node_host(number) {
-            compiled.allow.entry((reserved::HOST, Ports::ANY)).or_default();
+        if enforced && side == Side::Ingress && !sections.is_empty() && !reserved::is_node_host(number) {
+            let host = (reserved::HOST, Ports::ANY);
+            if compiled.baseline.is_empty() {
+                compiled.allow.entry(host).or_default();
+            } else {
+                let entries = Entries::from([(host, BTreeSet::new())]);
+                compiled.baseline.push(Ordinal { action: Action::Accept, entries, names: ByName::new() });
+            }
         }
         compiled
+    }
+
+    /// What is looked at before and behind all else. Where a policy closes the direction, nothing comes behind.
+    fn add_ordered<'a>(
+        &'a self,
+        compiled: &mut Compiled<'a>,
+        sections: &[(By<'a>, &'a Section<SelectorId>)],
+        host: Host,
+        names: &Names<'_>,
+    ) {
+        for (key, ordered) in in_order(sections) {
+            if ordered.tier == Tier::Baseline && !compiled.closed_by.is_empty() {
+                continue;
+            }
+            for rule in &ordered.rules {
+                let ordinal = self.ordinal(key, rule, host, names);
+                let heard = rule.traffic.iter().filter(|traffic| traffic.questions.is_some());
+                heard.for_each(|traffic| self.add_traffic(&mut compiled.heard, key, traffic, host, names));
+                match ordered.tier {
+                    Tier::Admin => compiled.admin.push(ordinal),
+                    Tier::Baseline => compiled.baseline.push(ordinal),
+                }
+            }
+        }
+    }
+
+    fn ordinal<'a>(
+        &self,
+        key: By<'a>,
+        rule: &OrderedRule<SelectorId>,
+        host: Host,
+        names: &Names<'_>,
+    ) -> Ordinal<'a> {
+        let mut ordinal = Ordinal { action: rule.action, entries: Entries::new(), names: ByName::new() };
+        for traffic in rule.meant() {
+            self.add_traffic(&mut ordinal.entries, key, traffic, host, names);
+            add_names(&mut ordinal.names, key, traffic);
+        }
+        ordinal
     }
 
     /// What rules say about a direction of an identity, with the policies that the rules are of.
@@ -141,21 +200,32 @@ impl PolicyIndex {
         names: &Names<'_>,
     ) {
         for traffic in list.iter().filter(|traffic| traffic.questions.is_none()) {
-            let mut add = |peer, ports| _ = entries.entry((peer, ports)).or_default().insert(key);
-            let of_subject = |name: &'_ PortName| name.among(names.own).collect::<Vec<_>>();
-            let own = traffic.named.iter().filter(|_| names.side == Side::Ingress).flat_map(of_subject);
-            let ports: Vec<Ports> = own.chain(traffic.ports.iter().copied()).collect();
-            for peer in self.peers(&traffic.peers, host) {
-                ports.iter().for_each(|ports| add(peer, *ports));
-            }
-            if names.side == Side::Egress && !traffic.named.is_empty() {
-                // Names are those of each peer by itself, so aggregates do not help.
-                let members = traffic.peers.selectors().iter().flat_map(|id| self.selectors.members(*id));
-                for peer in members.filter_map(|number| on_node(number, host)) {
-                    let known = self.named_ports(peer);
-                    let found = traffic.named.iter().flat_map(|name| name.among(&known));
-                    found.for_each(|ports| add(peer, ports));
-                }
+            self.add_traffic(entries, key, traffic, host, names);
+        }
+    }
+
+    fn add_traffic<'a>(
+        &self,
+        entries: &mut Entries<'a>,
+        key: By<'a>,
+        traffic: &Traffic<SelectorId>,
+        host: Host,
+        names: &Names<'_>,
+    ) {
+        let mut add = |peer, ports| _ = entries.entry((peer, ports)).or_default().insert(key);
+        let of_subject = |name: &'_ PortName| name.among(names.own).collect::<Vec<_>>();
+        let own = traffic.named.iter().filter(|_| names.side == Side::Ingress).flat_map(of_subject);
+        let ports: Vec<Ports> = own.chain(traffic.ports.iter().copied()).collect();
+        for peer in self.peers(&traffic.peers, host) {
+            ports.iter().for_each(|ports| add(peer, *ports));
+        }
+        if names.side == Side::Egress && !traffic.named.is_empty() {
+            // Names are those of each peer by itself, so aggregates do not help.
+            let members = traffic.peers.selectors().iter().flat_map(|id| self.selectors.members(*id));
+            for peer in members.filter_map(|number| on_node(number, host)) {
+                let known = self.named_ports(peer);
+                let found = traffic.named.iter().flat_map(|name| name.among(&known));
+                found.for_each(|ports| add(peer, ports));
             }
         }
     }
@@ -231,6 +301,16 @@ struct Names<'a> {
     side: Side,
     /// Of the subject.
     own: &'a [NamedPort],
+}
+
+/// Ordered rules of all policies as they are looked at: by priority, and of equal ones by the name of the policy.
+pub(crate) fn in_order<'a, K: Copy + Ord>(
+    sections: &[(K, &'a Section<SelectorId>)],
+) -> Vec<(K, &'a Ordered<SelectorId>)> {
+    let mut ordered: Vec<_> =
+        sections.iter().filter_map(|(key, section)| Some((*key, section.ordered.as_ref()?))).collect();
+    ordered.sort_by_key(|(key, ordered)| (ordered.tier, ordered.priority, *key));
+    ordered
 }
 
 fn plain<'a>(allowed: impl Iterator<Item = &'a Traffic<SelectorId>>) -> Plain {
@@ -313,14 +393,48 @@ impl Origins<'_> {
         let noted = self.0.iter().filter(|((_, note), _)| **note != Note::default());
         noted.map(|((_, note), at)| (*at, (*note).clone())).collect()
     }
+
+    fn entries(&self, entries: &Entries<'_>) -> Vec<Entry> {
+        let entry = |((peer, ports), keys): (&(u32, Ports), &BTreeSet<By<'_>>)| Entry {
+            peer: *peer,
+            protocol: ports.protocol,
+            first: ports.first,
+            last: ports.last,
+            origins: self.of(keys),
+        };
+        entries.iter().map(entry).collect()
+    }
+
+    fn names(&self, names: &ByName<'_>) -> Vec<NamedPeer> {
+        let name = |((pattern, ports), keys): (&(NamePattern, Ports), &_)| NamedPeer {
+            pattern: pattern.as_str().to_owned(),
+            protocol: ports.protocol,
+            first: ports.first,
+            last: ports.last,
+            origins: self.of(keys),
+        };
+        names.iter().map(name).collect()
+    }
+
+    fn steps(&self, ordinals: &[Ordinal<'_>]) -> Vec<Step> {
+        let step = |Ordinal { action, entries, names }: &Ordinal<'_>| Step {
+            action: *action,
+            entries: self.entries(entries),
+            names: self.names(names),
+        };
+        ordinals.iter().map(step).collect()
+    }
 }
 
 fn policy(ingress: &Compiled<'_>, egress: &Compiled<'_>) -> Policy {
-    let lists = [&ingress.allow, &ingress.deny, &egress.allow, &egress.deny];
-    let entries = lists.into_iter().flat_map(BTreeMap::values);
+    let lists = [&ingress.allow, &ingress.deny, &egress.allow, &egress.deny, &egress.heard];
+    let ordinals = || ingress.ordinals().chain(egress.ordinals());
+    let lists = lists.into_iter().chain(ordinals().map(|ordinal| &ordinal.entries));
+    let names = [&egress.names].into_iter().chain(ordinals().map(|ordinal| &ordinal.names));
     let questions = egress.dns.values().map(|(_, keys)| keys);
     let closing = [&ingress.closed_by, &egress.closed_by];
-    let all = entries.chain(questions).chain(egress.names.values()).chain(closing);
+    let entries = lists.flat_map(BTreeMap::values).chain(names.flat_map(BTreeMap::values));
+    let all = entries.chain(questions).chain(closing);
     let keys: BTreeSet<By<'_>> = all.flatten().copied().collect();
     let origins = Origins(keys.iter().copied().zip(0..=u16::MAX).collect());
     let dns = |((peer, ports), (patterns, keys)): (&(u32, Ports), &(BTreeSet<NamePattern>, _))| DnsRule {
@@ -330,21 +444,21 @@ fn policy(ingress: &Compiled<'_>, egress: &Compiled<'_>) -> Policy {
         patterns: patterns_of(patterns),
         origins: origins.of(keys),
     };
-    let name = |((pattern, ports), keys): (&(NamePattern, Ports), &_)| NamedPeer {
-        pattern: pattern.as_str().to_owned(),
-        protocol: ports.protocol,
-        first: ports.first,
-        last: ports.last,
-        origins: origins.of(keys),
-    };
-    Policy {
+    let mut compiled = Policy {
         ingress: direction(ingress, &origins),
         egress: direction(egress, &origins),
         dns: egress.dns.iter().map(dns).collect(),
-        names: egress.names.iter().map(name).collect(),
+        names: origins.names(&egress.names),
+        heard: Vec::new(),
         origins: origins.0.keys().map(|(key, _)| key.as_str().to_owned()).collect(),
         notes: origins.notes(),
+    };
+    // Without restriction, no name is needed.
+    if compiled.egress.is_restricted() {
+        let heard = origins.entries(&egress.heard).into_iter();
+        compiled.heard = heard.filter(|server| verdict::can_be_heard(&compiled, server)).collect();
     }
+    compiled
 }
 
 /// Where every name is allowed, the others need not be said.
@@ -356,19 +470,14 @@ fn patterns_of(patterns: &BTreeSet<NamePattern>) -> Vec<String> {
 }
 
 fn direction(compiled: &Compiled<'_>, origins: &Origins<'_>) -> Direction {
-    let entry = |((peer, ports), keys): (&(u32, Ports), &BTreeSet<By<'_>>)| Entry {
-        peer: *peer,
-        protocol: ports.protocol,
-        first: ports.first,
-        last: ports.last,
-        origins: origins.of(keys),
-    };
     Direction {
         enforced: compiled.enforced,
         closed_by: origins.of(&compiled.closed_by),
-        allow: compiled.allow.iter().map(entry).collect(),
+        admin: origins.steps(&compiled.admin),
+        allow: origins.entries(&compiled.allow),
         blocks: compiled.blocks.iter().copied().collect(),
-        deny: compiled.deny.iter().map(entry).collect(),
+        deny: origins.entries(&compiled.deny),
+        baseline: origins.steps(&compiled.baseline),
     }
 }
 

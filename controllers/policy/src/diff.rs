@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 
-use cilium_api::parts::{Direction, Entry, FIRST_BLOCK, Policy};
+use cilium_api::parts::{Direction, Entry, FIRST_BLOCK, Policy, Step};
 use cilium_core::reserved;
 
 use crate::rules::{ICMP, ICMPV6, Ports, SCTP, TCP, UDP};
@@ -113,11 +113,18 @@ impl Access {
             let is_about = |entry: &&Entry| about.contains(&entry.peer) || entry.peer >= FIRST_BLOCK;
             list.iter().filter(is_about).cloned().collect()
         };
+        let steps = |list: &[Step]| -> Vec<Step> {
+            list.iter()
+                .map(|step| Step { action: step.action, entries: only(&step.entries), names: Vec::new() })
+                .collect()
+        };
         let about = |direction: &Direction| Direction {
             enforced: direction.enforced,
             allow: only(&direction.allow),
             blocks: direction.blocks.clone(),
             deny: only(&direction.deny),
+            admin: steps(&direction.admin),
+            baseline: steps(&direction.baseline),
             ..Direction::default()
         };
         let cut = |policy: &Policy| match side {

@@ -3,13 +3,15 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
+use cilium_api::parts::Action;
 use cilium_core::pod::CLUSTER;
 use cilium_core::{Peers, Selector, Source, reserved};
 
+use crate::compile::in_order;
 use crate::explain::Place;
 use crate::index::PolicyIndex;
 use crate::key::PolicyKey;
-use crate::rules::{PolicyRules, Ports, Rule, Section, Traffic};
+use crate::rules::{PolicyRules, Ports, Rule, Section, Tier, Traffic};
 use crate::selectors::SelectorId;
 use crate::verdict::Side;
 
@@ -212,22 +214,32 @@ impl<P: Fn(u32) -> bool> Look<'_, P> {
 
     fn denials(&self, subject: u32, side: Side) -> Vec<Denial> {
         let is_replaced = |key: &PolicyKey| self.own.iter().any(|(own, _)| *own == key);
-        let in_force = self.index.sections(subject, side).filter(|(key, _)| !is_replaced(key));
+        let in_force: Vec<_> =
+            self.index.sections(subject, side).filter(|(key, _)| !is_replaced(key)).collect();
         let mut all: Vec<Denial> =
-            in_force.flat_map(|(key, section)| self.denials_of(key, section)).collect();
+            in_force.iter().flat_map(|(key, section)| self.denials_of(key, &section.deny)).collect();
+        all.extend(self.denials_before(&in_force));
         for (key, rule) in self.own {
             let section = if side == Side::Ingress { &rule.ingress } else { &rule.egress };
             if let Some(section) = section
                 && rule.nodes == reserved::is_node_host(subject)
                 && rule.subject.members(self.index).contains(&subject)
             {
-                all.extend(self.denials_of(key, section));
+                all.extend(self.denials_of(key, &section.deny));
             }
         }
         all
     }
 
-    fn denials_of<S: Select>(&self, key: &PolicyKey, section: &Section<S>) -> Vec<Denial> {
+    /// What is denied before all else: by rules that none goes before that accepts or passes on anything.
+    fn denials_before(&self, sections: &[(&PolicyKey, &Section<SelectorId>)]) -> Vec<Denial> {
+        let ordered = in_order(sections).into_iter().filter(|(_, ordered)| ordered.tier == Tier::Admin);
+        let rules = ordered.flat_map(|(key, ordered)| ordered.rules.iter().map(move |rule| (key, rule)));
+        let denying = rules.take_while(|(_, rule)| rule.action == Action::Deny);
+        denying.flat_map(|(key, rule)| self.denials_of(key, &rule.traffic)).collect()
+    }
+
+    fn denials_of<S: Select>(&self, key: &PolicyKey, denied: &[Traffic<S>]) -> Vec<Denial> {
         let denial = |traffic: &Traffic<S>| Denial {
             place: Place { policy: key.clone(), path: traffic.path.clone() },
             peers: match &traffic.peers {
@@ -238,7 +250,7 @@ impl<P: Fn(u32) -> bool> Look<'_, P> {
             },
             ports: traffic.ports.clone(),
         };
-        section.deny.iter().map(denial).collect()
+        denied.iter().map(denial).collect()
     }
 }
 

@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use cilium_api::parts::Action;
 use cilium_core::{Peers, Requirement, reserved};
 use ipnet::IpNet;
 
-use crate::compile::Host;
+use crate::compile::{Host, in_order};
 use crate::index::PolicyIndex;
 use crate::key::PolicyKey;
-use crate::rules::{ByAddress, PortName, Ports, Section, Traffic};
+use crate::rules::{ByAddress, PortName, Ports, Section, Tier, Traffic};
 use crate::selectors::SelectorId;
 use crate::verdict::{Flow, Judgement, Side, verdict};
 
@@ -112,12 +113,11 @@ impl Question<'_> {
         match judgement {
             Judgement::NotEnforced => Decision::NotEnforced,
             Judgement::LocalHost => Decision::LocalHost,
-            Judgement::Granted(_) => {
-                let granted = self.hits(|section| &section.allow).into_iter().chain(self.hits_by_address());
-                Decision::Granted(granted.collect::<BTreeSet<_>>().into_iter().collect())
-            }
+            Judgement::Granted(_) => Decision::Granted(self.decisive(Action::Accept, || {
+                self.hits(|section| &section.allow).into_iter().chain(self.hits_by_address()).collect()
+            })),
             Judgement::Denied(_) => {
-                Decision::Denied(self.hits(|section| &section.deny).into_iter().collect())
+                Decision::Denied(self.decisive(Action::Deny, || self.hits(|section| &section.deny)))
             }
             Judgement::DefaultDeny(_) => {
                 Decision::DefaultDeny(Reason { closed_by: self.closed_by(), nearest: self.nearest() })
@@ -127,6 +127,32 @@ impl Question<'_> {
 
     fn sections(&self) -> impl Iterator<Item = (&PolicyKey, &Section<SelectorId>)> {
         self.index.sections(self.subject, self.side)
+    }
+
+    /// The rules that decided so: the first that is about the flow before all others, or else these, or else the first behind them.
+    fn decisive(&self, action: Action, between: impl Fn() -> BTreeSet<Place>) -> Vec<Place> {
+        let first = |tier| self.first(tier).filter(|(found, _)| *found == action).map(|(_, place)| place);
+        if let Some(place) = first(Tier::Admin) {
+            return vec![place];
+        }
+        let between = between();
+        if between.is_empty() {
+            first(Tier::Baseline).into_iter().collect()
+        } else {
+            between.into_iter().collect()
+        }
+    }
+
+    /// The first rule of a tier that is about the flow, and what it does.
+    fn first(&self, tier: Tier) -> Option<(Action, Place)> {
+        let sections: Vec<_> = self.sections().collect();
+        let ordered = in_order(&sections).into_iter().filter(|(_, ordered)| ordered.tier == tier);
+        let mut meant = ordered.flat_map(|(key, ordered)| {
+            let rules = ordered.rules.iter();
+            rules.flat_map(move |rule| rule.meant().map(move |it| (key, rule.action, it)))
+        });
+        let (key, action, traffic) = meant.find(|(.., it)| self.is_peer(it) && self.is_port(it))?;
+        Some((action, place(key, &traffic.path)))
     }
 
     fn closed_by(&self) -> Vec<PolicyKey> {
@@ -184,8 +210,7 @@ impl Question<'_> {
     }
 
     fn nearest(&self) -> Option<Miss> {
-        let allowing =
-            self.sections().flat_map(|(key, section)| section.allow.iter().map(move |it| (key, it)));
+        let allowing = self.sections().flat_map(|(key, section)| section.allowing().map(move |it| (key, it)));
         let misses = allowing.map(|(key, it)| Miss { place: place(key, &it.path), missed: self.missed(it) });
         let by_address = self.by_address().map(|(key, it)| {
             let missed = match (self.is_in(it), self.is_named(&it.ports, self.names(it))) {

@@ -3,7 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-/// Name of a policy across kinds: `cnp/<namespace>/<name>`, `ccnp/<name>` or `netpol/<namespace>/<name>`. Cheap to clone.
+/// Name of a policy across kinds: `cnp/<namespace>/<name>`, `ccnp/<name>`, `netpol/<namespace>/<name>` or `clusternetpol/<name>`. Cheap
+/// to clone.
 ///
 /// It is what the origins of a compiled policy are made of.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -23,6 +24,11 @@ impl PolicyKey {
     /// Name of a Kubernetes NetworkPolicy.
     pub fn netpol(namespace: &str, name: &str) -> Self {
         Self(format!("netpol/{namespace}/{name}").into())
+    }
+
+    /// Name of a ClusterNetworkPolicy.
+    pub fn clusternetpol(name: &str) -> Self {
+        Self(format!("clusternetpol/{name}").into())
     }
 
     /// The name as text.

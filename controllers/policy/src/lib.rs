@@ -36,5 +36,7 @@ pub use invalid::{Invalid, InvalidKind};
 pub use key::PolicyKey;
 pub use reference::{Backends, Catalog, Reference, Services, Which};
 pub use room::{MAP_ENTRIES, room};
-pub use rules::{Block, ByAddress, PolicyRules, PortName, Ports, Rule, Section, Traffic};
+pub use rules::{
+    Block, ByAddress, Ordered, OrderedRule, PolicyRules, PortName, Ports, Rule, Section, Tier, Traffic,
+};
 pub use verdict::{Flow, Judgement, Side, Verdict, verdict};

@@ -11,15 +11,15 @@ const ANY_PEER_ENTRIES: usize = 4;
 
 /// Every entry of a policy: the origins that say it, and how many entries of the map it becomes.
 ///
-/// A range of ports becomes up to 30, and any peer 4. What denials make necessary beyond that is not counted, and names of peers
+/// A range of ports becomes up to 30, and any peer 4. What denials and rules in an order make necessary beyond that is not counted, and names of peers
 /// count as one identity.
 pub fn room(policy: &Policy) -> impl Iterator<Item = (&[u16], usize)> {
-    let entries = policy.ingress.entries().chain(policy.egress.entries());
+    let entries = policy.ingress.entries().chain(policy.egress.entries()).chain(&policy.heard);
     let entries = entries.map(|entry| (entry.origins.as_slice(), of_entry(entry)));
     let dns = policy.dns.iter().map(|rule| (rule.origins.as_slice(), of_entry(&rule.entry())));
     // Any identity will do that is not any peer.
     let names =
-        policy.names.iter().map(|peer| (peer.origins.as_slice(), of_entry(&peer.entry(reserved::WORLD))));
+        policy.named_peers().map(|peer| (peer.origins.as_slice(), of_entry(&peer.entry(reserved::WORLD))));
     entries.chain(dns).chain(names)
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use cilium_api::parts::Note;
+use cilium_api::parts::{Action, Note};
 use cilium_core::named_port::{self, NamedPort};
 use cilium_core::{NamePattern, Operator, Peers, Requirement, Selector, prefix};
 use ipnet::IpNet;
@@ -55,6 +55,37 @@ pub struct Section<S = Selector> {
     pub by_address: Vec<ByAddress>,
     /// What is denied, by any of the entries, whatever else is allowed. May be empty.
     pub deny: Vec<Traffic<S>>,
+    /// Rules that are looked at before or behind all this.
+    pub ordered: Option<Ordered<S>>,
+}
+
+/// Rules of which the first that is about some traffic decides, in their place among those of other policies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ordered<S = Selector> {
+    /// Before or behind the policies of namespaces.
+    pub tier: Tier,
+    /// The lower goes first in the tier; of equal ones, the first by name of the policy.
+    pub priority: i32,
+    /// The rules, in the order of the object.
+    pub rules: Vec<OrderedRule<S>>,
+}
+
+/// One of [`Ordered::rules`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OrderedRule<S = Selector> {
+    /// What is done.
+    pub action: Action,
+    /// With which traffic: any of these. What has [`Traffic::questions`] is not meant, but heard.
+    pub traffic: Vec<Traffic<S>>,
+}
+
+/// Where [`Ordered`] rules have their place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Tier {
+    /// Before all else.
+    Admin,
+    /// Where nothing else decides.
+    Baseline,
 }
 
 /// What an entry is about: every one of the peers on every one of the ports.
@@ -204,7 +235,7 @@ impl<S> Rule<S> {
     /// What is allowed and denied, in both directions.
     pub(crate) fn traffic(&self) -> impl Iterator<Item = &Traffic<S>> {
         let sections = self.ingress.iter().chain(&self.egress);
-        sections.flat_map(|section| section.allow.iter().chain(&section.deny))
+        sections.flat_map(Section::traffic)
     }
 
     /// Selectors of peers, in both directions.
@@ -217,7 +248,38 @@ impl<S> Section<S> {
     fn map<T>(self, mut replace: impl FnMut(S) -> T) -> Section<T> {
         let allow = self.allow.into_iter().map(|traffic| traffic.map(&mut replace)).collect();
         let deny = self.deny.into_iter().map(|traffic| traffic.map(&mut replace)).collect();
-        Section { default_deny: self.default_deny, allow, by_address: self.by_address, deny }
+        let ordered = self.ordered.map(|ordered| ordered.map(&mut replace));
+        Section { default_deny: self.default_deny, allow, by_address: self.by_address, deny, ordered }
+    }
+
+    /// What is allowed, in whatever order.
+    pub(crate) fn allowing(&self) -> impl Iterator<Item = &Traffic<S>> {
+        let rules = self.ordered.iter().flat_map(|ordered| &ordered.rules);
+        let accepting = rules.filter(|rule| rule.action == Action::Accept);
+        self.allow.iter().chain(accepting.flat_map(OrderedRule::meant))
+    }
+
+    fn traffic(&self) -> impl Iterator<Item = &Traffic<S>> {
+        let rules = self.ordered.iter().flat_map(|ordered| &ordered.rules);
+        self.allow.iter().chain(&self.deny).chain(rules.flat_map(|rule| &rule.traffic))
+    }
+}
+
+impl<S> Ordered<S> {
+    fn map<T>(self, mut replace: impl FnMut(S) -> T) -> Ordered<T> {
+        let Self { tier, priority, rules } = self;
+        let rules = rules.into_iter().map(|OrderedRule { action, traffic }| {
+            let traffic = traffic.into_iter().map(|traffic| traffic.map(&mut replace)).collect();
+            OrderedRule { action, traffic }
+        });
+        Ordered { tier, priority, rules: rules.collect() }
+    }
+}
+
+impl<S> OrderedRule<S> {
+    /// Traffic with which something is done.
+    pub(crate) fn meant(&self) -> impl Iterator<Item = &Traffic<S>> {
+        self.traffic.iter().filter(|traffic| traffic.questions.is_none())
     }
 }
 

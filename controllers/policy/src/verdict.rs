@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use cilium_api::parts::{Direction, DnsRule, Entry, Policy};
+use cilium_api::parts::{Action, Direction, DnsRule, Entry, Policy, Step};
 use cilium_core::{NamePattern, reserved};
 
 use crate::rules::Ports;
@@ -123,17 +123,41 @@ fn judge<'a>(policy: &'a Policy, side: Side, flow: &Flow) -> Judgement<'a> {
         Side::Ingress => (&policy.ingress, flow.source, &[][..]),
     };
     let peer = Peer { identity, block: block(direction, side, flow) };
+    if let Some(judgement) = in_order(policy, &direction.admin, &peer, flow) {
+        return judgement;
+    }
     if let Some(origins) = origins_of(policy, direction.deny.iter(), &peer, flow) {
         return Judgement::Denied(origins);
     }
-    if !direction.enforced {
-        return Judgement::NotEnforced;
+    // Without anything behind, what is allowed makes no difference to what nobody mentions.
+    if direction.enforced || !direction.baseline.is_empty() {
+        let dns: Vec<Entry> = dns.iter().map(DnsRule::entry).collect();
+        if let Some(origins) = origins_of(policy, direction.allow.iter().chain(&dns), &peer, flow) {
+            return granted(origins, &peer);
+        }
     }
-    let dns: Vec<Entry> = dns.iter().map(DnsRule::entry).collect();
-    match origins_of(policy, direction.allow.iter().chain(&dns), &peer, flow) {
-        None => Judgement::DefaultDeny(policy.origin_names(direction.closed_by.iter().copied())),
-        Some(origins) if origins.is_empty() && identity == reserved::HOST => Judgement::LocalHost,
-        Some(origins) => Judgement::Granted(origins),
+    let default = match direction.enforced {
+        true => Judgement::DefaultDeny(policy.origin_names(direction.closed_by.iter().copied())),
+        false => Judgement::NotEnforced,
+    };
+    in_order(policy, &direction.baseline, &peer, flow).unwrap_or(default)
+}
+
+fn granted<'a>(origins: Vec<&'a str>, peer: &Peer) -> Judgement<'a> {
+    if origins.is_empty() && peer.identity == reserved::HOST {
+        Judgement::LocalHost
+    } else {
+        Judgement::Granted(origins)
+    }
+}
+
+/// What the first step about a flow says; `None` when there is none, or it passes the flow on.
+fn in_order<'a>(policy: &'a Policy, steps: &[Step], peer: &Peer, flow: &Flow) -> Option<Judgement<'a>> {
+    let found = |step: &Step| Some((step.action, origins_of(policy, step.entries.iter(), peer, flow)?));
+    match steps.iter().find_map(found)? {
+        (Action::Accept, origins) => Some(granted(origins, peer)),
+        (Action::Deny, origins) => Some(Judgement::Denied(origins)),
+        (Action::Pass, _) => None,
     }
 }
 
@@ -159,10 +183,37 @@ fn origins_of<'a, 'e>(
 pub fn questions(policies: &BTreeMap<u32, Policy>, flow: &Flow) -> Option<Vec<NamePattern>> {
     let policy = policies.get(&flow.source)?;
     let peer = Peer { identity: flow.destination, block: None };
-    let mut rules = policy.dns.iter().filter(|rule| covers(&rule.entry(), &peer, flow)).peekable();
+    asked(policy, &peer, flow).or_else(|| {
+        // Who is let through for an address only is not heard.
+        let flow = Flow { addresses: None, ..*flow };
+        let is_heard = policy.heard.iter().any(|server| covers(server, &peer, &flow))
+            && !judge(policy, Side::Egress, &flow).drops();
+        is_heard.then(|| vec![NamePattern::every()])
+    })
+}
+
+/// Names that rules about questions let pass.
+fn asked(policy: &Policy, peer: &Peer, flow: &Flow) -> Option<Vec<NamePattern>> {
+    if in_order(policy, &policy.egress.admin, peer, flow).is_some() {
+        return None;
+    }
+    let mut rules = policy.dns.iter().filter(|rule| covers(&rule.entry(), peer, flow)).peekable();
     rules.peek()?;
     let patterns: BTreeSet<&String> = rules.flat_map(|rule| &rule.patterns).collect();
     Some(patterns.into_iter().filter_map(|text| NamePattern::pattern(text).ok()).collect())
+}
+
+/// Whether questions to a name server pass, and no rule is about them.
+pub(crate) fn can_be_heard(policy: &Policy, server: &Entry) -> bool {
+    let flow = Flow {
+        source: reserved::ANY,
+        destination: server.peer,
+        protocol: server.protocol,
+        destination_port: server.first,
+        addresses: None,
+    };
+    let peer = Peer { identity: server.peer, block: None };
+    !judge(policy, Side::Egress, &flow).drops() && asked(policy, &peer, &flow).is_none()
 }
 
 fn covers(entry: &Entry, peer: &Peer, flow: &Flow) -> bool {

@@ -25,6 +25,9 @@ use crate::root_cause;
 /// Pauses between attempts while the server is away: short, because a planner that is late is worse than a few requests.
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
 
+/// Pause before the next look for a kind that is not installed.
+const ABSENT: Duration = Duration::from_secs(3);
+
 /// Objects asked for in one request of a list; bounds the memory that a list needs at once.
 const PAGE: u32 = 250;
 
@@ -47,7 +50,40 @@ where
     K: kube::Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
     M: Send,
 {
+    follow(api, metrics, sender, wrap, |_| false).await;
+}
+
+/// The same of a kind that somebody else may have installed, or not yet. While it is not there, it has no objects.
+pub async fn run_optional<K, M>(
+    api: Api<K>,
+    metrics: Metrics,
+    sender: mpsc::Sender<M>,
+    wrap: fn(Event<K>) -> M,
+) where
+    K: kube::Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
+    M: Send,
+{
+    follow(api, metrics, sender, wrap, is_not_installed).await;
+}
+
+/// The API server does not know the path. While it does not know yet which kinds there are, it says so (503).
+fn is_not_installed(error: &watcher::Error) -> bool {
+    let watcher::Error::InitialListFailed(kube::Error::Api(status)) = error else { return false };
+    status.code == 404
+}
+
+async fn follow<K, M>(
+    api: Api<K>,
+    metrics: Metrics,
+    sender: mpsc::Sender<M>,
+    wrap: fn(Event<K>) -> M,
+    is_absence: fn(&watcher::Error) -> bool,
+) where
+    K: kube::Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
+    M: Send,
+{
     let kind = kind_of::<K>();
+    let mut is_absent = false;
     let stream = watcher(api, watcher::Config::default().page_size(PAGE));
     pin_mut!(stream);
     let mut names = Names::default();
@@ -56,7 +92,22 @@ where
         let event = match next {
             Ok(event) => {
                 backoff.reset();
+                if std::mem::take(&mut is_absent) {
+                    tracing::info!(kind, "the kind is installed now");
+                }
                 names.track(event)
+            }
+            Err(error) if is_absence(&error) => {
+                tokio::time::sleep(if is_absent { ABSENT } else { Duration::ZERO }).await;
+                if is_absent {
+                    continue;
+                }
+                is_absent = true;
+                tracing::warn!(
+                    kind,
+                    "the kind is not installed: without its CustomResourceDefinition there are no such objects; it is looked for again and again"
+                );
+                Some(Event::Relisted(names.vanish()))
             }
             Err(error) => {
                 tokio::time::sleep(pause_after(kind, &error, &metrics, &mut backoff)).await;
@@ -121,6 +172,12 @@ impl Names {
             }
             watcher::Event::InitDone => Some(Event::Relisted(self.finish_list())),
         }
+    }
+
+    /// Nothing is there any more.
+    fn vanish(&mut self) -> Vec<Key> {
+        self.listed = Some(HashSet::new());
+        self.finish_list()
     }
 
     /// A list that breaks off half-way leaves its names in `known`, so the next one can find them gone.
@@ -239,6 +296,20 @@ mod tests {
         let mut names = Names::default();
         let broken = vec![Raw::Init, Raw::InitApply(mk_pod("a")), Raw::Init, Raw::InitDone];
         assert_eq!(track(&mut names, broken).last(), Some(&Event::Relisted(vec![mk_key("a")])));
+    }
+
+    #[test]
+    fn what_was_known_of_a_kind_goes_with_it() {
+        let mut names = Names::default();
+        track(
+            &mut names,
+            vec![Raw::Init, Raw::InitApply(mk_pod("a")), Raw::InitDone, Raw::Apply(mk_pod("b"))],
+        );
+        assert_eq!(names.vanish(), [mk_key("a"), mk_key("b")]);
+        assert_eq!(names.vanish(), []);
+        let status = |code| kube::core::Status::failure("gone", "NotFound").with_code(code).boxed();
+        let failed = |code| watcher::Error::InitialListFailed(kube::Error::Api(status(code)));
+        assert!(is_not_installed(&failed(404)) && !is_not_installed(&failed(503)));
     }
 
     #[test]

@@ -8,6 +8,7 @@
 //! versions too: they parse as `Other`. An absent list is `None`, an empty one is `Some` and empty: policies tell them apart.
 
 pub mod cidr_group;
+pub mod cluster_network_policy;
 pub mod clusterwide_network_policy;
 pub mod condition;
 mod definition;

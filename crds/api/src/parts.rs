@@ -140,12 +140,15 @@ pub struct Policy {
     /// before what `egress` allows, not before what it denies.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub dns: Vec<DnsRule>,
-    /// What may go out to addresses by the names that they have; sorted and without duplicates. Empty unless `egress` is
-    /// enforced.
+    /// What may go out to addresses by the names that they have; sorted and without duplicates. As `egress.allow`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub names: Vec<NamedPeer>,
-    /// Policies that directions and entries refer to by index, as `cnp/<namespace>/<name>`, `ccnp/<name>` or
-    /// `netpol/<namespace>/<name>`, sorted. A policy whose rules have different notes is there once for each.
+    /// Name servers of which answers are heard, although nothing is said about questions: all of them pass. Each for one port, and
+    /// traffic that passes by what `egress` says in any case.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub heard: Vec<Entry>,
+    /// Policies that directions and entries refer to by index, as `cnp/<namespace>/<name>`, `ccnp/<name>`,
+    /// `netpol/<namespace>/<name>` or `clusternetpol/<name>`, sorted. A policy whose rules have different notes is there once for each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub origins: Vec<String>,
     /// What rules say of themselves, by index into `origins`; only of those that say something.
@@ -165,7 +168,8 @@ pub struct Note {
     pub labels: Vec<String>,
 }
 
-/// One direction of a policy. What `deny` covers is dropped, whatever `allow` says.
+/// One direction of a policy: what decides is the first of `admin`, then `deny`, then `allow`, then the first of `baseline`, and then
+/// `enforced`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Direction {
@@ -175,7 +179,10 @@ pub struct Direction {
     /// Indexes into [`Policy::origins`], sorted: the policies that put the default deny in force. None if settings do, or nobody.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub closed_by: Vec<u16>,
-    /// Allowed traffic; sorted and without duplicates. Empty unless `enforced`.
+    /// What is looked at before all else, in this order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub admin: Vec<Step>,
+    /// Allowed traffic; sorted and without duplicates. Empty unless `enforced`, or something is asked behind it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub allow: Vec<Entry>,
     /// Prefixes of addresses, whoever has them; sorted and without duplicates. The one at place *i* is the peer
@@ -185,18 +192,48 @@ pub struct Direction {
     /// Denied traffic; sorted and without duplicates. Without `enforced`, everything else passes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub deny: Vec<Entry>,
+    /// What is looked at where neither `allow` nor `deny` has anything, in this order. Empty where a policy closes the direction:
+    /// that decides then.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub baseline: Vec<Step>,
+}
+
+/// A rule among others in an order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Step {
+    /// What is done with traffic that any of the entries covers.
+    pub action: Action,
+    /// Traffic; sorted and without duplicates.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub entries: Vec<Entry>,
+    /// Traffic by names of addresses; sorted and without duplicates. Only with [`Action::Accept`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub names: Vec<NamedPeer>,
+}
+
+/// What a [`Step`] does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Action {
+    /// Lets it pass.
+    Accept,
+    /// Drops it.
+    Deny,
+    /// Goes on behind the list.
+    Pass,
 }
 
 impl Policy {
     /// Whether anything that goes out can be dropped, or has to go by way of the DNS proxy.
     pub fn restricts_egress(&self) -> bool {
-        self.egress.is_restricted() || !self.dns.is_empty()
+        self.egress.is_restricted() || !self.dns.is_empty() || !self.heard.is_empty()
     }
     /// The policies behind each entry, of whatever kind.
     pub fn all_origins(&self) -> impl Iterator<Item = &[u16]> {
         let entries = self.ingress.entries().chain(self.egress.entries()).map(|entry| &entry.origins);
         let dns = self.dns.iter().map(|rule| &rule.origins);
-        let names = self.names.iter().map(|peer| &peer.origins);
+        let names = self.named_peers().map(|peer| &peer.origins);
         entries.chain(dns).chain(names).map(Vec::as_slice)
     }
     /// The policies that some origins are of, each once.
@@ -207,21 +244,45 @@ impl Policy {
         names.dedup();
         names
     }
+    /// What a proxy has to know: rules about questions, and servers that are heard, of which every name may be asked.
+    pub fn all_dns(&self) -> Vec<DnsRule> {
+        let heard = self.heard.iter().map(|server| DnsRule {
+            peer: server.peer,
+            protocol: server.protocol,
+            port: server.first,
+            patterns: vec!["*".to_owned()],
+            origins: server.origins.clone(),
+        });
+        self.dns.iter().cloned().chain(heard).collect()
+    }
+    /// Peers by name, wherever they stand.
+    pub fn named_peers(&self) -> impl Iterator<Item = &NamedPeer> {
+        self.names.iter().chain(self.egress.steps().flat_map(|step| &step.names))
+    }
 }
 
 impl Direction {
-    /// Whether anything can be dropped: a default deny, or entries that deny.
+    /// Whether anything can be dropped: a default deny, or something that denies.
     pub fn is_restricted(&self) -> bool {
-        self.enforced || !self.deny.is_empty()
+        self.enforced || !self.deny.is_empty() || self.steps().any(|step| step.action == Action::Deny)
+    }
+    /// Whether nothing is said.
+    pub fn is_silent(&self) -> bool {
+        !self.is_restricted() && self.steps().next().is_none()
+    }
+    /// What is looked at in an order, before and behind the rest.
+    pub fn steps(&self) -> impl Iterator<Item = &Step> {
+        self.admin.iter().chain(&self.baseline)
     }
     /// The peer that an address is beside its identity: that of the narrowest block around it.
     pub fn block_of(&self, address: IpAddr) -> Option<u32> {
         let around = self.blocks.iter().zip(FIRST_BLOCK..).filter(|(block, _)| block.contains(&address));
         around.max_by_key(|(block, _)| block.prefix_len()).map(|(_, number)| number)
     }
-    /// Entries of both kinds.
+    /// Entries of all kinds.
     pub fn entries(&self) -> impl Iterator<Item = &Entry> {
-        self.allow.iter().chain(&self.deny)
+        let steps = self.steps().flat_map(|step| &step.entries);
+        self.allow.iter().chain(&self.deny).chain(steps)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::sync::LazyLock;
 
+use cilium_api::cluster_network_policy::ClusterNetworkPolicy;
 use cilium_api::node_slice::CiliumNodeStateSlice;
 use cilium_api::node_state::CiliumNodeState;
 use cilium_api::slim::{EndpointSlice, Namespace, Node, Pod, Service};
@@ -32,6 +33,9 @@ static SAMPLES: LazyLock<Vec<Value>> = LazyLock::new(|| {
             "applied": {"revision": 7, "digest": "x", "failureCount": 1, "failures": [{"object": "policy/300", "message": "full"}]}}}),
         json!({"kind": "CiliumNodeStateSlice", "metadata": {"name": "cluster.r", "labels": {"cilium.io/state-of": "CLUSTER"}},
             "spec": {"format": 2, "count": 1, "digest": "x", "data": "{\"address/10.1.0.7\":{\"address\":{\"identity\":300,\"node\":\"a\"}}}"}}),
+        json!({"kind": "ClusterNetworkPolicy", "metadata": {"name": "p", "uid": "u4", "generation": 1}, "spec": {
+            "tier": "Admin", "priority": 5, "subject": {"namespaces": {}},
+            "ingress": [{"action": "Deny", "from": [{"namespaces": {"matchLabels": {"team": "blue"}}}]}]}}),
         json!({"kind": "CiliumIdentity", "metadata": {"name": "300"}, "security-labels": {"k8s:app": "web"}}),
     ]);
     samples
@@ -48,6 +52,7 @@ fn objects(text: &[u8]) -> Vec<Object> {
     one::<Pod>(text, &mut all);
     one::<Service>(text, &mut all);
     one::<EndpointSlice>(text, &mut all);
+    one::<ClusterNetworkPolicy>(text, &mut all);
     one::<CiliumNode>(text, &mut all);
     one::<CiliumEndpoint>(text, &mut all);
     one::<CiliumIdentity>(text, &mut all);

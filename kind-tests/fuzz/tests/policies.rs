@@ -2,14 +2,15 @@
 
 use std::sync::LazyLock;
 
+use cilium_api::cluster_network_policy::ClusterNetworkPolicy;
 use cilium_api::{CiliumClusterwideNetworkPolicy, CiliumNetworkPolicy};
 use cilium_core::{Families, Labels, Selector, prefix};
 use cilium_policy::{Backends, Catalog, Config, Host, PolicyIndex, PolicyKey, PolicyRules, Services, reduce};
 use fuzz::Input;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 static SAMPLES: LazyLock<Vec<Value>> = LazyLock::new(|| {
-    fuzz::documents(&[
+    let mut samples = fuzz::documents(&[
         include_str!("../../../crds/api/tests/examples/deny.yaml"),
         include_str!("../../../crds/api/tests/examples/entities-cidr.yaml"),
         include_str!("../../../crds/api/tests/examples/icmp.yaml"),
@@ -19,8 +20,24 @@ static SAMPLES: LazyLock<Vec<Value>> = LazyLock::new(|| {
         include_str!("../../../crds/api/tests/examples/l7-http.yaml"),
         include_str!("../../../crds/api/tests/examples/node-selector.yaml"),
         include_str!("../../../crds/api/tests/examples/specs.yaml"),
-    ])
+    ]);
+    samples.push(ordered());
+    samples
 });
+
+/// A ClusterNetworkPolicy with a peer of each kind.
+fn ordered() -> Value {
+    let pods =
+        json!({"pods": {"namespaceSelector": {}, "podSelector": {"matchLabels": {"role": "frontend"}}}});
+    let peers = json!([pods, {"nodes": {}}, {"networks": ["192.0.2.0/24", "2001:db8::/32"]}, {"domainNames": ["*.example.org"]}]);
+    let range = json!({"destinationPort": {"range": {"start": 80, "end": 90}}});
+    json!({"kind": "ClusterNetworkPolicy", "metadata": {"name": "p"}, "spec": {
+        "tier": "Admin", "priority": 5, "subject": {"namespaces": {"matchExpressions": [{"key": "env", "operator": "DoesNotExist"}]}},
+        "ingress": [{"action": "Pass", "from": [{"namespaces": {}}], "protocols": [{"destinationNamedPort": "web"}]},
+            {"action": "Deny", "from": [pods], "protocols": [{"tcp": range}, {"udp": {"destinationPort": {"number": 53}}}]}],
+        "egress": [{"action": "Accept", "to": peers, "protocols": [{"sctp": {}}, {"tcp": range}]},
+            {"action": "Deny", "to": [{"namespaces": {}}]}]}})
+}
 
 /// Groups and Services: any reference finds something.
 struct Found;
@@ -46,14 +63,19 @@ impl Catalog for Found {
 const SETTINGS: reduce::Settings<'static> =
     reduce::Settings { cluster: "default", node_selector_labels: true, host_firewall: true };
 
-/// A policy that parses and is valid, of either kind.
+/// A policy that parses and is valid, of any kind.
 fn reduced(text: &[u8]) -> Vec<(PolicyKey, PolicyRules)> {
     let cnp = serde_json::from_slice::<CiliumNetworkPolicy>(text).ok();
     let ccnp = serde_json::from_slice::<CiliumClusterwideNetworkPolicy>(text).ok();
     let cnp = cnp.and_then(|policy| Some((reduce::cnp_key(&policy), reduce::cnp(&policy, SETTINGS).ok()?)));
     let ccnp =
         ccnp.and_then(|policy| Some((reduce::ccnp_key(&policy), reduce::ccnp(&policy, SETTINGS).ok()?)));
-    cnp.into_iter().chain(ccnp).map(|(key, rules)| (key, rules.resolved(&Found))).collect()
+    let ordered =
+        serde_json::from_slice::<Value>(text).ok().filter(|it| it["kind"] == "ClusterNetworkPolicy");
+    let ordered = ordered.and_then(|it| serde_json::from_value::<ClusterNetworkPolicy>(it).ok());
+    let ordered = ordered
+        .map(|policy| (reduce::clusternetpol_key(&policy), reduce::clusternetpol(&policy, SETTINGS).0));
+    cnp.into_iter().chain(ccnp).chain(ordered).map(|(key, rules)| (key, rules.resolved(&Found))).collect()
 }
 
 fn check(text: &[u8]) -> bool {
@@ -92,7 +114,7 @@ fn samples_are_read() {
         refused.map(|sample| sample["metadata"]["name"].as_str().unwrap_or_default()).collect();
     // Groups of a cloud provider, HTTP, and authentication are not enforced by this version.
     assert_eq!(names, ["outside-world", "api-reads", "several-rules"]);
-    assert_eq!(SAMPLES.len(), 10);
+    assert_eq!(SAMPLES.len(), 11);
 }
 
 #[test]

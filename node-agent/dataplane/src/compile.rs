@@ -2,22 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cilium_api::parts::{Direction, DnsRule, Entry, FIRST_BLOCK, Policy};
+use cilium_api::parts::{FIRST_BLOCK, Policy};
 use cilium_bpf::layout::{
-    AGGREGATES, BlockEntry, BlockKey, DIRECTION_EGRESS, DIRECTION_INGRESS, NetPort, POLICY_ALLOW,
-    POLICY_DENY, POLICY_PROXY, PolicyEntry, PolicyKey, Slot, aggregate_of,
+    BlockEntry, BlockKey, DIRECTION_EGRESS, DIRECTION_INGRESS, NetPort, PolicyEntry, PolicyKey, Slot,
 };
 use ipnet::IpNet;
 
 use crate::block::{Block, InvalidRange};
-
-/// Peer of entries that hold for every peer.
-const ANY_PEER: u32 = 0;
-
-/// Indexes of the policies behind an entry.
-type Origins = BTreeSet<u16>;
-/// Entries for one peer.
-type Blocks = BTreeMap<Block, Origins>;
+use crate::decide::{Content, Origins, decide};
 
 /// A key of the policy trie without its generation. Sorted as [`Compiled::rules`] are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -186,109 +178,15 @@ fn name(policy: &Policy, at: u16) -> &str {
 
 /// Every entry with its verdict and origins.
 type Merged = BTreeMap<Rule, (u8, Origins)>;
-/// The same of one direction.
-type Decisions = BTreeMap<(u32, Block), (u8, Origins)>;
 
 fn merged(policy: &Policy) -> Result<Merged, InvalidRange> {
     let mut rules = Merged::new();
-    let dns: Vec<Entry> = policy.dns.iter().map(DnsRule::entry).collect();
-    for (number, direction, proxied) in
-        [(DIRECTION_INGRESS, &policy.ingress, &[][..]), (DIRECTION_EGRESS, &policy.egress, &dns)]
-    {
-        for ((peer, block), decision) in decide(direction, proxied)? {
+    let egress = Content { direction: &policy.egress, dns: &policy.dns, heard: &policy.heard };
+    let ingress = Content { direction: &policy.ingress, dns: &[], heard: &[] };
+    for (number, content) in [(DIRECTION_INGRESS, ingress), (DIRECTION_EGRESS, egress)] {
+        for ((peer, block), decision) in decide(&content)? {
             rules.insert(Rule::of_block(number, peer, block), decision);
         }
     }
     Ok(rules)
-}
-
-/// Settles what denials mean for a look-up that takes the longest entry of the peer, and asks for the peer's aggregate only
-/// without one.
-///
-/// What is said of any peer is said of each aggregate, too. What is allowed inside of a denial is left out. What is denied to an
-/// aggregate is repeated for a peer that is allowed more around it, as the look-up would not come to it. What goes to the proxy
-/// goes before what is allowed, in the same way.
-fn decide(direction: &Direction, proxied: &[Entry]) -> Result<Decisions, InvalidRange> {
-    let (allow, deny) = (spread(allowed(direction, proxied)?), spread(by_peer(&direction.deny)?));
-    let none = Blocks::new();
-    let denied_around = |peer: u32| deny.get(&aggregate_of(peer)).unwrap_or(&none);
-    let is_open = |peer: u32, block: &Block| {
-        let (own, around) = (deny.get(&peer).unwrap_or(&none), denied_around(peer));
-        block.around().all(|it| !own.contains_key(&it) && !around.contains_key(&it))
-    };
-    let mut entries = Decisions::new();
-    for (peer, blocks) in &deny {
-        let all = blocks.iter().map(|(block, origins)| ((*peer, *block), (POLICY_DENY, origins.clone())));
-        entries.extend(all);
-    }
-    for (peer, blocks) in &allow {
-        for (block, origins) in blocks.iter().filter(|(block, _)| is_open(*peer, block)) {
-            entries.insert((*peer, *block), (POLICY_ALLOW, origins.clone()));
-        }
-        let is_hidden = |block: &Block| block.around().skip(1).any(|it| blocks.contains_key(&it));
-        for (block, origins) in denied_around(*peer).iter().filter(|(block, _)| is_hidden(block)) {
-            let entry = entries.entry((*peer, *block)).or_insert_with(|| (POLICY_DENY, Origins::new()));
-            entry.1.extend(origins);
-        }
-    }
-    for (peer, blocks) in to_proxy(&allow, by_peer(proxied)?) {
-        for (block, origins) in blocks.into_iter().filter(|(block, _)| is_open(peer, block)) {
-            entries.insert((peer, block), (POLICY_PROXY, origins));
-        }
-    }
-    Ok(entries)
-}
-
-/// Says of each aggregate what is said of any peer.
-fn spread(mut all: BTreeMap<u32, Blocks>) -> BTreeMap<u32, Blocks> {
-    let of_any = all.get(&ANY_PEER).cloned().unwrap_or_default();
-    for aggregate in AGGREGATES.into_iter().filter(|_| !of_any.is_empty()) {
-        let blocks = all.entry(aggregate).or_default();
-        for (block, origins) in &of_any {
-            blocks.entry(*block).or_default().extend(origins);
-        }
-    }
-    all
-}
-
-/// What goes to the proxy, with that of an aggregate repeated for every peer whose own entries hide it.
-fn to_proxy(allow: &BTreeMap<u32, Blocks>, proxied: BTreeMap<u32, Blocks>) -> BTreeMap<u32, Blocks> {
-    let proxied = spread(proxied);
-    let mut all = proxied.clone();
-    for peer in allow.keys().chain(proxied.keys()) {
-        let hides = |block: &Block| {
-            let of = |list: &BTreeMap<u32, Blocks>, it: &Block| {
-                list.get(peer).is_some_and(|blocks| blocks.contains_key(it))
-            };
-            block.around().any(|it| of(allow, &it) || of(&proxied, &it))
-        };
-        let around = proxied.get(&aggregate_of(*peer)).into_iter().flatten();
-        for (block, origins) in around.filter(|(block, _)| hides(block)) {
-            all.entry(*peer).or_default().entry(*block).or_default().extend(origins);
-        }
-    }
-    all
-}
-
-/// What is allowed. Without default deny that is everything; where nothing is denied or goes to the proxy either, the kernel
-/// does not ask.
-fn allowed(direction: &Direction, proxied: &[Entry]) -> Result<BTreeMap<u32, Blocks>, InvalidRange> {
-    if direction.enforced {
-        by_peer(&direction.allow)
-    } else if direction.deny.is_empty() && proxied.is_empty() {
-        Ok(BTreeMap::new())
-    } else {
-        Ok(BTreeMap::from([(ANY_PEER, Blocks::from([(Block::ALL, Origins::new())]))]))
-    }
-}
-
-fn by_peer(list: &[Entry]) -> Result<BTreeMap<u32, Blocks>, InvalidRange> {
-    let mut all: BTreeMap<u32, Blocks> = BTreeMap::new();
-    for entry in list {
-        let blocks = all.entry(entry.peer).or_default();
-        for block in Block::of(entry)? {
-            blocks.entry(block).or_default().extend(&entry.origins);
-        }
-    }
-    Ok(all)
 }

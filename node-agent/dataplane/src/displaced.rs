@@ -7,7 +7,8 @@
 use std::collections::BTreeSet;
 
 use cilium_bpf::layout::{
-    DIRECTION_EGRESS, DIRECTION_INGRESS, POLICY_ALLOW, POLICY_DENY, POLICY_PROXY, PolicyEntry, aggregate_of,
+    DIRECTION_EGRESS, DIRECTION_INGRESS, POLICY_ALLOW, POLICY_DENY, POLICY_NONE, POLICY_PROXY, PolicyEntry,
+    aggregate_of,
 };
 
 use crate::block::Block;
@@ -84,10 +85,11 @@ impl Compiled {
         let mut rules = [peer, aggregate_of(peer)]
             .into_iter()
             .flat_map(|peer| at.around().map(move |block| Rule::of_block(direction, peer, block)));
-        rules.find_map(|rule| {
+        let found = rules.find_map(|rule| {
             let place = self.rules.binary_search_by(|(found, _)| found.cmp(&rule)).ok()?;
             self.rules.get(place)
-        })
+        });
+        found.filter(|(_, entry)| entry.verdict != POLICY_NONE)
     }
 }
 

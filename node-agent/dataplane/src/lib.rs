@@ -28,6 +28,7 @@ mod block;
 mod compile;
 mod config;
 mod dataplane;
+mod decide;
 mod displaced;
 mod endpoints;
 mod ipcache;

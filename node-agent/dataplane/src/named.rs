@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
-use cilium_api::parts::{DnsRule, Entry, Policy};
+use cilium_api::parts::{DnsRule, Entry, Policy, Step};
 use cilium_core::NamePattern;
 use cilium_core::reserved::FIRST_NAMED;
 use ipnet::IpNet;
@@ -55,7 +55,7 @@ impl Named {
 
     /// Takes the patterns that the policy of an identity asks for.
     pub(crate) fn set_policy(&mut self, identity: u32, policy: Option<&Policy>) {
-        let peers = policy.into_iter().flat_map(|policy| &policy.names);
+        let peers = policy.into_iter().flat_map(Policy::named_peers);
         let new: BTreeSet<String> = peers.map(|peer| peer.pattern.clone()).collect();
         let old = if new.is_empty() {
             self.by_policy.remove(&identity)
@@ -200,11 +200,21 @@ impl Named {
         let mut policy = policy.clone();
         let peers = std::mem::take(&mut policy.names);
         for (number, meaning) in self.meanings() {
-            let Policy { ingress, egress, dns, .. } = &mut policy;
-            for list in [&mut ingress.allow, &mut ingress.deny, &mut egress.allow, &mut egress.deny] {
+            let Policy { ingress, egress, dns, heard, .. } = &mut policy;
+            let mut steps: Vec<&mut Step> = [&mut ingress.admin, &mut ingress.baseline]
+                .into_iter()
+                .chain([&mut egress.admin, &mut egress.baseline])
+                .flatten()
+                .collect();
+            let lists = [&mut ingress.allow, &mut ingress.deny, &mut egress.allow, &mut egress.deny, heard];
+            for list in lists.into_iter().chain(steps.iter_mut().map(|step| &mut step.entries)) {
                 let more: Vec<Entry> =
                     list.iter().filter(|entry| entry.peer == meaning.base).cloned().collect();
                 list.extend(more.into_iter().map(|entry| Entry { peer: number, ..entry }));
+            }
+            for step in steps {
+                let matching = step.names.iter().filter(|peer| meaning.patterns.contains(&peer.pattern));
+                step.entries.extend(matching.map(|peer| peer.entry(number)));
             }
             let more: Vec<DnsRule> = dns.iter().filter(|rule| rule.peer == meaning.base).cloned().collect();
             dns.extend(more.into_iter().map(|rule| DnsRule { peer: number, ..rule }));

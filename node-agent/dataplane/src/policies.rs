@@ -120,8 +120,8 @@ impl Policies {
     /// Takes a policy without names of peers, or that there is none. One that is invalid leaves the policy before it in force.
     pub(crate) fn set(&mut self, identity: u32, policy: Option<&Policy>) {
         self.invalid.remove(&identity);
-        match policy.filter(|policy| !policy.dns.is_empty()) {
-            Some(policy) => self.dns.insert(identity, policy.dns.clone()),
+        match policy.map(Policy::all_dns).filter(|rules| !rules.is_empty()) {
+            Some(rules) => self.dns.insert(identity, rules),
             None => self.dns.remove(&identity),
         };
         match policy.map(compile) {

@@ -18,6 +18,9 @@ pub const POLICY_ALLOW: u8 = 1;
 pub const POLICY_DENY: u8 = 2;
 /// Verdict of a [`PolicyEntry`]: hand to the DNS proxy. Only in what goes out, by TCP and UDP.
 pub const POLICY_PROXY: u8 = 3;
+/// Verdict of a [`PolicyEntry`]: as without an entry; blocks of addresses are asked next. For traffic inside of an entry that lets more
+/// pass, or drops more.
+pub const POLICY_NONE: u8 = 4;
 
 /// Peers of entries that stand for many identities, as [`aggregate_of`] gives them.
 pub const AGGREGATES: [u32; 3] = [11, 13, 14];
@@ -106,7 +109,7 @@ layout! {
     pub struct PolicyEntry as "policy_entry" {
         /// Names the origin of the rule to user space; comes back in events.
         pub cookie: u32,
-        /// [`POLICY_ALLOW`], [`POLICY_DENY`] or [`POLICY_PROXY`].
+        /// [`POLICY_ALLOW`], [`POLICY_DENY`], [`POLICY_PROXY`] or [`POLICY_NONE`].
         pub verdict: u8,
     }
 }

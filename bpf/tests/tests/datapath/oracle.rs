@@ -40,6 +40,11 @@ enum Why {
 
 type Denied = Option<(Side, Why)>;
 
+/// Whether a rule with a place in an order has a say in what becomes of a flow.
+fn is_ordered(policies: &BTreeMap<u32, Policy>, flow: &Flow) -> bool {
+    verdict(policies, flow).origins().iter().any(|origin| origin.starts_with("clusternetpol/"))
+}
+
 /// What the oracle says.
 fn expected(policies: &BTreeMap<u32, Policy>, flow: &Flow) -> Denied {
     let verdict = verdict(policies, flow);
@@ -124,6 +129,8 @@ struct Trial<'a> {
     /// Of the policies in force.
     blocks: Vec<BlockKey>,
     counts: BTreeMap<(Family, u8, Denied), usize>,
+    /// Flows that such rules decide about.
+    ordered: usize,
 }
 
 impl Trial<'_> {
@@ -137,6 +144,7 @@ impl Trial<'_> {
         self.install(&set);
         let jobs: Vec<Job> = (0..FLOWS).map(|_| self.job(&mut random)).collect();
         for (job, found) in jobs.iter().zip(self.judged(&jobs)) {
+            self.ordered += usize::from(is_ordered(&set.policies, &job.attempt.flow()));
             let expected = expected(&set.policies, &job.attempt.flow());
             assert_eq!(
                 found, expected,
@@ -211,6 +219,7 @@ fn programs_and_oracle_agree() {
         prefixes: BTreeMap::new(),
         blocks: Vec::new(),
         counts: BTreeMap::new(),
+        ordered: 0,
     };
     let started = Instant::now();
     for seed in (first.unwrap_or(1)..).take(tuples.div_ceil(FLOWS)) {
@@ -218,10 +227,12 @@ fn programs_and_oracle_agree() {
     }
     if tuples >= TUPLES {
         check_counts(&trial.counts, tuples);
+        assert!(trial.ordered > tuples / 50, "rules in an order decide {} times only", trial.ordered);
     }
     println!(
-        "{} tuples of policies and flows in {:.1?} from seed {}, no differences",
+        "{} tuples of policies and flows, {} decided by ordered rules, in {:.1?} from seed {}, no differences",
         trial.counts.values().sum::<usize>(),
+        trial.ordered,
         started.elapsed(),
         first.unwrap_or(1)
     );

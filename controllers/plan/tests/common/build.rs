@@ -1,5 +1,6 @@
 //! Objects for tests.
 
+use cilium_api::cluster_network_policy::ClusterNetworkPolicy;
 use cilium_api::kubernetes_network_policy::NetworkPolicy;
 use cilium_api::slim::{EndpointSlice, Namespace, Node, Pod, Service};
 use cilium_api::{CiliumCIDRGroup, CiliumClusterwideNetworkPolicy, CiliumNetworkPolicy};
@@ -109,6 +110,13 @@ pub fn mk_group(name: &str, texts: &[&str], prefixes: &[&str]) -> CiliumCIDRGrou
 pub fn mk_netpol(namespace: &str, name: &str, generation: i64, spec: Value) -> NetworkPolicy {
     mk(json!({
         "metadata": {"namespace": namespace, "name": name, "uid": format!("netpol-{namespace}-{name}"), "generation": generation},
+        "spec": spec,
+    }))
+}
+
+pub fn mk_clusternetpol(name: &str, generation: i64, spec: Value) -> ClusterNetworkPolicy {
+    mk(json!({
+        "metadata": {"name": name, "uid": format!("clusternetpol-{name}"), "generation": generation},
         "spec": spec,
     }))
 }

@@ -7,6 +7,7 @@
 //! # Errors
 //! The first reason found, in the order of the object.
 
+mod clusternetpol;
 mod entry;
 mod icmp;
 mod names;
@@ -23,6 +24,7 @@ use cilium_api::{CiliumClusterwideNetworkPolicy, CiliumNetworkPolicy};
 use crate::invalid::{Invalid, Path};
 use crate::key::PolicyKey;
 use crate::rules::{PolicyRules, Rule, Section, Traffic};
+pub use clusternetpol::{clusternetpol, clusternetpol_key};
 use entry::Entry;
 pub use netpol::{netpol, netpol_key};
 use selectors::Scope;
@@ -174,6 +176,7 @@ fn section(
         allow: allow.unwrap_or_default(),
         by_address: Vec::new(),
         deny: deny.unwrap_or_default(),
+        ordered: None,
     })
 }
 

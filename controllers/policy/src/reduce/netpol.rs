@@ -148,29 +148,19 @@ impl Reading<'_> {
         &self,
         path: &Path,
         pods: Option<&LabelSelector>,
-        namespaces: Option<&LabelSelector>,
+        labels: Option<&LabelSelector>,
     ) -> Result<Selector, Invalid> {
         let own =
             pods.map(|pods| parse(&path.field("podSelector"), pods, "")).transpose()?.unwrap_or_default();
-        let names_cluster = own.requirements().iter().any(|requirement| &*requirement.key == CLUSTER);
-        let place = match namespaces {
+        let place = match labels {
             None => Selector::default().and(self.own_namespace()),
-            Some(labels) => parse(&path.field("namespaceSelector"), labels, NAMESPACE_LABELS)?
-                .and(Requirement::exists(Source::K8S, NAMESPACE)),
+            Some(labels) => namespaces(&path.field("namespaceSelector"), labels)?,
         };
-        let all = [own, place].iter().flat_map(Selector::requirements).cloned().collect::<Selector>();
-        if names_cluster {
-            Ok(all)
-        } else {
-            Ok(all.and(Requirement::equals(Source::K8S, CLUSTER, self.cluster)))
-        }
+        Ok(in_cluster(own, self.cluster).and_all(&place))
     }
 
     fn ports(&mut self, path: &Path, list: &[Port]) -> Found {
-        let mut found = Found::default();
-        if list.is_empty() {
-            found.ports.push(Ports::ANY);
-        }
+        let mut found = if list.is_empty() { Found::everything() } else { Found::default() };
         for (at, port) in list.iter().enumerate() {
             let added = add_port(&mut found, &path.index(at), port);
             self.noted(added);
@@ -189,11 +179,28 @@ impl Reading<'_> {
 
 fn section(allowed: Allowed, speaks: bool) -> Option<Section> {
     let Allowed { traffic, by_address } = allowed;
-    speaks.then(|| Section { default_deny: true, allow: traffic, by_address, deny: Vec::new() })
+    speaks.then(|| Section {
+        default_deny: true,
+        allow: traffic,
+        by_address,
+        deny: Vec::new(),
+        ordered: None,
+    })
+}
+
+/// Pods of namespaces with such labels.
+pub(super) fn namespaces(path: &Path, labels: &LabelSelector) -> Result<Selector, Invalid> {
+    Ok(parse(path, labels, NAMESPACE_LABELS)?.and(Requirement::exists(Source::K8S, NAMESPACE)))
+}
+
+/// Pods with labels, of the local cluster unless the labels name one.
+pub(super) fn in_cluster(pods: Selector, cluster: &str) -> Selector {
+    let names_cluster = pods.requirements().iter().any(|requirement| &*requirement.key == CLUSTER);
+    if names_cluster { pods } else { pods.and(Requirement::equals(Source::K8S, CLUSTER, cluster)) }
 }
 
 /// A selector of labels from Kubernetes, with `start` before the keys.
-fn parse(path: &Path, selector: &LabelSelector, start: &str) -> Result<Selector, Invalid> {
+pub(super) fn parse(path: &Path, selector: &LabelSelector, start: &str) -> Result<Selector, Invalid> {
     let named = |key: &String| format!("{}:{start}{key}", Source::K8S);
     let mut selector = selector.clone();
     if let Some(labels) = &mut selector.match_labels {
@@ -237,15 +244,15 @@ fn add_port(found: &mut Found, path: &Path, port: &Port) -> Result<(), Invalid> 
     Ok(())
 }
 
+/// The number of a port.
+pub(super) fn number(path: &Path, number: i32) -> Result<u16, Invalid> {
+    let port = u16::try_from(number).ok().filter(|port| *port > 0);
+    port.ok_or_else(|| path.malformed(format!("{number} is not a port, they go from 1 to 65535")))
+}
+
 fn range(path: &Path, first: i32, end: Option<i32>) -> Result<(u16, u16), Invalid> {
-    let number = |field: &str, number: i32| {
-        let port = u16::try_from(number).ok().filter(|port| *port > 0);
-        port.ok_or_else(|| {
-            path.field(field).malformed(format!("{number} is not a port, they go from 1 to 65535"))
-        })
-    };
-    let first = number("port", first)?;
-    let last = end.map_or(Ok(first), |end| number("endPort", end))?;
+    let first = number(&path.field("port"), first)?;
+    let last = end.map_or(Ok(first), |end| number(&path.field("endPort"), end))?;
     if last < first {
         return Err(path
             .field("endPort")

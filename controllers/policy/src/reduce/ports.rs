@@ -61,6 +61,11 @@ pub(super) struct Found {
 }
 
 impl Found {
+    /// All protocols and ports.
+    pub(super) fn everything() -> Self {
+        Self { ports: vec![Ports::ANY], named: Vec::new() }
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.ports.is_empty() && self.named.is_empty()
     }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use cilium_api::cluster_network_policy::ClusterNetworkPolicySpec;
 use cilium_api::egress::{EgressDenyRule, EgressPeers, EgressRule};
 use cilium_api::icmp::{IcmpFamily, IcmpField, IcmpRule, IcmpType};
 use cilium_api::ingress::{IngressDenyRule, IngressPeers, IngressRule};
@@ -20,8 +21,9 @@ use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::select;
 
+use crate::clusternetpols::{self, mk_clusternetpol};
 use crate::netpols::{self, mk_netpol};
-use crate::reference::{Answer, World, Written};
+use crate::reference::{World, Written};
 use crate::support::{CLUSTER, mk_ccnp, mk_cnp};
 
 /// Numbers that identities of these tests may have: endpoints, one of them of another cluster, an API server outside, and a node.
@@ -42,6 +44,7 @@ const PREFIXES: [&str; 9] = [
 ];
 const POLICIES: [&str; 5] = ["cnp/red/a", "cnp/red/b", "cnp/blue/a", "ccnp/a", "ccnp/b"];
 const NETPOLS: [&str; 3] = ["netpol/red/a", "netpol/red/b", "netpol/blue/a"];
+const CLUSTERNETPOLS: [&str; 3] = ["clusternetpol/a", "clusternetpol/b", "clusternetpol/c"];
 
 fn plain_labels() -> impl Strategy<Value = BTreeMap<String, String>> {
     let namespace = option::weighted(0.9, select(vec!["red", "blue"]));
@@ -53,9 +56,10 @@ fn plain_labels() -> impl Strategy<Value = BTreeMap<String, String>> {
         option::weighted(0.1, Just("")),
         option::weighted(0.1, Just("x")),
         option::of(ports),
+        option::weighted(0.2, Just("kube-dns")),
     );
     (namespace, cluster, own, option::of(Just("1")), rare).prop_map(
-        |(namespace, cluster, (app, org), team, (api_server, init, node, ports))| {
+        |(namespace, cluster, (app, org), team, (api_server, init, node, ports, dns))| {
             let labels = [
                 ("k8s:io.kubernetes.pod.namespace", namespace),
                 ("k8s:io.cilium.k8s.policy.cluster", cluster),
@@ -66,6 +70,7 @@ fn plain_labels() -> impl Strategy<Value = BTreeMap<String, String>> {
                 ("reserved:init", init),
                 ("node:app", node),
                 ("gen:io.cilium.k8s.named-ports", ports),
+                ("k8s:k8s-app", dns),
             ];
             labels.into_iter().filter_map(|(name, value)| Some((name.into(), value?.into()))).collect()
         },
@@ -310,6 +315,7 @@ fn rule() -> impl Strategy<Value = Rule> {
 enum Step {
     Policy(&'static str, Option<Vec<Rule>>),
     NetworkPolicy(&'static str, Option<NetworkPolicySpec>),
+    ClusterNetworkPolicy(&'static str, Option<ClusterNetworkPolicySpec>),
     Identity(u32, Option<BTreeMap<String, String>>),
     Mode(Mode),
 }
@@ -320,6 +326,8 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => (select(&POLICIES[..]), rules).prop_map(|(key, rules)| Step::Policy(key, rules)),
         3 => (select(&NETPOLS[..]), option::weighted(0.8, netpols::spec())).prop_map(|(key, spec)| Step::NetworkPolicy(key, spec)),
+        4 => (select(&CLUSTERNETPOLS[..]), option::weighted(0.8, clusternetpols::spec()))
+            .prop_map(|(key, spec)| Step::ClusterNetworkPolicy(key, spec)),
         3 => (select(&OUTSIDE[..]), option::weighted(0.8, outside_labels(Families::Dual)))
             .prop_map(|(n, l)| Step::Identity(n, l)),
         6 => (select(&NUMBERS[..]), option::weighted(0.8, plain_labels())).prop_map(|(n, l)| Step::Identity(n, l)),
@@ -348,6 +356,7 @@ fn key_of(text: &str) -> PolicyKey {
     match text.split('/').collect::<Vec<_>>()[..] {
         ["netpol", namespace, name] => PolicyKey::netpol(namespace, name),
         ["cnp", namespace, name] => PolicyKey::cnp(namespace, name),
+        ["clusternetpol", name] => PolicyKey::clusternetpol(name),
         [_, name] => PolicyKey::ccnp(name),
         _ => unreachable!("keys of these tests have two or three parts"),
     }
@@ -371,6 +380,11 @@ fn understood(policy: &NetworkPolicy) -> PolicyRules {
     let (rules, notes) = reduce::netpol(policy, CLUSTER);
     assert_eq!(notes, []);
     rules
+}
+
+fn ordered(key: &str, spec: &ClusterNetworkPolicySpec) -> PolicyRules {
+    let settings = reduce::Settings { node_selector_labels: true, ..CLUSTER.into() };
+    reduce::clusternetpol(&mk_clusternetpol(key, spec.clone()), settings).0
 }
 
 fn labels_of(plain: &BTreeMap<String, String>) -> Labels {
@@ -415,6 +429,14 @@ fn take(index: &mut PolicyIndex, world: &mut World, step: &Step) {
             index.set_policy(&key_of(key), Some(understood(&policy)));
             world.netpols.insert(key.into(), policy);
         }
+        Step::ClusterNetworkPolicy(key, None) => {
+            index.set_policy(&key_of(key), None);
+            world.clusternetpols.remove(key);
+        }
+        Step::ClusterNetworkPolicy(key, Some(spec)) => {
+            index.set_policy(&key_of(key), Some(ordered(key, &spec)));
+            world.clusternetpols.insert(key.into(), spec);
+        }
         Step::Identity(number, labels) => {
             let labels = labels.map(|labels| settled(number, labels));
             index.set_identity(number, labels.as_ref().map(labels_of));
@@ -445,6 +467,9 @@ fn fresh(world: &World, families: Families, backwards: bool) -> PolicyIndex {
         }
         for (key, policy) in &world.netpols {
             index.set_policy(&key_of(key), Some(understood(policy)));
+        }
+        for (key, spec) in &world.clusternetpols {
+            index.set_policy(&key_of(key), Some(ordered(key, spec)));
         }
     };
     if backwards {
@@ -486,12 +511,14 @@ fn bytes(compiled: &Compiled) -> String {
 
 /// All answers of the index beside compiled policies.
 fn selections(index: &PolicyIndex) -> Vec<BTreeSet<u32>> {
-    POLICIES.iter().chain(&NETPOLS).map(|key| index.selected(&key_of(key))).collect()
+    POLICIES.iter().chain(&NETPOLS).chain(&CLUSTERNETPOLS).map(|key| index.selected(&key_of(key))).collect()
 }
 
 fn check_invariants(policy: &Policy) {
     for direction in [&policy.ingress, &policy.egress] {
-        assert!(direction.enforced || direction.allow.is_empty());
+        assert!(direction.enforced || !direction.baseline.is_empty() || direction.allow.is_empty());
+        assert!(direction.blocks.is_empty() || direction.baseline.is_empty());
+        assert!(direction.closed_by.is_empty() || direction.baseline.is_empty());
         assert!(direction.blocks.windows(2).all(|pair| pair[0] < pair[1]), "sorted");
         let is_block = |entry: &Entry| entry.peer >= FIRST_BLOCK;
         assert!(
@@ -502,7 +529,9 @@ fn check_invariants(policy: &Policy) {
                 .all(|entry| (entry.peer - FIRST_BLOCK) < direction.blocks.len() as u32)
         );
         assert!(!direction.deny.iter().any(is_block));
-        for list in [&direction.allow, &direction.deny] {
+        let steps: Vec<&Vec<Entry>> = direction.steps().map(|step| &step.entries).collect();
+        assert!(!steps.iter().any(|list| list.iter().any(is_block)));
+        for list in [&direction.allow, &direction.deny].into_iter().chain(steps) {
             assert!(list.windows(2).all(|pair| pair[0] < pair[1]), "sorted");
             let names: Vec<_> = list.iter().map(|a| (a.peer, a.protocol, a.first, a.last)).collect();
             assert!(names.windows(2).all(|pair| pair[0] < pair[1]), "one entry for each peer and ports");
@@ -649,19 +678,38 @@ fn flow() -> impl Strategy<Value = Flow> {
 }
 
 fn check_side(world: &World, side: Side, flow: &Flow, found: &Judgement<'_>) {
-    let Answer { restricted, spoken_of, closed_by, granted_by, denied_by } = world.answer(side, flow);
-    let expected = if !denied_by.is_empty() {
-        Judgement::Denied(denied_by.iter().map(String::as_str).collect())
-    } else if !restricted {
-        Judgement::NotEnforced
-    } else if !granted_by.is_empty() {
-        Judgement::Granted(granted_by.iter().map(String::as_str).collect())
-    } else if side == Side::Ingress && flow.source == reserved::HOST && spoken_of {
-        Judgement::LocalHost
-    } else {
-        Judgement::DefaultDeny(closed_by.iter().map(String::as_str).collect())
+    let answer = world.answer(side, flow);
+    let names = |names: &'_ BTreeSet<String>| names.iter().map(String::as_str).collect::<Vec<_>>().join(" ");
+    let by_rule = |decided: &Option<(bool, String)>| {
+        let (accepts, key) = decided.clone()?;
+        Some((if accepts { "granted" } else { "denied" }, key))
     };
-    assert_eq!(*found, expected, "{side:?} of {flow:?}");
+    let is_last = answer.closed_by.is_empty();
+    let expected = if let Some(decided) = by_rule(&answer.admin.decided) {
+        decided
+    } else if !answer.denied_by.is_empty() {
+        ("denied", names(&answer.denied_by))
+    } else if !(answer.restricted || is_last && answer.baseline.speaks) {
+        ("not enforced", String::new())
+    } else if !answer.granted_by.is_empty() {
+        ("granted", names(&answer.granted_by))
+    } else if let Some(decided) = by_rule(&answer.baseline.decided).filter(|_| is_last) {
+        decided
+    } else if !answer.restricted {
+        ("not enforced", String::new())
+    } else if side == Side::Ingress && flow.source == reserved::HOST && answer.spoken_of {
+        ("local host", String::new())
+    } else {
+        ("default deny", names(&answer.closed_by))
+    };
+    let word = match found {
+        Judgement::NotEnforced => "not enforced",
+        Judgement::LocalHost => "local host",
+        Judgement::Granted(_) => "granted",
+        Judgement::Denied(_) => "denied",
+        Judgement::DefaultDeny(_) => "default deny",
+    };
+    assert_eq!((word, found.origins().join(" ")), expected, "{side:?} of {flow:?}");
 }
 
 /// The reason is of the same decision, and names the same policies.

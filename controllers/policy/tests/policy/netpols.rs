@@ -22,7 +22,9 @@ pub(crate) fn mk_netpol(namespace: &str, spec: NetworkPolicySpec) -> NetworkPoli
 }
 
 /// Labels with keys as pods or namespaces have them.
-fn selector(names: &'static [(&'static str, &'static str)]) -> impl Strategy<Value = LabelSelector> {
+pub(crate) fn selector(
+    names: &'static [(&'static str, &'static str)],
+) -> impl Strategy<Value = LabelSelector> {
     let expression = (select(names), select(vec!["In", "NotIn", "Exists", "DoesNotExist"]));
     let expression = expression.prop_map(|((key, value), operator)| {
         let values = matches!(operator, "In" | "NotIn").then(|| vec![value.into()]);
@@ -36,7 +38,7 @@ fn selector(names: &'static [(&'static str, &'static str)]) -> impl Strategy<Val
         .prop_map(|(match_labels, match_expressions)| LabelSelector { match_labels, match_expressions })
 }
 
-fn pods() -> impl Strategy<Value = LabelSelector> {
+pub(crate) fn pods() -> impl Strategy<Value = LabelSelector> {
     selector(&[("app", "x"), ("app", "y"), ("org", "z"), ("io.cilium.k8s.policy.cluster", "other")])
 }
 
@@ -234,12 +236,12 @@ pub(crate) fn has_port(destination: Option<&PlainLabels>, name: &str, flow: &Flo
     ports.is_some_and(|ports| ports.split('_').any(|port| port == wanted))
 }
 
-fn namespace_of(labels: &PlainLabels) -> Option<&str> {
+pub(crate) fn namespace_of(labels: &PlainLabels) -> Option<&str> {
     labels.get("k8s:io.kubernetes.pod.namespace").map(String::as_str)
 }
 
 /// Whether labels match a selector whose keys stand behind `start`.
-fn has(labels: &BTreeMap<String, String>, selector: &LabelSelector, start: &str) -> bool {
+pub(crate) fn has(labels: &BTreeMap<String, String>, selector: &LabelSelector, start: &str) -> bool {
     let value = |key: &str| labels.get(&format!("{start}{key}"));
     let by_label = selector.match_labels.iter().flatten().all(|(key, wanted)| value(key) == Some(wanted));
     let by_expression = selector.match_expressions.iter().flatten().all(|expression| {

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use cilium_api::cluster_network_policy::ClusterNetworkPolicySpec;
 use cilium_api::egress::EgressPeers;
 use cilium_api::icmp::{IcmpFamily, IcmpField, IcmpRule, IcmpType};
 use cilium_api::ingress::IngressPeers;
@@ -14,6 +15,7 @@ use cilium_api::rule::Rule;
 use cilium_api::selector::{EndpointSelector, MatchOperator};
 use cilium_policy::{Flow, Mode, Side};
 
+use crate::clusternetpols::{self, Said};
 use crate::netpols::{Situation, has_port};
 
 const NAMESPACE: &str = "io.kubernetes.pod.namespace";
@@ -40,6 +42,7 @@ pub(crate) struct World {
     pub(crate) identities: BTreeMap<u32, PlainLabels>,
     pub(crate) policies: BTreeMap<String, Written>,
     pub(crate) netpols: BTreeMap<String, NetworkPolicy>,
+    pub(crate) clusternetpols: BTreeMap<String, ClusterNetworkPolicySpec>,
 }
 
 /// One side's answer.
@@ -53,6 +56,10 @@ pub(crate) struct Answer {
     pub(crate) closed_by: BTreeSet<String>,
     pub(crate) granted_by: BTreeSet<String>,
     pub(crate) denied_by: BTreeSet<String>,
+    /// What is said before all this.
+    pub(crate) admin: Said,
+    /// What is said where all this does not decide.
+    pub(crate) baseline: Said,
 }
 
 impl World {
@@ -97,7 +104,23 @@ impl World {
         let destination = self.identities.get(&flow.destination);
         let situation = Situation { cluster: &self.cluster, subject: labels, peer, destination, side, flow };
         self.netpols.iter().for_each(|(key, policy)| situation.ask(key, policy, &mut answer));
+        answer.admin = clusternetpols::ask(self, &situation, "Admin");
+        answer.baseline = clusternetpols::ask(self, &situation, "Baseline");
+        answer.spoken_of |= answer.admin.speaks || answer.baseline.speaks;
         answer
+    }
+
+    /// The prefix of an identity as text of bits, after the family.
+    pub(crate) fn prefix_of(&self, labels: &PlainLabels) -> Option<String> {
+        let cidr = labels.keys().find_map(|label| label.strip_prefix("cidr:"));
+        let has = |name: &str| labels.contains_key(&format!("reserved:{name}"));
+        match cidr {
+            Some(text) => bits_of(&text.replace('-', ":")),
+            None if has("world-ipv4") => Some("4".into()),
+            None if has("world-ipv6") => Some("6".into()),
+            None if has("world") => Some(self.only_family?.to_string()),
+            None => None,
+        }
     }
 
     fn selects(&self, policy: &Written, rule: &Rule, labels: &PlainLabels) -> bool {
@@ -197,7 +220,7 @@ impl About<'_> {
     ) {
         lists.present |= cidrs.is_some() || sets.is_some();
         let Some(labels) = self.world.identities.get(&peer) else { return };
-        let Some(found) = self.prefix_of(labels) else { return };
+        let Some(found) = self.world.prefix_of(labels) else { return };
         let inside = |text: &String| bits_of(text).is_some_and(|wanted| found.starts_with(&wanted));
         let in_group =
             |name: &String| labels.contains_key(&format!("cidrgroup:io.cilium.policy.cidrgroupname/{name}"));
@@ -215,19 +238,6 @@ impl About<'_> {
         let is_node = labels.contains_key("reserved:remote-node")
             && labels.get(&format!("k8s:{CLUSTER_KEY}")) == Some(&self.world.cluster);
         lists.matched |= is_node && nodes.iter().flatten().any(|selector| matches(selector, labels, false));
-    }
-
-    /// The prefix of an identity as text of bits, after the family.
-    fn prefix_of(&self, labels: &PlainLabels) -> Option<String> {
-        let cidr = labels.keys().find_map(|label| label.strip_prefix("cidr:"));
-        let has = |name: &str| labels.contains_key(&format!("reserved:{name}"));
-        match cidr {
-            Some(text) => bits_of(&text.replace('-', ":")),
-            None if has("world-ipv4") => Some("4".into()),
-            None if has("world-ipv6") => Some("6".into()),
-            None if has("world") => Some(self.world.only_family?.to_string()),
-            None => None,
-        }
     }
 
     fn peer_matches(&self, selector: &EndpointSelector, labels: &PlainLabels) -> bool {
@@ -275,7 +285,7 @@ impl About<'_> {
 }
 
 /// `4` or `6` and the bits of a prefix.
-fn bits_of(text: &str) -> Option<String> {
+pub(crate) fn bits_of(text: &str) -> Option<String> {
     let (address, length) = text.split_once('/').unwrap_or((text, "128"));
     let length: usize = length.parse().unwrap();
     match address.parse().unwrap() {

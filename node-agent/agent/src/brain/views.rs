@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use cilium_api::parts::{Direction, DnsRule, Entry, NamedPeer, Note, Part, PartKey, Policy};
+use cilium_api::parts::{Direction, DnsRule, Entry, NamedPeer, Note, Part, PartKey, Policy, Step};
 use cilium_bpf::layout::{DIRECTION_EGRESS, DIRECTION_INGRESS, Event};
 use cilium_bpf::reason::DropReason;
 use cilium_dataplane::{Planned, Unready, logs_of, origins_of};
@@ -306,8 +306,19 @@ fn direction(policy: &Policy, direction: &Direction) -> serde_json::Value {
         })
     };
     let list = |entries: &[Entry]| entries.iter().map(entry).collect::<Vec<_>>();
-    let closed_by = origins(policy, &direction.closed_by);
-    json!({ "enforced": direction.enforced, "closedBy": closed_by, "allow": list(&direction.allow), "deny": list(&direction.deny) })
+    let step = |step: &Step| {
+        let names: Vec<_> = step.names.iter().map(|peer| named_peer(policy, peer)).collect();
+        json!({ "action": step.action, "entries": list(&step.entries), "names": names })
+    };
+    let steps = |steps: &[Step]| steps.iter().map(step).collect::<Vec<_>>();
+    json!({
+        "enforced": direction.enforced,
+        "closedBy": origins(policy, &direction.closed_by),
+        "admin": steps(&direction.admin),
+        "allow": list(&direction.allow),
+        "deny": list(&direction.deny),
+        "baseline": steps(&direction.baseline),
+    })
 }
 
 #[cfg(test)]

@@ -6,8 +6,8 @@ use std::path::Path;
 
 use cilium_bpf::layout::{
     Addr, CT_CONFIRMED, CT_FIN_ANSWERER, CT_FIN_STARTER, CT_REFUSED, CT_STARTED_BY_HIGH, CtEntry, CtKey,
-    DIRECTION_INGRESS, IpcacheKey, NAT_OUT, NatEntry, NatKey, POLICY_ALLOW, POLICY_PROXY, PolicyEntry,
-    PolicyKey,
+    DIRECTION_INGRESS, IpcacheKey, NAT_OUT, NatEntry, NatKey, POLICY_ALLOW, POLICY_NONE, POLICY_PROXY,
+    PolicyEntry, PolicyKey,
 };
 use cilium_drivers::maps::Maps;
 use cilium_rest::model;
@@ -113,6 +113,7 @@ fn policy(
         verdict: match entry.verdict {
             POLICY_ALLOW => "Allow",
             POLICY_PROXY => "Proxy",
+            POLICY_NONE => "None",
             _ => "Deny",
         }
         .to_owned(),

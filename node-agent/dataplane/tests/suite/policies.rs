@@ -1,6 +1,6 @@
 //! How policies are put in force.
 
-use cilium_api::parts::{Direction, Part, PartKey, Parts, Policy};
+use cilium_api::parts::{Direction, Entry, Part, PartKey, Parts, Policy};
 use cilium_bpf::layout::Slot;
 use cilium_dataplane::{Dataplane, GRACE, compile, cookie, origins_of};
 
@@ -236,8 +236,10 @@ fn an_emptied_map_is_repaired_in_place() {
 
 #[test]
 fn rules_have_the_length_of_what_they_say() {
-    let allow =
-        vec![mk_allow(0, 0, 0, 0), mk_allow(7, 17, 0, 0), mk_allow(7, 6, 8080, 8083), mk_allow(7, 6, 80, 80)];
+    // By another policy: of the same one, the entries for any peer say all.
+    let of_other = |entry| Entry { origins: vec![1], ..entry };
+    let narrow = [mk_allow(7, 17, 0, 0), mk_allow(7, 6, 8080, 8083), mk_allow(7, 6, 80, 80)].map(of_other);
+    let allow = [mk_allow(0, 0, 0, 0)].into_iter().chain(narrow).collect();
     let (_, Part::Policy(policy)) = mk_policy(300, allow) else { panic!("a policy") };
     let keys: Vec<_> = compile(&policy)
         .expect("compiles")

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cilium_api::parts::{Direction, DnsRule, Entry, FIRST_BLOCK, Policy};
+use cilium_api::parts::{Action, Direction, DnsRule, Entry, FIRST_BLOCK, Policy, Step};
 use cilium_policy::{Config, Host, PolicyIndex, PolicyKey, PolicyRules, reduce};
 use ipnet::IpNet;
 use serde_json::{Value, json};
@@ -55,6 +55,10 @@ fn reduced(object: &Value) -> Option<(PolicyKey, PolicyRules)> {
     } else if object["kind"] == "CiliumNetworkPolicy" {
         let policy = serde_json::from_value(object.clone()).unwrap();
         Some((reduce::cnp_key(&policy), reduce::cnp(&policy, "default").ok()?))
+    } else if object["kind"] == "ClusterNetworkPolicy" {
+        let policy = serde_json::from_value(object.clone()).unwrap();
+        let settings = reduce::Settings { node_selector_labels: true, .."default".into() };
+        Some((reduce::clusternetpol_key(&policy), reduce::clusternetpol(&policy, settings).0))
     } else {
         let policy = serde_json::from_value(object.clone()).unwrap();
         Some((reduce::ccnp_key(&policy), reduce::ccnp(&policy, "default").ok()?))
@@ -64,6 +68,9 @@ fn reduced(object: &Value) -> Option<(PolicyKey, PolicyRules)> {
 fn object(random: &mut Random, number: usize) -> Value {
     if random.chance(25) {
         return kubernetes_object(random, number);
+    }
+    if random.chance(25) {
+        return ordered_object(random, number);
     }
     let clusterwide = random.chance(30);
     let specs = random.list(1, 3, rule);
@@ -109,6 +116,53 @@ fn kubernetes_entry(random: &mut Random, peers: &str) -> Value {
         entry["ports"] = ports.into();
     }
     entry
+}
+
+/// A ClusterNetworkPolicy.
+fn ordered_object(random: &mut Random, number: usize) -> Value {
+    let subject = [
+        json!({"namespaces": {}}),
+        json!({"namespaces": {"matchLabels": {"team": "1"}}}),
+        json!({"pods": {"podSelector": {"matchLabels": {"app": random.pick(&["a", "b"])}}}}),
+    ][random.below(3)]
+    .clone();
+    let tier = random.pick(&["Admin", "Baseline"]);
+    let mut spec = json!({"tier": tier, "priority": random.below(3), "subject": subject});
+    for (field, peers) in [("ingress", "from"), ("egress", "to")] {
+        if random.chance(70) {
+            spec[field] = random.list(1, 5, |random| ordered_rule(random, peers)).into();
+        }
+    }
+    json!({"kind": "ClusterNetworkPolicy", "metadata": {"name": format!("p{number}")}, "spec": spec})
+}
+
+fn ordered_rule(random: &mut Random, peers: &str) -> Value {
+    let kinds = if peers == "to" { 6 } else { 4 };
+    let list = random.list(1, 4, |random| match random.below(kinds) {
+        0 => json!({"namespaces": {}}),
+        1 => json!({"namespaces": {"matchLabels": {"team": random.pick(&["1", "2"])}}}),
+        2 | 3 => json!({"pods": {"podSelector": {"matchLabels": {"app": random.pick(&["a", "b", "c"])}}}}),
+        4 => json!({"networks": random.list(1, 4, |random| random.pick(&PREFIXES))}),
+        _ => json!({"nodes": {}}),
+    });
+    let mut rule = json!({"action": random.pick(&["Accept", "Deny", "Pass"])});
+    rule[peers] = list.into();
+    if random.chance(60) {
+        rule["protocols"] = random.list(1, 4, ordered_protocol).into();
+    }
+    rule
+}
+
+fn ordered_protocol(random: &mut Random) -> Value {
+    let (one, other) = (random.pick(&PORTS), random.pick(&PORTS));
+    let destination = match random.below(4) {
+        0 => json!({}),
+        1 => json!({"destinationPort": {"range": {"start": one.min(other), "end": one.max(other)}}}),
+        _ => json!({"destinationPort": {"number": one}}),
+    };
+    let mut protocol = json!({});
+    protocol[random.pick(&["tcp", "udp", "sctp"])] = destination;
+    protocol
 }
 
 fn rule(random: &mut Random) -> Value {
@@ -252,7 +306,12 @@ pub(super) fn from_entries(random: &mut Random) -> Set {
             patterns: vec!["*".to_owned()],
             origins: Vec::new(),
         });
-        (number, Policy { ingress, egress, dns, ..Policy::default() })
+        let heard = random.list(0, 3, |random| {
+            let port = random.pick(&PORTS);
+            let (peer, protocol) = (random.pick(&numbers), random.pick(&[6, 17]));
+            Entry { peer, protocol, first: port, last: port, origins: Vec::new() }
+        });
+        (number, Policy { ingress, egress, dns, heard, ..Policy::default() })
     });
     let prefixes = random.list(0, 3, |random| world::prefix(random.pick(&PREFIXES)));
     let prefixes = prefixes.into_iter().filter(|prefix| prefix.prefix_len() > 0).collect::<BTreeSet<_>>();
@@ -264,16 +323,29 @@ fn direction(random: &mut Random) -> Direction {
     let numbers = world::numbers();
     let enforced = random.chance(60);
     let deny = random.list(0, 4, |random| any_entry(random, &numbers));
-    if !enforced {
-        return Direction { deny, ..Direction::default() };
+    let (admin, baseline) = (steps(random, &numbers), steps(random, &numbers));
+    if !enforced && baseline.is_empty() {
+        return Direction { admin, deny, ..Direction::default() };
     }
-    let mut blocks = random.list(0, 5, |random| world::prefix(random.pick(&PREFIXES)));
+    // Blocks are of policies that close the direction, and then nothing is asked behind them.
+    let most = if baseline.is_empty() { 5 } else { 1 };
+    let mut blocks = random.list(0, most, |random| world::prefix(random.pick(&PREFIXES)));
     blocks.sort_unstable();
     blocks.dedup();
     let by_address = (FIRST_BLOCK..).take(blocks.len());
     let numbers: Vec<u32> = numbers.into_iter().chain(by_address).collect();
     let allow = random.list(0, 8, |random| any_entry(random, &numbers));
-    Direction { enforced, allow, blocks, deny, ..Direction::default() }
+    Direction { enforced, admin, allow, blocks, deny, baseline, ..Direction::default() }
+}
+
+/// Rules in an order; often none.
+fn steps(random: &mut Random, numbers: &[u32]) -> Vec<Step> {
+    let most = if random.chance(50) { 1 } else { 6 };
+    random.list(0, most, |random| Step {
+        action: random.pick(&[Action::Accept, Action::Deny, Action::Pass]),
+        entries: random.list(0, 4, |random| any_entry(random, numbers)),
+        names: Vec::new(),
+    })
 }
 
 fn any_entry(random: &mut Random, numbers: &[u32]) -> Entry {
