@@ -9,11 +9,17 @@ use cilium_policy::{Host, PolicyIndex, PolicyKey};
 use crate::enforcement::policy_part;
 use crate::pack::{self, Text};
 
+/// Most bytes of a policy part. It travels in one object, of which etcd takes 1.5 MiB, with what is around it.
+pub(crate) const MAX_BYTES: usize = 1_300_000;
+
 /// What nodes of one kind shall do for endpoints of one identity.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Compiled {
     /// The policy part; `None` if nothing is restricted.
     pub(crate) text: Option<Text>,
+    /// Bytes of the part that is meant, where it is too large to travel. The part then closes what the policy restricts: it must not
+    /// hold up what else the node is to do, and must not open anything.
+    pub(crate) excess: Option<usize>,
     /// Something that comes in may be dropped.
     pub(crate) ingress: bool,
     /// Something that goes out may be dropped.
@@ -37,8 +43,14 @@ impl Compiled {
         let (ingress, egress) =
             policy.as_ref().map_or((false, false), |p| (p.ingress.is_restricted(), p.egress.is_restricted()));
         let denials = policy.as_ref().map_or(0, denials);
-        let text = policy.map(|policy| pack::encode(&policy_part(number), &Part::Policy(Box::new(policy))));
-        Self { text, ingress, egress, denials, shares }
+        let encode = |policy| pack::encode(&policy_part(number), &Part::Policy(Box::new(policy)));
+        let closed = policy.as_ref().map(closed);
+        let mut text = policy.map(encode);
+        let excess = text.as_ref().map(|text| text.len()).filter(|bytes| *bytes > MAX_BYTES);
+        if excess.is_some() {
+            text = closed.map(encode);
+        }
+        Self { text, excess, ingress, egress, denials, shares }
     }
 
     /// Policies whose share is not the one in `before`.
@@ -47,6 +59,21 @@ impl Compiled {
         let share_before = |key| old.binary_search_by(|(old, _)| old.cmp(key)).ok().map(|at| old[at].1);
         let changed = self.shares.iter().filter(|(key, share)| share_before(key) != Some(*share));
         changed.map(|(key, _)| key.clone()).collect()
+    }
+}
+
+/// What lets nothing through where `policy` restricts anything.
+fn closed(policy: &Policy) -> Policy {
+    let closed = |direction: &Direction, is_restricted| Direction {
+        enforced: is_restricted,
+        closed_by: direction.closed_by.clone(),
+        ..Direction::default()
+    };
+    Policy {
+        ingress: closed(&policy.ingress, policy.ingress.is_restricted()),
+        egress: closed(&policy.egress, policy.restricts_egress()),
+        origins: policy.origins.clone(),
+        ..Policy::default()
     }
 }
 

@@ -8,6 +8,7 @@ use cilium_api::policy_status::{MAX_LAGGARDS, PolicyNodes, PolicyStatus};
 use cilium_core::condition;
 use cilium_policy::{Host, Mode, PolicyKey, room};
 
+use crate::compiled::MAX_BYTES;
 use crate::enforcement::policy_part;
 use crate::node::Token;
 use crate::nodes::Entry;
@@ -45,6 +46,8 @@ struct Reach {
     nodes: PolicyNodes,
     /// The first node that says why it cannot, and what it says.
     refusal: Option<String>,
+    /// Bytes of the policy of an endpoint that is too large to be in force anywhere.
+    excess: Option<usize>,
 }
 
 impl Planner {
@@ -125,6 +128,7 @@ impl Planner {
 
     fn reach(&self, key: &PolicyKey, counts: &mut Counts) -> Reach {
         let (mut endpoints, mut entries, mut largest) = (0, 0, 0);
+        let mut excess = None;
         let mut places: BTreeMap<&str, BTreeSet<u32>> = BTreeMap::new();
         for number in self.policies.index.selected(key) {
             let Some(known) = self.identities.get(number).filter(|known| !known.nodes.is_empty()) else {
@@ -132,6 +136,7 @@ impl Planner {
             };
             endpoints += known.nodes.values().sum::<usize>();
             let share = counts.of(number, key, || self.policies.index.compile(number, Host::Plain));
+            excess = excess.max(known.compiled.iter().flatten().filter_map(|compiled| compiled.excess).max());
             entries += share.entries;
             largest = largest.max(share.room);
             // A node without object is gone, or not there yet: nobody can wait for it.
@@ -154,7 +159,7 @@ impl Planner {
             enforcing: count(places.len() - late.len()),
             laggards: (!late.is_empty()).then(|| late.into_iter().take(MAX_LAGGARDS).collect()),
         };
-        Reach { endpoints: count(endpoints), entries, largest, nodes, refusal }
+        Reach { endpoints: count(endpoints), entries, largest, nodes, refusal, excess }
     }
 
     fn has_in_force(&self, node: &str, key: &PolicyKey, numbers: &BTreeSet<u32>) -> bool {
@@ -186,6 +191,7 @@ impl Planner {
             (None, _) if reach.endpoints == 0 => {
                 ("True", "NoEndpoints", format!("selects no endpoints; {progress}"))
             }
+            (None, _) if let Some(bytes) = reach.excess => ("False", "TooLarge", too_large(bytes)),
             (None, _) if enforcing < needed => match &reach.refusal {
                 Some(refusal) => ("False", "NodeFailure", format!("{progress}; {refusal}")),
                 None => ("False", "Pending", progress),
@@ -194,6 +200,13 @@ impl Planner {
         };
         mk_condition(ENFORCED, status, reason, message)
     }
+}
+
+fn too_large(bytes: usize) -> String {
+    format!(
+        "what all policies together say of an endpoint that this one selects takes {bytes} bytes, and a node can be told {MAX_BYTES}: \
+         the endpoint is closed; name fewer prefixes and ports, or wider ones"
+    )
 }
 
 /// Whether two statuses differ in the count of nodes only, and that by little: the same quarter of the nodes is done, and more
