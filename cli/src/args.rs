@@ -119,11 +119,12 @@ fn port(text: &str) -> Result<Port, String> {
     let (_, protocol) =
         known.ok_or_else(|| format!("{protocol} is none of TCP, UDP, SCTP, ICMP and ICMPv6"))?;
     let last = if matches!(protocol, 1 | 58) { 255 } else { u16::MAX };
-    let number: u16 = number.parse().map_err(|_| format!("{number:?} is not a number"))?;
-    if number > last {
-        return Err(format!("{number} is not a type of ICMP message, they go up to 255"));
+    let number: u32 = number.parse().map_err(|_| format!("{number:?} is not a number"))?;
+    match u16::try_from(number).ok().filter(|number| *number <= last) {
+        Some(number) => Ok(Port { protocol: *protocol, number }),
+        None if last == 255 => Err(format!("{number} is not a type of ICMP message, they go up to 255")),
+        None => Err(format!("{number} is not a port, they go up to {last}")),
     }
-    Ok(Port { protocol: *protocol, number })
 }
 
 /// What `--from` and `--to` name.
@@ -174,6 +175,7 @@ mod tests {
         assert!(port("http").unwrap_err().contains("not a number"));
         assert!(port("1/GRE").unwrap_err().contains("none of"));
         assert!(port("256/ICMP").unwrap_err().contains("up to 255"));
+        assert!(port("70000/TCP").unwrap_err().contains("up to 65535"));
     }
 
     #[test]

@@ -132,25 +132,35 @@ fn receivers(
     resolved: &[IpAddr],
 ) -> anyhow::Result<Vec<(End, Port)>> {
     match target {
-        Target::Address(address) => Ok(vec![(planner.address(*address), port)]),
-        Target::Pod(namespace, name) => Ok(vec![(pod(planner, namespace, name)?, port)]),
+        Target::Address(address) => match planner.service_at(*address) {
+            Some((namespace, name)) => backends(planner, &namespace, &name, port),
+            None => Ok(vec![(planner.address(*address), port)]),
+        },
+        // What runs under one name often is a Service under the same.
+        Target::Pod(namespace, name) => match pod(planner, namespace, name) {
+            Ok(end) => Ok(vec![(end, port)]),
+            Err(error) => backends(planner, namespace, name, port).map_err(|_| error),
+        },
         Target::Name(_) => Ok(resolved.iter().map(|address| (planner.address(*address), port)).collect()),
-        Target::Service(namespace, name) => {
-            let found = planner.backends(namespace, name, port.protocol, port.number);
-            let found = found
-                .with_context(|| format!("there is no Service {namespace}/{name} with a cluster address"))?;
-            ensure!(!found.is_empty(), "the Service {namespace}/{name} has no ready backend for {port}");
-            let mut ends: Vec<(End, Port)> = Vec::new();
-            for (address, number) in found {
-                let end = (planner.address(address), Port { number, ..port });
-                // Both addresses of a pod are one end.
-                if !ends.contains(&end) {
-                    ends.push(end);
-                }
-            }
-            Ok(ends)
+        Target::Service(namespace, name) => backends(planner, namespace, name, port),
+    }
+}
+
+/// What a Service stands for.
+fn backends(planner: &Planner, namespace: &str, name: &str, port: Port) -> anyhow::Result<Vec<(End, Port)>> {
+    let found = planner.backends(namespace, name, port.protocol, port.number);
+    let found =
+        found.with_context(|| format!("there is no Service {namespace}/{name} with a cluster address"))?;
+    ensure!(!found.is_empty(), "the Service {namespace}/{name} has no ready backend for {port}");
+    let mut ends: Vec<(End, Port)> = Vec::new();
+    for (address, number) in found {
+        let end = (planner.address(address).by_any_address(), Port { number, ..port });
+        // Both addresses of a pod are one end.
+        if !ends.contains(&end) {
+            ends.push(end);
         }
     }
+    Ok(ends)
 }
 
 fn answer(planner: &Planner, from: &End, to: &End, port: Port) -> Answer {
@@ -158,7 +168,16 @@ fn answer(planner: &Planner, from: &End, to: &End, port: Port) -> Answer {
     let side = |decision: Option<Decision>, judge: &End, peer: &End| {
         decision.map(|decision| said(planner, &decision, judge, peer))
     };
-    let (egress, ingress) = (side(egress, from, to), side(ingress, to, from));
+    let (mut egress, ingress) = (side(egress, from, to), side(ingress, to, from));
+    if let (Some(said), End::Pod { identity, .. }, End::Outside { .. }) = (&mut egress, from, to) {
+        let names = planner.names_allowed_to(*identity);
+        if said.verdict == DENIED && !names.is_empty() {
+            let names = names.into_iter().collect::<Vec<_>>().join(", ");
+            said.reason += &format!(
+                "; unless it is an address of {names}: what names stand for is known on the pod's node (cilium-dbg fqdn cache list)"
+            );
+        }
+    }
     let denied = egress.iter().chain(&ingress).any(|said| said.verdict == DENIED);
     Answer {
         from: party(planner, from, to),
@@ -252,7 +271,7 @@ fn near(miss: &Miss, peer: &Party) -> Nearest {
     });
     let wanted: Vec<String> = wanted.collect();
     let asks = if wanted.is_empty() {
-        "names no peer".to_owned()
+        "means others by address or name".to_owned()
     } else {
         format!("asks the peer for {}", wanted.join(" and "))
     };
@@ -361,6 +380,15 @@ Not in force: cnp/default/later: spec.ingress[0].authentication.mode: authentica
             "the Service default/deathstar has no ready backend for 9/TCP"
         );
         assert_eq!(missing("moon.default.svc"), "there is no Service default/moon with a cluster address");
+    }
+
+    #[test]
+    fn an_address_is_that_of_a_service_or_of_one_family() {
+        let planner = mk_galaxy();
+        let by_name = ask(&planner, "xwing", "deathstar.default.svc", 8080);
+        let cluster_address = planner.service_at("10.96.0.9".parse().unwrap());
+        assert_eq!(cluster_address, Some(("default".to_owned(), "deathstar".to_owned())));
+        assert_eq!(ask(&planner, "xwing", "10.96.0.9", 8080), by_name);
     }
 
     #[test]

@@ -24,6 +24,8 @@ pub enum End {
         identity: u32,
         /// Its node.
         node: String,
+        /// The one of its addresses that was asked for.
+        address: Option<IpAddr>,
     },
     /// A node: its own processes, and pods that share its network.
     Node {
@@ -77,6 +79,15 @@ impl End {
         }
     }
 
+    /// The same, whichever of a pod's addresses.
+    #[must_use]
+    pub fn by_any_address(mut self) -> Self {
+        if let Self::Pod { address, .. } = &mut self {
+            *address = None;
+        }
+        self
+    }
+
     /// The node that judges what this end receives and sends.
     fn node(&self) -> Option<&str> {
         match self {
@@ -92,7 +103,7 @@ impl Planner {
     pub fn pod(&self, namespace: &str, name: &str) -> Option<End> {
         let endpoint = self.endpoints.all.get(&PodName::new(namespace, name))?;
         let (identity, node) = (endpoint.identity?, endpoint.node.clone());
-        Some(End::Pod { name: format!("{namespace}/{name}"), identity, node })
+        Some(End::Pod { name: format!("{namespace}/{name}"), identity, node, address: None })
     }
 
     /// The end that an address is.
@@ -103,9 +114,9 @@ impl Planner {
             all.find(|(_, endpoint)| endpoint.addresses().any(|own| own == address)).map(|(name, _)| name)
         };
         if let Some(name) = of_pod.map(|(name, _)| name).or_else(planned)
-            && let Some(end) = self.pod(&name.namespace, &name.name)
+            && let Some(End::Pod { name, identity, node, .. }) = self.pod(&name.namespace, &name.name)
         {
-            return end;
+            return End::Pod { name, identity, node, address: Some(address) };
         }
         let has_address = |entry: &crate::nodes::Entry| {
             entry.object.iter().flat_map(|object| object.addresses()).any(|own| own == address)
@@ -124,6 +135,21 @@ impl Planner {
         let around = self.prefixes.numbered().filter(|(prefix, _)| prefix.contains(&address));
         let narrowest = around.max_by_key(|(prefix, _)| prefix.prefix_len());
         narrowest.map_or_else(|| self.config.families().world_of(address), |(_, number)| number)
+    }
+
+    /// Namespace and name of the Service that has this cluster address.
+    pub fn service_at(&self, address: IpAddr) -> Option<(String, String)> {
+        let has_address = |name: &ServiceName| {
+            self.services.part(name).is_some_and(|part| part.cluster_ips.contains(&address))
+        };
+        let (name, _) = self.services.described().find(|(name, _)| has_address(name))?;
+        Some((name.namespace.clone(), name.name.clone()))
+    }
+
+    /// Names that rules let the pods of an identity reach: which addresses they stand for is known on nodes only.
+    pub fn names_allowed_to(&self, identity: u32) -> BTreeSet<String> {
+        let policy = self.policies.index.compile(identity, Host::Plain);
+        policy.iter().flat_map(Policy::named_peers).map(|peer| peer.pattern.clone()).collect()
     }
 
     /// Backends of a Service for one of its ports: addresses with their ports. `None` when there is no such Service.
@@ -163,6 +189,7 @@ impl Planner {
 
     fn addresses_of(&self, end: &End) -> Vec<IpAddr> {
         match end {
+            End::Pod { address: Some(address), .. } => vec![*address],
             End::Pod { name, .. } => {
                 let name = name.split_once('/').map(|(namespace, name)| PodName::new(namespace, name));
                 let endpoint = name.and_then(|name| self.endpoints.all.get(&name));

@@ -32,7 +32,7 @@ fn mk_world() -> World {
 fn addresses_are_pods_nodes_or_outside() {
     let mut world = mk_world();
     let server = world.planner.pod("default", "server").unwrap();
-    assert_eq!(world.planner.address(ip("10.1.0.10")), server);
+    assert_eq!(world.planner.address(ip("10.1.0.10")).by_any_address(), server);
     assert_eq!(world.planner.pod("default", "nobody"), None);
     let node = world.planner.address(ip("192.168.0.1"));
     assert_eq!(node, End::Node { name: "a".to_owned(), api_server: true, identity: None });
@@ -51,6 +51,9 @@ fn addresses_are_pods_nodes_or_outside() {
         Some(vec![(ip("192.168.0.1"), 6443)])
     );
     assert_eq!(world.planner.backends("default", "nobody", 6, 443), None);
+    let service = world.planner.service_at(ip("10.96.0.1"));
+    assert_eq!(service, Some(("default".to_owned(), "kubernetes".to_owned())));
+    assert_eq!(world.planner.service_at(ip("192.0.2.1")), None);
 }
 
 #[test]
@@ -72,6 +75,28 @@ fn both_sides_are_asked_where_they_are() {
     assert!(matches!(ingress, Some(Decision::Granted(_))), "{ingress:?}");
     let other = world.planner.address(ip("192.168.0.2"));
     assert!(matches!(world.planner.explain(&other, &server, 6, 80).ingress, Some(Decision::DefaultDeny(_))));
+}
+
+#[test]
+fn an_address_is_asked_about_in_its_own_family() {
+    let mut world = mk_world();
+    let spec = json!({"podSelector": {"matchLabels": {"app": "server"}}, "ingress": [{"from": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]}]});
+    world.apply(mk_netpol("default", "in", 1, spec));
+    world.apply(mk_pod("default", "dual", "a", &["app=server"]));
+    world.settle();
+    let ends = ["client", "dual"].map(|pod| {
+        let place = if pod == "client" { "b" } else { "a" };
+        world.addresses(place, "default", pod).into_iter().map(|text| ip(&text)).collect::<Vec<_>>()
+    });
+    let mut judged = 0;
+    for address in &ends[1] {
+        let client = ends[0].iter().find(|own| own.is_ipv4() == address.is_ipv4()).unwrap();
+        let (from, to) = (world.planner.address(*client), world.planner.address(*address));
+        let granted = matches!(world.planner.explain(&from, &to, 6, 80).ingress, Some(Decision::Granted(_)));
+        assert_eq!(granted, address.is_ipv4(), "{client} to {address}");
+        judged += 1;
+    }
+    assert_eq!(judged, 2);
 }
 
 #[test]
