@@ -159,11 +159,22 @@ pub(crate) struct Seen {
     routes: BTreeMap<IpNet, String>,
     neighbours: BTreeMap<(u32, std::net::IpAddr), Mac>,
     open_slots: usize,
-    rules: usize,
+    /// Entries under a generation that no slot has. Not how many there are in all: slots of equal policy share one, unless one of
+    /// them was renewed since.
+    stray_rules: usize,
     backends: usize,
 }
 
 impl Fake {
+    fn stray_rules(&self) -> usize {
+        let named: BTreeSet<u32> = self.slots.values().map(|slot| slot.generation).collect();
+        let is_stray = |key: &&PieceKey| match key {
+            PieceKey::Entry(key) => !named.contains(&key.generation),
+            PieceKey::Block(key) => !named.contains(&key.generation),
+        };
+        self.policy.keys().filter(is_stray).count()
+    }
+
     pub(crate) fn seen(&self) -> Seen {
         let slot = |entry: &Endpoint| self.slots.get(&entry.slot).copied().unwrap_or_default();
         let backends = |service: &ServiceEntry| {
@@ -182,7 +193,7 @@ impl Fake {
             routes: self.routes.iter().map(|(to, route)| (*to, format!("{route:?}"))).collect(),
             neighbours: self.neighbours.clone(),
             open_slots: self.slots.values().filter(|slot| slot.open).count(),
-            rules: self.policy.len(),
+            stray_rules: self.stray_rules(),
             backends: self.backends.len(),
         }
     }
