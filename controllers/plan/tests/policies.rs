@@ -794,27 +794,3 @@ fn a_policy_for_nodes_is_in_force_on_the_nodes_that_it_selects() {
     world.settle();
     assert_eq!(status(&world).enforced.as_deref(), Some("1/1"));
 }
-
-#[test]
-fn a_policy_that_is_too_large_to_travel_closes_its_endpoints_and_nothing_else() {
-    let mut world = mk_world();
-    world.apply(mk_pod("default", "xwing", "a", &["org=alliance"]));
-    let ports: Vec<_> = (1..=40).map(|port| json!({"port": port.to_string(), "protocol": "TCP"})).collect();
-    let prefixes: Vec<_> = (0..4000).map(|n| format!("10.{}.{}.0/24", n / 250, n % 250)).collect();
-    let large = json!({"endpointSelector": {"matchLabels": {"org": "empire"}}, "egress": [{"toCIDR": prefixes, "toPorts": [{"ports": ports}]}]});
-    world.apply(mk_cnp("default", "large", 1, large));
-    let small = json!({"endpointSelector": {"matchLabels": {"org": "alliance"}}, "ingress": [{}]});
-    world.apply(mk_cnp("default", "small", 1, small));
-    world.settle();
-    let enforced = world.condition("default", "large", "Enforced");
-    assert!(enforced.starts_with("False TooLarge: what all policies together say"), "{enforced}");
-    assert_eq!(world.condition("default", "small", "Enforced"), "True InForce: in force on 1 of 1 nodes");
-    let closed = policies(&world, "b").pop().unwrap().1;
-    assert!(closed.egress.enforced && closed.egress.allow.is_empty() && !closed.ingress.is_restricted());
-    assert_eq!(closed.origins, ["cnp/default/large"]);
-
-    let wider = json!({"endpointSelector": {"matchLabels": {"org": "empire"}}, "egress": [{"toCIDR": ["10.0.0.0/8"]}]});
-    world.apply(mk_cnp("default", "large", 2, wider));
-    world.settle();
-    assert_eq!(world.condition("default", "large", "Enforced"), "True InForce: in force on 2 of 2 nodes");
-}
