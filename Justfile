@@ -58,6 +58,6 @@ bench-plan:
 bench-packets:
     cargo run --locked --release -p bpf-tests --example cost
 
-# Measure an agent alone on its node: memory, CNI ADD, round trips, the way from a write to a switched policy
+# Measure an agent alone on its node: memory, CNI ADD, round trips, the way from a write to a switched policy, what the DNS proxy adds
 bench-node:
     cargo test --locked --release -p cilium-agent --test node measure -- --ignored --nocapture

@@ -53,8 +53,11 @@ impl Compiled {
         Self { text, excess, ingress, egress, denials, shares }
     }
 
-    /// Policies whose share is not the one in `before`.
+    /// Policies whose share is not the one in `before`: all, if that or this was too large, as none is in force then.
     pub(crate) fn changed_since(&self, before: Option<&Self>) -> Vec<PolicyKey> {
+        if self.excess != before.and_then(|before| before.excess) {
+            return self.shares.iter().map(|(key, _)| key.clone()).collect();
+        }
         let old = before.map_or(&[][..], |before| &before.shares);
         let share_before = |key| old.binary_search_by(|(old, _)| old.cmp(key)).ok().map(|at| old[at].1);
         let changed = self.shares.iter().filter(|(key, share)| share_before(key) != Some(*share));

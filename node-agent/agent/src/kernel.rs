@@ -145,4 +145,8 @@ impl Kernel for Tables {
     fn is_settled(&self) -> bool {
         self.wires.is_settled()
     }
+
+    fn refused(&self) -> usize {
+        self.wires.failures().len()
+    }
 }

@@ -429,8 +429,8 @@ impl Dataplane {
         if !kernel.is_settled() {
             return Ok(0);
         }
-        let drift = self.routes.refresh(kernel)?.total();
-        Ok(drift + self.endpoints.neighbours.refresh(kernel)?.total())
+        let drift = self.routes.refresh(kernel)?.total() + self.endpoints.neighbours.refresh(kernel)?.total();
+        Ok(drift.saturating_sub(kernel.refused()))
     }
 
     /// The part of [`Dataplane::check`] that concerns the node's own pods and policies: what an acknowledgement of a revision

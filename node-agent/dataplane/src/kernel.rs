@@ -61,6 +61,11 @@ pub trait Kernel:
     fn is_settled(&self) -> bool {
         true
     }
+
+    /// How many of these could not be done: so many entries are not as believed, and nobody else is to blame.
+    fn refused(&self) -> usize {
+        0
+    }
 }
 
 /// The parts in force.

@@ -95,7 +95,7 @@ impl Agent {
         self.more.notify_one();
         if !in_force && tokio::time::timeout(self.patience, wait).await.is_err() {
             self.counters.timeouts.add();
-            tracing::warn!(name, "the agent does not answer; the addresses may not be reachable at first");
+            tracing::debug!(name, "the agent does not answer; the addresses may not be reachable at first");
         }
     }
 

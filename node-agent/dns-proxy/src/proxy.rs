@@ -127,7 +127,8 @@ impl<I: Identities + Send + Sync + 'static> Proxy<I> {
 
     fn refuse(&self, path: Path, question: &Question, bytes: &[u8]) -> Vec<u8> {
         self.agent.counters.denied.add();
-        tracing::info!(client = %path.client, server = %path.server, name = question.name, "refused");
+        // Pods may ask as often as they like; how often is counted.
+        tracing::debug!(client = %path.client, server = %path.server, name = question.name, "refused");
         question.refuse(bytes, self.refusal)
     }
 

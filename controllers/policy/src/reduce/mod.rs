@@ -126,12 +126,30 @@ fn rule(scope: &Scope<'_>, path: &Path, api: &ApiRule) -> Result<Rule, Invalid> 
         traffic(&peers, &path.field("egressDeny"), &api.egress_deny)?,
         close_egress,
     );
+    check_size(&path.field("ingress"), ingress.as_ref())?;
+    check_size(&path.field("egress"), egress.as_ref())?;
     let nodes = api.node_selector.is_some();
     let asks = egress.iter().flat_map(|section| &section.allow).any(|traffic| traffic.questions.is_some());
     if nodes && asks {
         return Err(path.field("egress").unsupported("a rule for DNS questions of a node"));
     }
     Ok(Rule { path: path.clone().into(), note: note(api), subject, nodes, ingress, egress })
+}
+
+/// Most entries of a direction of a rule, peers by ports: an endpoint's whole policy travels to nodes in one object.
+const MAX_ENTRIES: usize = 40_000;
+
+fn check_size(path: &Path, section: Option<&Section>) -> Result<(), Invalid> {
+    let all = section.into_iter().flat_map(|section| section.allow.iter().chain(&section.deny));
+    let entries: usize = all
+        .map(|it| it.peers.selectors().len().max(1) * (it.ports.len() + it.named.len()))
+        .fold(0, usize::saturating_add);
+    if entries > MAX_ENTRIES {
+        let what =
+            format!("a direction with {entries} entries (peers by ports) of {MAX_ENTRIES} that are possible");
+        return Err(path.unsupported(what));
+    }
+    Ok(())
 }
 
 /// What a rule says of itself. The source of a label that names none is `unspec`.

@@ -296,9 +296,8 @@ fn percentiles(mut times: Vec<Duration>) -> [Duration; 2] {
     [times[times.len() / 2], times[times.len() * 99 / 100]]
 }
 
-/// `cargo test --release -p cilium-agent --test node measure_dns -- --ignored --nocapture`
 #[test]
-#[ignore = "measures, and asserts nothing about time"]
+#[ignore = "measures: just bench-node"]
 fn measure_dns() {
     let mut stage = Stage::create(1, &[]);
     start_outside(&stage.outside);

@@ -39,6 +39,8 @@ pub(crate) struct Fake {
     pub(crate) allowed: Vec<Content>,
     /// What is written to the policy trie is lost without notice.
     pub(crate) forgetful: bool,
+    /// Writes of routes that could not be done in the background.
+    pub(crate) refused: usize,
     /// Somebody else took entries away, so that not everything is whole until it has been repaired.
     pub(crate) sabotaged: bool,
 }
@@ -148,6 +150,10 @@ impl Lookup<BackendKey, BackendEntry> for Fake {
 
 impl Kernel for Fake {
     type Fault = Fault;
+
+    fn refused(&self) -> usize {
+        self.refused
+    }
 }
 
 /// What programs can see, without the numbers that are free to choose.

@@ -106,3 +106,20 @@ fn leftovers_of_a_process_killed_in_the_middle_go() {
     dataplane.sweep(&mut kernel, GRACE);
     assert_eq!(kernel.seen(), clean);
 }
+
+#[test]
+fn a_route_that_cannot_be_written_is_no_repair() {
+    let parts = mk_parts();
+    let mut kernel = mk_running(&parts);
+    let mut dataplane = restart(&mut kernel);
+    feed(&mut dataplane, &mut kernel, &parts);
+    let route = *kernel.routes.keys().next().expect("there are routes");
+    kernel.routes.remove(&route);
+    kernel.refused = 1;
+    assert_eq!(dataplane.check(&mut kernel, GRACE), Ok(0));
+    // It is tried again all the same.
+    assert!(kernel.routes.contains_key(&route));
+    kernel.refused = 0;
+    kernel.routes.remove(&route);
+    assert_eq!(dataplane.check(&mut kernel, GRACE), Ok(1));
+}
