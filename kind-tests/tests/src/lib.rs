@@ -5,6 +5,7 @@
 pub mod kubectl;
 pub mod nodes;
 pub mod pods;
+pub mod scenes;
 pub mod wait;
 pub mod watches;
 

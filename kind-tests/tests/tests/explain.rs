@@ -3,25 +3,9 @@
 use std::process::Command;
 
 use anyhow::{Context as _, ensure};
-use cluster_tests::pods::{mk_pod, mk_server};
+use cluster_tests::scenes::{mk_cnp, trio};
 use cluster_tests::{Namespace, eventually, kubectl, kubectl_json, nodes};
 use serde_json::Value;
-
-/// A server and two clients.
-fn trio(prefix: &str) -> anyhow::Result<Namespace> {
-    let ns = Namespace::new(prefix)?;
-    let pods =
-        [mk_server("server", None), mk_pod("client", None, &[], false), mk_pod("other", None, &[], false)];
-    ns.apply(&pods.concat())?;
-    ns.ready(&["server", "client", "other"])?;
-    Ok(ns)
-}
-
-fn mk_cnp(name: &str, spec: &str) -> String {
-    format!(
-        "{{apiVersion: cilium.io/v2, kind: CiliumNetworkPolicy, metadata: {{name: {name}}}, spec: {{{spec}}}}}"
-    )
-}
 
 const SERVER: &str = "endpointSelector: {matchLabels: {app: server}}";
 const CLIENT_ON_7000: &str = "ingress: [{fromEndpoints: [{matchLabels: {app: client}}], toPorts: [{ports: [{port: '7000', protocol: TCP}]}]}]";

@@ -5,19 +5,10 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use cluster_tests::pods::{addresses, mk_pod, mk_server};
+use cluster_tests::scenes::trio;
 use cluster_tests::{Namespace, eventually, exec, holds_for, kubectl};
 
 const PORT: &str = "7000";
-
-/// A server and two clients.
-fn trio(prefix: &str) -> anyhow::Result<Namespace> {
-    let ns = Namespace::new(prefix)?;
-    let pods =
-        [mk_server("server", None), mk_pod("client", None, &[], false), mk_pod("other", None, &[], false)];
-    ns.apply(&pods.concat())?;
-    ns.ready(&["server", "client", "other"])?;
-    Ok(ns)
-}
 
 /// To which of the addresses a pod gets a TCP connection.
 fn connects(ns: &Namespace, from: &str, to: &[String], port: &str) -> anyhow::Result<Vec<bool>> {

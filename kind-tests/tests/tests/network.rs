@@ -3,8 +3,9 @@
 
 use std::sync::OnceLock;
 
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
 use cluster_tests::pods::{addresses, mk_pod, mk_server, socket};
+use cluster_tests::scenes::outside;
 use cluster_tests::{Namespace, eventually, exec, nodes};
 use serde_json::Value;
 
@@ -136,9 +137,7 @@ fn a_service_without_backends_refuses_at_once() -> anyhow::Result<()> {
 
 #[test]
 fn traffic_that_leaves_the_cluster_has_the_address_of_the_node() -> anyhow::Result<()> {
-    // An HTTP server outside that answers with the address it sees: `host:port` of its /clientip.
-    let outside = std::env::var("CLUSTER_OUTSIDE")
-        .context("CLUSTER_OUTSIDE is not set: run through `just test-e2e`")?;
+    let (host, port) = outside()?;
     let node_address = |index: usize| {
         let path = "jsonpath={.status.addresses[?(@.type=='InternalIP')].address}";
         cluster_tests::kubectl(&["get", "node", &stage().nodes[index], "-o", path])
@@ -147,7 +146,7 @@ fn traffic_that_leaves_the_cluster_has_the_address_of_the_node() -> anyhow::Resu
         let ran = exec(
             &stage().ns.name,
             &format!("client-{index}"),
-            &["curl", "-s", "--max-time", "5", &format!("http://{outside}/clientip")],
+            &["curl", "-s", "--max-time", "5", &format!("http://{host}:{port}/clientip")],
         )?;
         let seen = ran.out.rsplit_once(':').map(|(ip, _)| ip.to_owned()).unwrap_or_default();
         let expected = node_address(index)?;

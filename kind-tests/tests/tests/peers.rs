@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use cluster_tests::pods::{addresses, mk_pod, mk_server};
+use cluster_tests::scenes::{self, in_force, outside};
 use cluster_tests::{Namespace, eventually, exec, holds_for, kubectl, kubectl_json, nodes};
 
 /// An object of the whole cluster that goes with the test.
@@ -16,29 +17,15 @@ impl Drop for Global {
     }
 }
 
+/// A policy for the client.
 fn mk_cnp(name: &str, spec: &str) -> String {
-    format!(
-        "{{apiVersion: cilium.io/v2, kind: CiliumNetworkPolicy, metadata: {{name: {name}}}, spec: {{endpointSelector: {{matchLabels: {{app: client}}}}, {spec}}}}}"
-    )
+    scenes::mk_cnp(name, &format!("endpointSelector: {{matchLabels: {{app: client}}}}, {spec}"))
 }
 
 fn mk_group(name: &str, labels: &str, prefixes: &str) -> String {
     format!(
         "{{apiVersion: cilium.io/v2, kind: CiliumCIDRGroup, metadata: {{name: {name}, labels: {{{labels}}}}}, spec: {{externalCIDRs: [{prefixes}]}}}}"
     )
-}
-
-fn in_force(ns: &Namespace, policy: &str) -> anyhow::Result<()> {
-    let wait = ["wait", "--for=condition=Enforced", "--timeout=30s", &format!("cnp/{policy}")];
-    ns.kubectl(&wait).map(drop)
-}
-
-/// Address and port of an HTTP server outside of the cluster.
-fn outside() -> anyhow::Result<(String, String)> {
-    let outside = std::env::var("CLUSTER_OUTSIDE")
-        .context("CLUSTER_OUTSIDE is not set: run through `just test-e2e`")?;
-    let (host, port) = outside.split_once(':').context("CLUSTER_OUTSIDE is not address:port")?;
-    Ok((host.to_owned(), port.to_owned()))
 }
 
 fn connects(ns: &Namespace, address: &str, port: &str) -> anyhow::Result<bool> {

@@ -2,19 +2,10 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
-use cluster_tests::pods::{addresses, mk_pod, mk_server, socket};
+use anyhow::ensure;
+use cluster_tests::pods::{addresses, mk_pod, socket};
+use cluster_tests::scenes::{in_force, mk_cnp, outside, trio};
 use cluster_tests::{Namespace, eventually, exec, holds_for, nodes};
-
-/// A server and two clients.
-fn trio(prefix: &str) -> anyhow::Result<Namespace> {
-    let ns = Namespace::new(prefix)?;
-    let pods =
-        [mk_server("server", None), mk_pod("client", None, &[], false), mk_pod("other", None, &[], false)];
-    ns.apply(&pods.concat())?;
-    ns.ready(&["server", "client", "other"])?;
-    Ok(ns)
-}
 
 /// Whether a pod gets a TCP connection to every address.
 fn connects(ns: &Namespace, from: &str, to: &[String], port: &str) -> anyhow::Result<bool> {
@@ -34,17 +25,6 @@ fn connects_to_any(ns: &Namespace, from: &str, to: &[String], port: &str) -> any
         }
     }
     Ok(false)
-}
-
-fn mk_cnp(name: &str, spec: &str) -> String {
-    format!(
-        "{{apiVersion: cilium.io/v2, kind: CiliumNetworkPolicy, metadata: {{name: {name}}}, spec: {{{spec}}}}}"
-    )
-}
-
-fn in_force(ns: &Namespace, policy: &str) -> anyhow::Result<()> {
-    let wait = ["wait", "--for=condition=Enforced", "--timeout=30s", &format!("cnp/{policy}")];
-    ns.kubectl(&wait).map(drop)
 }
 
 /// The node of a pod.
@@ -93,10 +73,7 @@ fn a_denial_wins_and_leaves_the_rest_as_it_was() -> anyhow::Result<()> {
 
 #[test]
 fn prefixes_are_outside_of_the_cluster() -> anyhow::Result<()> {
-    // An HTTP server outside, as `IPv4:port`.
-    let outside = std::env::var("CLUSTER_OUTSIDE")
-        .context("CLUSTER_OUTSIDE is not set: run through `just test-e2e`")?;
-    let (host, _) = outside.split_once(':').context("CLUSTER_OUTSIDE is not address:port")?;
+    let (host, port) = outside()?;
     let wide = host.rsplitn(3, '.').last().map(|start| format!("{start}.0.0/16")).unwrap_or_default();
     let ns = Namespace::new("cidr")?;
     ns.apply(&mk_pod("client", None, &[], false))?;
@@ -106,7 +83,7 @@ fn prefixes_are_outside_of_the_cluster() -> anyhow::Result<()> {
     let of_node = cluster_tests::kubectl(&["get", "node", &node, "-o", path])?;
     let kubelet: Vec<String> = of_node.split(' ').filter(|ip| !ip.contains(':')).map(str::to_owned).collect();
     let reaches = || {
-        let url = format!("http://{outside}/clientip");
+        let url = format!("http://{host}:{port}/clientip");
         Ok(exec(&ns.name, "client", &["curl", "-s", "--max-time", "2", &url])?.ok())
     };
     ensure!(reaches()?, "the server outside does not answer");

@@ -1,8 +1,9 @@
 //! Rules for the whole cluster, before and behind those of namespaces. For a cluster with `k8sClusterNetworkPolicy.enabled=true` and
 //! without the kind's definition: the operator has to wait for it.
 
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
 use cluster_tests::pods::{addresses, mk_pod, mk_server};
+use cluster_tests::scenes::{is_answered, mk_asking_client, mk_name_server, outside};
 use cluster_tests::{Namespace, eventually, exec, kubectl, kubectl_json, nodes};
 
 /// As much of the kind as is read.
@@ -132,67 +133,17 @@ fn tiers_are_asked_in_their_order() -> anyhow::Result<()> {
     eventually("without any, all is open", || reaches(true))
 }
 
-/// A name server as the cluster's own is marked, that knows the host outside by two names.
-fn mk_name_server(host: &str) -> String {
-    format!(
-        "\
-apiVersion: v1
-kind: ConfigMap
-metadata: {{name: corefile}}
-data:
-  Corefile: |
-    .:53 {{
-        errors
-        hosts {{
-            {host} api.test other.test
-            ttl 60
-        }}
-    }}
----
-apiVersion: v1
-kind: Pod
-metadata:
-  name: names
-  labels: {{k8s-app: kube-dns}}
-spec:
-  terminationGracePeriodSeconds: 0
-  tolerations: [{{operator: Exists}}]
-  containers:
-    - name: main
-      image: registry.k8s.io/coredns/coredns:v1.14.7
-      imagePullPolicy: IfNotPresent
-      args: [-conf, /etc/coredns/Corefile]
-      ports: [{{name: dns, containerPort: 53, protocol: UDP}}, {{name: dns-tcp, containerPort: 53, protocol: TCP}}]
-      volumeMounts: [{{name: corefile, mountPath: /etc/coredns}}]
-  volumes:
-    - name: corefile
-      configMap: {{name: corefile}}
----
-"
-    )
-}
-
 #[test]
 fn names_are_accepted_before_networks_are_denied() -> anyhow::Result<()> {
     install()?;
-    let outside = std::env::var("CLUSTER_OUTSIDE")
-        .context("CLUSTER_OUTSIDE is not set: run through `just test-e2e`")?;
-    let (host, port) = outside.split_once(':').context("CLUSTER_OUTSIDE is not address:port")?;
+    let (host, port) = outside()?;
+    let host = host.as_str();
     let ns = Namespace::new("tiers-names")?;
     ns.apply(&mk_name_server(host))?;
     ns.ready(&["names"])?;
-    let server = &addresses(&ns, "names")?[0];
-    let resolver = format!(
-        "  dnsPolicy: None\n  dnsConfig:\n    nameservers: [{server:?}]\n    options: [{{name: timeout, value: '2'}}]\n  containers:\n"
-    );
-    ns.apply(&mk_pod("client", None, &[], false).replace("  containers:\n", &resolver))?;
+    ns.apply(&mk_asking_client(&addresses(&ns, "names")?[0]))?;
     ns.ready(&["client"])?;
-    let reaches = |name: &str| {
-        let url = format!("http://{name}:{port}/clientip");
-        // Less than the time after which TCP tries again: the first packet has to get through.
-        let curl = ["curl", "-s", "--connect-timeout", "5", "--max-time", "8", &url];
-        Ok::<bool, anyhow::Error>(exec(&ns.name, "client", &curl)?.ok())
-    };
+    let reaches = |name: &str| is_answered(&ns, name, &port);
     ensure!(reaches("api.test")? && reaches(host)?, "the host outside does not answer");
     let policy = Ordered(format!("{}-egress", ns.name));
     let rules = "egress: [{action: Accept, to: [{domainNames: [api.test]}]}, {action: Deny, to: [{networks: [0.0.0.0/0]}]}]";
