@@ -126,12 +126,18 @@ impl Planner {
         let number = if is_named || is_api_server {
             let number = self.prefixes.numbers.acquire(prefix);
             match number {
-                Some(number) => self.set_known(number, Some(self.prefix_labels(prefix, is_api_server))),
+                Some(number) => {
+                    // A group that the prefix was in may have lost its only one, and another one got its first.
+                    self.touch_peers_of(number);
+                    self.set_known(number, Some(self.prefix_labels(prefix, is_api_server)));
+                    self.touch_peers_of(number);
+                }
                 None => self.warn_of(prefix),
             }
             number
         } else {
             if let Some(number) = self.prefixes.numbers.release(&prefix) {
+                self.touch_peers_of(number);
                 self.set_known(number, None);
             }
             None

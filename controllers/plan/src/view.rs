@@ -35,6 +35,8 @@ pub enum End {
         api_server: bool,
         /// Its own identity, where nodes are told apart.
         identity: Option<u32>,
+        /// The one of its addresses that was asked for; in the pod network, too.
+        address: Option<IpAddr>,
     },
     /// Something outside of the cluster.
     Outside {
@@ -79,10 +81,10 @@ impl End {
         }
     }
 
-    /// The same, whichever of a pod's addresses.
+    /// The same, whichever of its addresses.
     #[must_use]
     pub fn by_any_address(mut self) -> Self {
-        if let Self::Pod { address, .. } = &mut self {
+        if let Self::Pod { address, .. } | Self::Node { address, .. } = &mut self {
             *address = None;
         }
         self
@@ -118,14 +120,17 @@ impl Planner {
         {
             return End::Pod { name, identity, node, address: Some(address) };
         }
-        let has_address = |entry: &crate::nodes::Entry| {
-            entry.object.iter().flat_map(|object| object.addresses()).any(|own| own == address)
+        let has_address = |name: &str, entry: &crate::nodes::Entry| {
+            let router = self.endpoints.ipam.router(name);
+            let routers = router.ipv4.map(IpAddr::from).into_iter().chain(router.ipv6.map(IpAddr::from));
+            entry.object.iter().flat_map(|object| object.addresses()).chain(routers).any(|own| own == address)
         };
-        match self.nodes.iter().find(|(_, entry)| has_address(entry)) {
+        match self.nodes.iter().find(|(name, entry)| has_address(name, entry)) {
             Some((name, entry)) => End::Node {
                 name: name.clone(),
                 api_server: entry.api_server,
                 identity: self.nodes.numbers.number(name),
+                address: Some(address),
             },
             None => End::Outside { address, identity: self.outside(address) },
         }
@@ -189,7 +194,9 @@ impl Planner {
 
     fn addresses_of(&self, end: &End) -> Vec<IpAddr> {
         match end {
-            End::Pod { address: Some(address), .. } => vec![*address],
+            End::Pod { address: Some(address), .. } | End::Node { address: Some(address), .. } => {
+                vec![*address]
+            }
             End::Pod { name, .. } => {
                 let name = name.split_once('/').map(|(namespace, name)| PodName::new(namespace, name));
                 let endpoint = name.and_then(|name| self.endpoints.all.get(&name));
@@ -285,7 +292,8 @@ impl Planner {
         }
         for (name, entry) in self.nodes.iter() {
             let (name, identity) = (format!("node {name}"), self.nodes.numbers.number(name));
-            let node = End::Node { name: name.clone(), api_server: entry.api_server, identity };
+            let node =
+                End::Node { name: name.clone(), api_server: entry.api_server, identity, address: None };
             let known = entry.object.iter().flat_map(|object| object.addresses());
             let addresses = known.map(|address| (address, name.clone()));
             all.entry(node.identity_on(None)).or_default().extend(addresses);

@@ -159,3 +159,38 @@ fn a_refused_policy_is_stalled_until_it_is_corrected() {
         "{conditions:?}"
     );
 }
+
+#[test]
+fn peers_that_are_not_there_are_nobody() {
+    let mut world = mk_world();
+    let subject = json!({"matchLabels": {"app": "client"}});
+    let egress = |entry: Value| json!({"endpointSelector": subject, "egress": [entry]});
+    let nobody = "False NoPeer: spec.egress[0]: no peer matches";
+
+    let service = json!({"toServices": [{"k8sService": {"serviceName": "web", "namespace": "default"}}]});
+    world.apply(mk_cnp("default", "service", 1, egress(service)));
+    assert_eq!(effective(&mut world, "service"), nobody);
+    let group = json!({"toCIDRSet": [{"cidrGroupRef": "partners"}]});
+    world.apply(mk_cnp("default", "group", 1, egress(group)));
+    assert_eq!(effective(&mut world, "group"), nobody);
+
+    world.apply(mk_group("partners", &[], &["192.0.2.0/24"]));
+    assert_eq!(effective(&mut world, "group"), EFFECTIVE);
+    world.apply(mk_group("partners", &[], &[]));
+    assert_eq!(effective(&mut world, "group"), nobody);
+    world.apply(mk_group("partners", &[], &["198.51.100.0/24"]));
+    assert_eq!(effective(&mut world, "group"), EFFECTIVE);
+    // Another policy keeps the prefix alive when it leaves the group.
+    world.apply(mk_cnp("default", "prefix", 1, egress(json!({"toCIDR": ["198.51.100.0/24"]}))));
+    assert_eq!(effective(&mut world, "prefix"), EFFECTIVE);
+    world.apply(mk_group("partners", &[], &[]));
+    assert_eq!(effective(&mut world, "group"), nobody);
+    world.delete(&key_of(&mk_group("partners", &[], &[]).into()));
+    assert_eq!(effective(&mut world, "group"), nobody);
+
+    // Names are learned later.
+    world.apply(mk_cnp("default", "name", 1, egress(json!({"toFQDNs": [{"matchName": "example.com"}]}))));
+    assert_eq!(effective(&mut world, "name"), EFFECTIVE);
+    world.apply(mk_cnp("default", "world", 1, egress(json!({"toEntities": ["world"]}))));
+    assert_eq!(effective(&mut world, "world"), EFFECTIVE);
+}

@@ -35,7 +35,10 @@ fn addresses_are_pods_nodes_or_outside() {
     assert_eq!(world.planner.address(ip("10.1.0.10")).by_any_address(), server);
     assert_eq!(world.planner.pod("default", "nobody"), None);
     let node = world.planner.address(ip("192.168.0.1"));
-    assert_eq!(node, End::Node { name: "a".to_owned(), api_server: true, identity: None });
+    let address = Some(ip("192.168.0.1"));
+    assert_eq!(node, End::Node { name: "a".to_owned(), api_server: true, identity: None, address });
+    // The one that it has among its pods, by which its own processes come to other nodes' pods.
+    assert_eq!(world.planner.address(ip("10.1.0.1")).by_any_address(), node.clone().by_any_address());
     assert_eq!([Some("a"), Some("b"), None].map(|judge| node.identity_on(judge)), [1, 7, 7]);
     assert_eq!(world.planner.address(ip("192.168.0.2")).identity_on(Some("a")), 6);
     assert_eq!(world.planner.address(ip("192.0.2.1")).identity_on(None), 9);

@@ -5,7 +5,7 @@ use std::fmt;
 
 use cilium_api::parts::Action;
 use cilium_core::pod::CLUSTER;
-use cilium_core::{Peers, Selector, Source, reserved};
+use cilium_core::{Peers, Selector, Source, prefix, reserved};
 
 use crate::compile::in_order;
 use crate::explain::Place;
@@ -70,6 +70,8 @@ pub(crate) trait Select {
     fn selector<'a>(&'a self, index: &'a PolicyIndex) -> Option<&'a Selector>;
     /// Identities that it matches.
     fn members(&self, index: &PolicyIndex) -> BTreeSet<u32>;
+    /// Prefixes of groups that it asks for have their identities.
+    const IN_FORCE: bool;
 }
 
 impl Select for SelectorId {
@@ -79,6 +81,7 @@ impl Select for SelectorId {
     fn members(&self, index: &PolicyIndex) -> BTreeSet<u32> {
         index.selectors.members(*self).collect()
     }
+    const IN_FORCE: bool = true;
 }
 
 impl Select for Selector {
@@ -88,6 +91,7 @@ impl Select for Selector {
     fn members(&self, index: &PolicyIndex) -> BTreeSet<u32> {
         index.selectors.matching(self)
     }
+    const IN_FORCE: bool = false;
 }
 
 impl PolicyIndex {
@@ -151,12 +155,17 @@ impl<P: Fn(u32) -> bool> Look<'_, P> {
     }
 
     fn peerless<S: Select>(&self, traffic: &Traffic<S>) -> Option<Ineffective> {
-        let selectors = traffic.peers.selectors();
+        if matches!(traffic.peers, Peers::Any) || !traffic.names.is_empty() {
+            return None;
+        }
+        let comes_and_goes =
+            |selector: &Selector| selects_pods(selector) || (S::IN_FORCE && selects_group(selector));
         let is_nobody = |selector: &S| {
-            selector.selector(self.index).is_some_and(selects_pods)
+            selector.selector(self.index).is_some_and(comes_and_goes)
                 && !selector.members(self.index).into_iter().any(self.is_present)
         };
-        let nobody = !selectors.is_empty() && selectors.iter().all(is_nobody);
+        // None at all: what the entry refers to is not there. A list that is empty by itself grants nothing, as it says.
+        let nobody = traffic.peers.selectors().iter().all(is_nobody);
         nobody.then(|| Ineffective { path: entry_of(&traffic.path), why: Idle::NoPeer })
     }
 
@@ -275,6 +284,11 @@ impl Denial {
 /// Whether a selector is about pods of the cluster, which come and go; what is outside is always there.
 fn selects_pods(selector: &Selector) -> bool {
     selector.requirements().iter().any(|it| it.source == Source::K8S && &*it.key == CLUSTER)
+}
+
+/// Whether a selector is about the prefixes of a group.
+fn selects_group(selector: &Selector) -> bool {
+    selector.requirements().iter().any(|it| prefix::group_of(it).is_some())
 }
 
 /// The entry of `ingress` or `egress` that an item of its ports is in.
