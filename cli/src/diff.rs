@@ -7,31 +7,21 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail, ensure};
-use cilium_api::cluster_network_policy::ClusterNetworkPolicy;
-use cilium_api::kubernetes_network_policy::NetworkPolicy;
 use cilium_api::parts::{Direction, Policy};
-use cilium_api::{CiliumClusterwideNetworkPolicy, CiliumNetworkPolicy};
 use cilium_core::reserved;
-use cilium_plan::{Access, Kind, Object, ObjectKey, Planner};
-use cilium_policy::{Change, PolicyKey, Side, changes, reduce};
+use cilium_plan::{Access, Planner};
+use cilium_policy::{Change, Side, Span, changes, name_changes, question_changes};
 use cilium_print::output::{encode, print};
 use cilium_print::table::{align, line};
 use ipnet::IpNet;
-use serde::{Deserialize as _, Serialize};
+use serde::Serialize;
 
 use crate::args::{Cli, DiffArgs};
 use crate::cluster::{self, Cluster};
+use crate::manifests::{New, parse};
 
 /// Most names in a cell.
 const NAMES: usize = 3;
-
-/// A policy that would be applied.
-#[derive(Clone, Debug)]
-struct New {
-    key: PolicyKey,
-    object: ObjectKey,
-    content: Object,
-}
 
 /// One group of changes: all of these pods, with all of these peers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -48,20 +38,23 @@ struct Group {
 }
 
 /// What becomes of traffic to some ports.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 struct PortChange {
+    /// Port and protocol; the name, where it is about questions for it.
     port: String,
     now: &'static str,
     then: &'static str,
 }
 
 /// Whoever traffic goes to or comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Peer {
     Inside(u32),
     /// One address of a pod or a node, where others of its identity are treated otherwise.
     Address(IpAddr),
     Outside(IpNet),
+    /// What is outside and has such a name.
+    Named(String),
 }
 
 /// One side of an endpoint, before and after.
@@ -106,73 +99,6 @@ fn read_file(path: &Path) -> anyhow::Result<String> {
     Ok(text)
 }
 
-/// The policies in manifests. Other kinds have nothing to compare, and are passed over.
-fn parse(text: &str, namespace: &str) -> anyhow::Result<Vec<New>> {
-    let mut found = Vec::new();
-    for document in serde_yaml::Deserializer::from_str(text) {
-        let value = serde_json::Value::deserialize(document).context("this is neither YAML nor JSON")?;
-        collect(value, namespace, &mut found)?;
-    }
-    Ok(found)
-}
-
-fn collect(value: serde_json::Value, namespace: &str, found: &mut Vec<New>) -> anyhow::Result<()> {
-    let kind = value["kind"].as_str().unwrap_or_default().to_owned();
-    match kind.as_str() {
-        "" if value.is_null() => Ok(()),
-        "" => bail!("an object has no kind"),
-        "List" => {
-            let items = value["items"].as_array().cloned().unwrap_or_default();
-            items.into_iter().try_for_each(|item| collect(item, namespace, found))
-        }
-        "CiliumNetworkPolicy" => {
-            let mut policy: CiliumNetworkPolicy = object(&kind, value)?;
-            policy.metadata.namespace.get_or_insert_with(|| namespace.to_owned());
-            let key = reduce::cnp_key(&policy);
-            let in_namespace = policy.metadata.namespace.clone().unwrap_or_default();
-            let name = policy.metadata.name.clone().unwrap_or_default();
-            let object = ObjectKey::namespaced(Kind::NetworkPolicy, &in_namespace, &name);
-            found.push(New { key, object, content: policy.into() });
-            Ok(())
-        }
-        "NetworkPolicy" => {
-            let mut policy: NetworkPolicy = object(&kind, value)?;
-            policy.metadata.namespace.get_or_insert_with(|| namespace.to_owned());
-            let key = reduce::netpol_key(&policy);
-            let in_namespace = policy.metadata.namespace.clone().unwrap_or_default();
-            let name = policy.metadata.name.clone().unwrap_or_default();
-            let object = ObjectKey::namespaced(Kind::KubernetesNetworkPolicy, &in_namespace, &name);
-            found.push(New { key, object, content: policy.into() });
-            Ok(())
-        }
-        "CiliumClusterwideNetworkPolicy" => {
-            let policy: CiliumClusterwideNetworkPolicy = object(&kind, value)?;
-            let name = policy.metadata.name.clone().unwrap_or_default();
-            let object = ObjectKey::cluster(Kind::ClusterwideNetworkPolicy, &name);
-            found.push(New { key: reduce::ccnp_key(&policy), object, content: policy.into() });
-            Ok(())
-        }
-        "ClusterNetworkPolicy" => {
-            let policy: ClusterNetworkPolicy = object(&kind, value)?;
-            let name = policy.metadata.name.clone().unwrap_or_default();
-            let object = ObjectKey::cluster(Kind::ClusterNetworkPolicy, &name);
-            found.push(New { key: reduce::clusternetpol_key(&policy), object, content: policy.into() });
-            Ok(())
-        }
-        other => {
-            let name = value["metadata"]["name"].as_str().unwrap_or_default();
-            eprintln!("Passed over: {other} {name} is no policy");
-            Ok(())
-        }
-    }
-}
-
-fn object<K: serde::de::DeserializeOwned>(kind: &str, value: serde_json::Value) -> anyhow::Result<K> {
-    let name = value["metadata"]["name"].as_str().unwrap_or_default().to_owned();
-    ensure!(!name.is_empty(), "a {kind} has no metadata.name");
-    serde_json::from_value(value).with_context(|| format!("{kind} {name} does not parse"))
-}
-
 /// What changes when the policies take the place of those with their names.
 ///
 /// # Errors
@@ -187,7 +113,7 @@ fn compare(planner: &mut Planner, policies: &[New]) -> anyhow::Result<Vec<Group>
     for event in output.events.iter().filter(|event| policies.iter().any(|it| it.object == event.regarding)) {
         eprintln!("Warning: {}: {}", event.regarding, event.note);
     }
-    for New { key, .. } in policies {
+    for key in policies.iter().filter_map(|new| new.key.as_ref()) {
         if let Some(reason) = planner.refusal(key) {
             bail!("{key} would not be put in force: {reason}");
         }
@@ -214,7 +140,8 @@ fn groups(before: &Access, after: &Access, pods: &BTreeMap<u32, Vec<String>>) ->
             }
         }
     }
-    rows.into_iter().map(|(row, subjects)| group(row, &subjects, pods, &after.addresses)).collect()
+    let traffic = rows.into_iter().map(|(row, subjects)| group(row, &subjects, pods, &after.addresses));
+    traffic.chain(question_groups(before, after, pods)).collect()
 }
 
 /// Peers that people have to do with: pods, nodes, and what is outside.
@@ -231,7 +158,7 @@ impl Both<'_> {
     fn by_change(&self, peers: &BTreeSet<Peer>) -> BTreeMap<Vec<Change>, BTreeSet<Peer>> {
         let blocks = self.blocks();
         let peers: BTreeSet<Peer> =
-            peers.iter().copied().chain(blocks.iter().copied().map(Peer::Outside)).collect();
+            peers.iter().cloned().chain(blocks.iter().copied().map(Peer::Outside)).collect();
         let outside: BTreeSet<IpNet> = peers
             .iter()
             .filter_map(|peer| if let Peer::Outside(it) = peer { Some(*it) } else { None })
@@ -240,17 +167,30 @@ impl Both<'_> {
         for peer in &peers {
             let found = match peer {
                 Peer::Inside(number) if !blocks.is_empty() => self.of_pods(*number),
-                Peer::Inside(number) => vec![(*peer, self.changes((*number, *number), None))],
-                Peer::Address(_) => Vec::new(),
+                Peer::Inside(number) => vec![(peer.clone(), self.changes((*number, *number), None))],
+                Peer::Address(_) | Peer::Named(_) => Vec::new(),
                 Peer::Outside(prefix) => {
-                    self.of_prefix(prefix, &outside).map(|it| (*peer, it)).into_iter().collect()
+                    self.of_prefix(prefix, &outside).map(|it| (peer.clone(), it)).into_iter().collect()
                 }
             };
             for (peer, changes) in found.into_iter().filter(|(_, changes)| !changes.is_empty()) {
                 by_change.entry(changes).or_default().insert(peer);
             }
         }
+        for (peer, changes) in self.of_names().into_iter().filter(|(_, changes)| !changes.is_empty()) {
+            by_change.entry(changes).or_default().insert(peer);
+        }
         by_change
+    }
+
+    /// Whatever has a name that rules let pods reach.
+    fn of_names(&self) -> Vec<(Peer, Vec<Change>)> {
+        let policies = [self.old, self.new].into_iter().flatten().filter(|_| self.side == Side::Egress);
+        let patterns: BTreeSet<&str> =
+            policies.flat_map(Policy::named_peers).map(|peer| peer.pattern.as_str()).collect();
+        let Some(world) = self.after.world() else { return Vec::new() };
+        let changes = |pattern| name_changes(self.old, self.new, pattern, world);
+        patterns.into_iter().map(|pattern| (Peer::Named(pattern.to_owned()), changes(pattern))).collect()
     }
 
     fn changes(&self, numbers: (u32, u32), address: Option<IpAddr>) -> Vec<Change> {
@@ -317,10 +257,7 @@ fn group(
     pods: &BTreeMap<u32, Vec<String>>,
     addresses: &BTreeMap<u32, BTreeMap<IpAddr, String>>,
 ) -> Group {
-    let names = |number: &u32| match pods.get(number) {
-        Some(pods) => pods.clone(),
-        None => vec![name_of_reserved(*number)],
-    };
+    let names = |number: &u32| names_of(*number, pods);
     let peer = |peer: &Peer| match peer {
         Peer::Inside(number) => names(number),
         Peer::Address(address) => {
@@ -329,18 +266,53 @@ fn group(
         }
         Peer::Outside(prefix) if prefix.prefix_len() == 0 => vec![format!("outside ({prefix})")],
         Peer::Outside(prefix) => vec![format!("{prefix} outside")],
+        Peer::Named(pattern) => vec![format!("{} outside", pattern.trim_end_matches('.'))],
     };
-    let fate = |allowed: bool| if allowed { "allowed" } else { "denied" };
-    let ports = changes.iter().map(|Change { span, allowed }| PortChange {
-        port: span.to_string(),
-        now: fate(!allowed),
-        then: fate(*allowed),
-    });
+    let ports = changes.iter().map(|Change { span, allowed }| port_change(span.to_string(), *allowed));
     Group {
         direction,
         pods: subjects.iter().flat_map(names).collect(),
         peers: peers.iter().flat_map(peer).collect(),
         ports: ports.collect(),
+    }
+}
+
+fn port_change(port: String, allowed: bool) -> PortChange {
+    let fate = |allowed: bool| if allowed { "allowed" } else { "denied" };
+    PortChange { port, now: fate(!allowed), then: fate(allowed) }
+}
+
+/// What becomes of questions to name servers.
+fn question_groups(before: &Access, after: &Access, pods: &BTreeMap<u32, Vec<String>>) -> Vec<Group> {
+    let mut rows: BTreeMap<(u32, Vec<PortChange>), BTreeSet<u32>> = BTreeMap::new();
+    for subject in pods.keys() {
+        let (old, new) = (before.policies.get(subject), after.policies.get(subject));
+        let mut by_server: BTreeMap<u32, Vec<PortChange>> = BTreeMap::new();
+        for change in question_changes(old, new) {
+            let name = change.name.as_deref().map_or("other names", |name| name.trim_end_matches('.'));
+            let span = Span { protocol: Some(change.protocol), ports: Some((change.port, change.port)) };
+            let ports = by_server.entry(change.peer).or_default();
+            ports.push(port_change(format!("{span} for {name}"), change.allowed));
+        }
+        for (server, changes) in by_server {
+            rows.entry((server, changes)).or_default().insert(*subject);
+        }
+    }
+    let group = |((server, ports), subjects): ((u32, Vec<PortChange>), BTreeSet<u32>)| Group {
+        direction: "egress",
+        pods: subjects.iter().flat_map(|number| names_of(*number, pods)).collect(),
+        peers: names_of(server, pods),
+        ports,
+    };
+    rows.into_iter().map(group).collect()
+}
+
+/// Pods of an identity, or what it is called.
+fn names_of(number: u32, pods: &BTreeMap<u32, Vec<String>>) -> Vec<String> {
+    match pods.get(&number) {
+        Some(pods) => pods.clone(),
+        None if number == reserved::ANY => vec!["anybody".to_owned()],
+        None => vec![name_of_reserved(number)],
     }
 }
 
@@ -495,15 +467,64 @@ default/deathstar   ingress     default/deathstar, default/tiefighter   80/TCP  
         assert_eq!(found(&["::/0", "::/1"]).as_deref(), Some("8000::"));
     }
 
+    fn mk_names(asked: &str, named: &str) -> String {
+        format!(
+            "{{apiVersion: cilium.io/v2, kind: CiliumNetworkPolicy, metadata: {{name: names}}, spec: {{endpointSelector: {{matchLabels: {{class: xwing}}}}, egress: [\
+             {{toEndpoints: [{{matchLabels: {{class: deathstar}}}}], toPorts: [{{ports: [{{port: '53', protocol: UDP}}], rules: {{dns: [{{matchPattern: '{asked}'}}]}}}}]}}, \
+             {{toFQDNs: [{{matchName: {named}}}], toPorts: [{{ports: [{{port: '443', protocol: TCP}}]}}]}}]}}}}"
+        )
+    }
+
+    /// Rows of the second manifest after the first, but for the head and the end.
+    fn rows_after(first: &str, second: &str) -> String {
+        let mut planner = mk_galaxy();
+        compare(&mut planner, &parse(first, "default").unwrap()).unwrap();
+        let groups = compare(&mut planner, &parse(second, "default").unwrap()).unwrap();
+        let text = text(&groups, &planner);
+        let rows: Vec<String> =
+            text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+        rows.join("\n")
+    }
+
     #[test]
-    fn a_list_and_other_kinds_are_read() {
-        let list = format!("kind: List\nitems:\n- {}", mk_rule1("443").trim_end().replace('\n', "\n  "));
-        assert_eq!(parse(&list, "x").unwrap().len(), 1);
-        let stream =
-            format!("{}---\nkind: Deployment\nmetadata: {{name: d}}\n---\n{}", mk_rule1("1"), mk_rule1("2"));
-        assert_eq!(parse(&stream, "x").unwrap().len(), 2);
-        assert!(parse("a: [", "x").is_err());
-        assert_eq!(parse("{apiVersion: v1}", "x").unwrap_err().to_string(), "an object has no kind");
+    fn names_and_questions_are_differences() {
+        let before = mk_names("*", "api.test");
+        assert_eq!(rows_after(&before, &before), "Nothing would change.");
+        let head = "PODS DIRECTION PEERS PORTS NOW THEN\n";
+        let end = "\n1 of 3 pods are concerned.";
+        assert_eq!(
+            rows_after(&before, &mk_names("*", "other.test")),
+            format!(
+                "{head}default/xwing egress api.test outside 443/TCP allowed denied\n\
+                 default/xwing egress other.test outside 443/TCP denied allowed{end}"
+            )
+        );
+        assert_eq!(
+            rows_after(&before, &mk_names("a*", "api.test")),
+            format!(
+                "{head}default/xwing egress default/deathstar 53/UDP for other names allowed denied{end}"
+            )
+        );
+        assert_eq!(
+            rows_after(&mk_names("b.test", "api.test"), &mk_names("a*", "api.test")),
+            format!(
+                "{head}default/xwing egress default/deathstar 53/UDP for a* denied allowed\n\
+                 53/UDP for b.test allowed denied{end}"
+            )
+        );
+    }
+
+    #[test]
+    fn groups_of_prefixes_are_weighed_with_what_refers_to_them() {
+        let group = |prefix: &str| {
+            format!(
+                "apiVersion: cilium.io/v2\nkind: CiliumCIDRGroup\nmetadata: {{name: partners}}\nspec: {{externalCIDRs: [{prefix}]}}\n"
+            )
+        };
+        let policy = "{apiVersion: cilium.io/v2, kind: CiliumNetworkPolicy, metadata: {name: out}, spec: {endpointSelector: {matchLabels: {class: xwing}}, egress: [{toCIDRSet: [{cidrGroupRef: partners}]}]}}";
+        let rows = rows_after(&format!("{}---\n{policy}", group("192.0.2.0/24")), &group("198.51.100.0/24"));
+        assert!(rows.contains("192.0.2.0/24 outside any allowed denied"), "{rows}");
+        assert!(rows.contains("198.51.100.0/24 outside any denied allowed"), "{rows}");
     }
 
     #[test]

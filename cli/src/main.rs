@@ -7,6 +7,7 @@ mod args;
 mod cluster;
 mod diff;
 mod explain;
+mod manifests;
 #[cfg(test)]
 #[expect(clippy::needless_pass_by_value, reason = "json!(..) as an argument reads better without &")]
 mod testing;

@@ -303,6 +303,11 @@ impl Planner {
 }
 
 impl Access {
+    /// Identity of what is outside and lies in no prefix that policies name, of the first family that there is.
+    pub fn world(&self) -> Option<u32> {
+        self.outside.iter().find(|(prefix, _)| prefix.prefix_len() == 0).map(|(_, number)| *number)
+    }
+
     /// Identity of what lies in a prefix, and in none that is narrower than the narrowest around it.
     pub fn identity_of(&self, prefix: &IpNet) -> Option<u32> {
         let around = self.outside.iter().filter(|(known, _)| known.contains(prefix));

@@ -20,6 +20,7 @@ mod index;
 mod invalid;
 mod key;
 mod labels;
+mod named;
 pub mod reduce;
 mod reference;
 mod room;
@@ -34,6 +35,7 @@ pub use explain::{Decision, Miss, Missed, Place, Reason};
 pub use index::{Config, Mode, PolicyIndex};
 pub use invalid::{Invalid, InvalidKind};
 pub use key::PolicyKey;
+pub use named::{QuestionChange, name_changes, question_changes};
 pub use reference::{Backends, Catalog, Reference, Services, Which};
 pub use room::{MAP_ENTRIES, room};
 pub use rules::{
