@@ -177,7 +177,10 @@ mod tests {
         let text = to_yaml(&namespace_rules());
         let expected = "- apiGroups: [\"coordination.k8s.io\"]\n  resources: [\"leases\"]\n  verbs: [\"create\"]\n\
             - apiGroups: [\"coordination.k8s.io\"]\n  resources: [\"leases\"]\n  \
-            resourceNames: [\"cilium-operator-resource-lock\"]\n  verbs: [\"get\", \"update\"]\n";
-        assert!(text.starts_with(expected), "{text}");
+            resourceNames: [\"cilium-operator-resource-lock\"]\n  verbs: [\"get\", \"update\"]\n\
+            - apiGroups: [\"discovery.k8s.io\"]\n  resources: [\"endpointslices\"]\n  verbs: [\"create\"]\n\
+            - apiGroups: [\"discovery.k8s.io\"]\n  resources: [\"endpointslices\"]\n  \
+            resourceNames: [\"cilium-webhook-ipv4\", \"cilium-webhook-ipv6\"]\n  verbs: [\"get\", \"patch\"]\n";
+        assert_eq!(text, expected);
     }
 }

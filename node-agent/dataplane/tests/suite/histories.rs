@@ -83,6 +83,8 @@ struct World {
     kernel: Fake,
     now: u64,
     tunnel: bool,
+    /// Some slot was put under another generation though its policy is the same: from then on it shares entries with nobody.
+    renewed: bool,
 }
 
 impl World {
@@ -90,7 +92,15 @@ impl World {
         let dataplane = Dataplane::new(mk_config(tunnel));
         let mut kernel = Fake::default();
         kernel.allowed.push(Content::default());
-        Self { parts: Parts::new(), links: BTreeSet::new(), dataplane, kernel, now: 0, tunnel }
+        Self {
+            parts: Parts::new(),
+            links: BTreeSet::new(),
+            dataplane,
+            kernel,
+            now: 0,
+            tunnel,
+            renewed: false,
+        }
     }
 
     fn put(&mut self, (key, part): (PartKey, Part)) {
@@ -108,7 +118,13 @@ impl World {
 
     fn take(&mut self, step: Step) {
         match step {
-            Step::Pod(id, identity) => self.put(mk_endpoint(id, identity)),
+            Step::Pod(id, identity) => {
+                let (key, part) = mk_endpoint(id, identity);
+                let identity_of = |part: &Part| if let Part::Endpoint(it) = part { it.identity } else { 0 };
+                let before = self.parts.get(&key).map(identity_of);
+                self.renewed |= before.is_some_and(|before| before != identity);
+                self.put((key, part));
+            }
             Step::PodGone(id) => self.drop(&mk_endpoint(id, 0).0),
             Step::Link(id) => {
                 self.links.insert(id);
@@ -142,8 +158,14 @@ impl World {
             Step::AddressGone(number) => self.drop(&PartKey::address(ip(&address(number)))),
             Step::Node(number) => self.put(mk_node(&format!("n{number}"), number)),
             Step::NodeGone(number) => self.drop(&PartKey::node(&format!("n{number}"))),
-            Step::Prefix(at, identity) => self.put(mk_prefix(PREFIXES[at], identity)),
-            Step::PrefixGone(at) => self.drop(&PartKey::prefix(PREFIXES[at])),
+            Step::Prefix(at, identity) => {
+                self.renewed = true;
+                self.put(mk_prefix(PREFIXES[at], identity));
+            }
+            Step::PrefixGone(at) => {
+                self.renewed = true;
+                self.drop(&PartKey::prefix(PREFIXES[at]));
+            }
             Step::Service(number, backends) => {
                 let names: Vec<String> = backends.into_iter().map(address).collect();
                 let backends: Vec<(&str, u16)> = names.iter().map(|name| (name.as_str(), 80)).collect();
@@ -211,6 +233,9 @@ proptest! {
         fresh.update(world.parts.keys(), &world.parts);
         fresh.apply(&mut kernel, 0);
         prop_assert_eq!(world.kernel.seen(), kernel.seen());
+        if !world.renewed {
+            prop_assert_eq!(world.kernel.policy.len(), kernel.policy.len());
+        }
         let connected: BTreeMap<u16, u32> = kernel.endpoints.values().map(|e| (e.id, e.identity)).collect();
         prop_assert_eq!(connected.len(), world.dataplane.connected());
     }

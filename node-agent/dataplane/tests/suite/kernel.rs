@@ -165,8 +165,7 @@ pub(crate) struct Seen {
     routes: BTreeMap<IpNet, String>,
     neighbours: BTreeMap<(u32, std::net::IpAddr), Mac>,
     open_slots: usize,
-    /// Entries under a generation that no slot has. Not how many there are in all: slots of equal policy share one, unless one of
-    /// them was renewed since.
+    /// Entries under a generation that no slot has.
     stray_rules: usize,
     backends: usize,
 }
