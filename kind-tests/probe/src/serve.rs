@@ -6,7 +6,7 @@ use std::thread;
 
 use anyhow::Context as _;
 
-use crate::stamp::{Stamped, realtime};
+use crate::stamp::{Sending, Stamped};
 use crate::stream;
 
 /// Serves both protocols on all addresses until the process is killed.
@@ -22,16 +22,20 @@ pub(crate) fn run(port: u16) -> anyhow::Result<()> {
 fn echo(socket: UdpSocket) -> anyhow::Result<()> {
     let socket = Stamped::new(socket)?;
     let mut buffer = [0u8; 2048];
+    let mut disturbed = 0u64;
     loop {
         // Refusals by clients that went away surface here as errors: their own business.
         let Some((length, Some(from), received)) = socket.receive(&mut buffer) else { continue };
+        let sending = Sending::begin()?;
         if length == stream::LENGTH {
+            buffer[32..40].copy_from_slice(&disturbed.to_be_bytes());
             buffer[16..24].copy_from_slice(&received.to_be_bytes());
-            buffer[24..32].copy_from_slice(&realtime().to_be_bytes());
+            buffer[24..32].copy_from_slice(&sending.began().to_be_bytes());
         }
         if let Err(error) = socket.0.send_to(&buffer[..length], from) {
             eprintln!("no echo to {from}: {error}");
         }
+        disturbed += u64::from(sending.was_disturbed()?);
     }
 }
 

@@ -6,6 +6,7 @@ use std::os::fd::AsRawFd as _;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, setsockopt, sockopt};
 
 /// A socket with receive times.
@@ -45,6 +46,38 @@ fn address(storage: &SockaddrStorage) -> Option<SocketAddr> {
 
 fn nanos(seconds: i64, nanoseconds: i64) -> u64 {
     u64::try_from(seconds).unwrap_or(0) * 1_000_000_000 + u64::try_from(nanoseconds).unwrap_or(0)
+}
+
+/// What a thread that lost its processor may have added to a time before that time means nothing any more.
+const NOTICEABLE: Duration = Duration::from_millis(1);
+
+/// From reading the clock to the end of the call that sends.
+pub(crate) struct Sending {
+    began: u64,
+    preemptions: i64,
+}
+
+impl Sending {
+    pub(crate) fn begin() -> anyhow::Result<Self> {
+        Ok(Self { preemptions: preemptions()?, began: realtime() })
+    }
+
+    /// CLOCK_REALTIME in nanoseconds.
+    pub(crate) fn began(&self) -> u64 {
+        self.began
+    }
+
+    /// Whether the thread lost its processor meanwhile, and noticeably: a short loss is the receiver that was woken up.
+    pub(crate) fn was_disturbed(&self) -> anyhow::Result<bool> {
+        let took = Duration::from_nanos(realtime().saturating_sub(self.began));
+        Ok(took > NOTICEABLE && preemptions()? != self.preemptions)
+    }
+}
+
+/// How often this thread lost its processor against its will (`ru_nivcsw`, getrusage(2)).
+fn preemptions() -> anyhow::Result<i64> {
+    let usage = getrusage(UsageWho::RUSAGE_THREAD).context("the kernel does not count context switches")?;
+    Ok(usage.involuntary_context_switches())
 }
 
 /// CLOCK_REALTIME in nanoseconds: the clock of kernel timestamps.
