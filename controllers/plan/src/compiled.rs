@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use cilium_api::parts::{Direction, Part, Policy};
+use cilium_api::parts::{Direction, Entry, Part, Policy};
+use cilium_core::reserved::{AGGREGATE_REMOTE_NODE, KUBE_APISERVER, REMOTE_NODE, is_node_host};
 use cilium_policy::{Host, PolicyIndex, PolicyKey};
 
 use crate::enforcement::policy_part;
@@ -11,6 +12,9 @@ use crate::pack::{self, Text};
 
 /// Most bytes of a policy part. It travels in one object, of which etcd takes 1.5 MiB, with what is around it.
 pub(crate) const MAX_BYTES: usize = 1_300_000;
+
+/// Every other node, and API servers wherever they are.
+const NODES: &[u32] = &[REMOTE_NODE, KUBE_APISERVER, AGGREGATE_REMOTE_NODE];
 
 /// What nodes of one kind shall do for endpoints of one identity.
 #[derive(Debug, PartialEq, Eq)]
@@ -44,7 +48,7 @@ impl Compiled {
             policy.as_ref().map_or((false, false), |p| (p.ingress.is_restricted(), p.egress.is_restricted()));
         let denials = policy.as_ref().map_or(0, denials);
         let encode = |policy| pack::encode(&policy_part(number), &Part::Policy(Box::new(policy)));
-        let closed = policy.as_ref().map(closed);
+        let closed = policy.as_ref().map(|policy| closed(policy, number));
         let mut text = policy.map(encode);
         let excess = text.as_ref().map(|text| text.len()).filter(|bytes| *bytes > MAX_BYTES);
         if excess.is_some() {
@@ -65,11 +69,15 @@ impl Compiled {
     }
 }
 
-/// What lets nothing through where `policy` restricts anything.
-fn closed(policy: &Policy) -> Policy {
+/// What lets nothing through where `policy` restricts anything. A host goes on talking with nodes and API servers: cut off from
+/// them, it could not be told of the policy that follows.
+fn closed(policy: &Policy, number: u32) -> Policy {
+    let others = if is_node_host(number) { NODES } else { &[] };
+    let all = |peer: &u32| Entry { peer: *peer, protocol: 0, first: 0, last: 0, origins: Vec::new() };
     let closed = |direction: &Direction, is_restricted| Direction {
         enforced: is_restricted,
         closed_by: direction.closed_by.clone(),
+        allow: others.iter().filter(|_| is_restricted).map(all).collect(),
         ..Direction::default()
     };
     Policy {

@@ -3,7 +3,7 @@
 
 mod common;
 
-use cilium_api::parts::Part;
+use cilium_api::parts::{Part, PartKey};
 use cilium_plan::Config;
 use common::*;
 use serde_json::{Value, json};
@@ -56,6 +56,24 @@ fn policies_that_are_too_large_together_close_their_endpoints_and_nothing_else()
         let enforced = world.condition("default", name, "Enforced");
         assert_eq!(enforced, "True InForce: in force on 2 of 2 nodes");
     }
+}
+
+#[test]
+fn a_node_whose_policies_are_too_large_still_talks_with_nodes() {
+    let mut world = World::new(Config { host_firewall: true, ..Config::default() });
+    world.apply(mk_node("a", 1));
+    for (name, net) in [("one", 1), ("two", 2)] {
+        let mut spec = mk_spec(net, 900);
+        spec.as_object_mut().unwrap().remove("endpointSelector");
+        spec["nodeSelector"] = json!({});
+        world.apply(mk_ccnp(name, 1, spec));
+    }
+    world.settle();
+    let parts = Agent(&world.store).node_parts("a").unwrap();
+    let Some(Part::Policy(policy)) = parts.get(&PartKey::policy(1)) else { panic!("{parts:?}") };
+    let peers: Vec<_> = policy.egress.allow.iter().map(|it| (it.peer, it.protocol, it.first)).collect();
+    assert_eq!(peers, [(6, 0, 0), (7, 0, 0), (14, 0, 0)]);
+    assert!(policy.egress.enforced && !policy.ingress.is_restricted());
 }
 
 #[test]
