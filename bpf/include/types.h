@@ -180,6 +180,7 @@ struct service_key {
 struct service_entry {
 	__u32 generation;
 	__u32 count; /* backends 0..count exist under this generation */
+	__u32 affinity; /* seconds */
 };
 
 struct backend_key {
@@ -191,6 +192,18 @@ struct backend_entry {
 	struct addr address;
 	__be16 port;
 	__u8 pad[6];
+};
+
+struct affinity_key {
+	__u64 client; /* cookie of the network namespace */
+	struct service_key service;
+};
+
+struct affinity_entry {
+	struct backend_entry backend;
+	__u64 used; /* nanoseconds */
+	__u32 generation;
+	__u32 pad;
 };
 
 struct sock_revnat_key {

@@ -11,6 +11,9 @@
 #define REFUSE 0
 #define EHOSTUNREACH 113
 #define BACKEND_TRIES 2
+/* Beyond so many, a client whose backend is among those of a new set may get another one. */
+#define BACKENDS_SEARCHED 512
+#define NANOSECONDS 1000000000ULL
 
 /* What a socket is being pointed at. */
 struct target {
@@ -38,6 +41,71 @@ static __always_inline __u32 pick(struct bpf_sock_addr *ctx, __u8 protocol, __u3
 	return (__u32)number % count;
 }
 
+static __noinline bool is_among(const struct service_entry *service, const struct backend_entry *backend)
+{
+	struct backend_key key = { .generation = service->generation };
+
+	for (__u32 i = 0; i < BACKENDS_SEARCHED && i < service->count; i++) {
+		struct backend_entry *other;
+
+		key.index = i;
+		other = bpf_map_lookup_elem(&cilium_backends, &key);
+		if (other && other->port == backend->port && addr_equal(&other->address, &backend->address))
+			return true;
+	}
+	return false;
+}
+
+/* The backend that the client had last, if that is not long ago and the service still has it. Concurrent writers write the same. */
+static __always_inline struct backend_entry *last_backend(const struct affinity_key *key,
+							   const struct service_entry *service)
+{
+	struct affinity_entry *last = bpf_map_lookup_elem(&cilium_affinity, key);
+	__u64 now = bpf_ktime_get_ns();
+
+	if (!last || now - last->used >= service->affinity * NANOSECONDS)
+		return NULL;
+	if (last->generation != service->generation) {
+		if (!is_among(service, &last->backend))
+			return NULL;
+		last->generation = service->generation;
+	}
+	last->used = now;
+	return &last->backend;
+}
+
+static __always_inline void keep_backend(const struct affinity_key *key, const struct service_entry *service,
+					 const struct backend_entry *backend)
+{
+	struct affinity_entry entry = {
+		.backend = *backend, .used = bpf_ktime_get_ns(), .generation = service->generation
+	};
+
+	bpf_map_update_elem(&cilium_affinity, key, &entry, BPF_ANY);
+}
+
+/* The backend of a client that keeps one, or any. NULL when the set has just been exchanged. */
+static __noinline struct backend_entry *find_backend(struct bpf_sock_addr *ctx, const struct service_key *service,
+						     const struct service_entry *seen)
+{
+	struct backend_key wanted = { .generation = seen->generation };
+	struct backend_entry *backend;
+	struct affinity_key client = {};
+
+	if (seen->affinity) {
+		client.client = bpf_get_netns_cookie(ctx);
+		client.service = *service;
+		backend = last_backend(&client, seen);
+		if (backend)
+			return backend;
+	}
+	wanted.index = pick(ctx, service->protocol, seen->count);
+	backend = bpf_map_lookup_elem(&cilium_backends, &wanted);
+	if (backend && seen->affinity)
+		keep_backend(&client, seen, backend);
+	return backend;
+}
+
 /* Replaces a service by one of its backends. The set may be exchanged between the two look-ups; the service then names a new
  * generation. */
 static __noinline enum choice choose_backend(struct bpf_sock_addr *ctx, struct target *t)
@@ -46,18 +114,17 @@ static __noinline enum choice choose_backend(struct bpf_sock_addr *ctx, struct t
 
 	for (int i = 0; i < BACKEND_TRIES; i++) {
 		struct service_entry *service = bpf_map_lookup_elem(&cilium_services, &key);
-		struct backend_key wanted = {};
 		struct backend_entry *backend;
-		struct service_entry seen;
+		struct service_entry seen __attribute__((aligned(8))) = {};
 
 		if (!service)
 			return i ? NO_BACKEND : NOT_A_SERVICE;
+		/* Generation and count at once: the entry may be written to meanwhile. */
 		*(__u64 *)&seen = *(volatile __u64 *)service;
+		seen.affinity = service->affinity;
 		if (!seen.count)
 			return NO_BACKEND;
-		wanted.generation = seen.generation;
-		wanted.index = pick(ctx, t->protocol, seen.count);
-		backend = bpf_map_lookup_elem(&cilium_backends, &wanted);
+		backend = find_backend(ctx, &key, &seen);
 		if (!backend)
 			continue;
 		t->address = backend->address;

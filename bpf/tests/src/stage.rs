@@ -431,7 +431,7 @@ impl Stage {
 }
 
 fn small_maps() -> BTreeMap<String, u32> {
-    ["cilium_ct", "cilium_snat", "cilium_fragments", "cilium_sock_revnat"]
+    ["cilium_ct", "cilium_snat", "cilium_fragments", "cilium_affinity", "cilium_sock_revnat"]
         .map(|name| (name.to_owned(), 8192))
         .into_iter()
         .collect()

@@ -56,6 +56,10 @@ struct Services {
 impl Services {
     /// Puts a service in force: backends under a new generation first, then the service.
     fn set(&mut self, service: SocketAddr, protocol: u8, backends: &[SocketAddr]) {
+        self.set_with(service, protocol, backends, 0);
+    }
+
+    fn set_with(&mut self, service: SocketAddr, protocol: u8, backends: &[SocketAddr], affinity: u32) {
         self.generation += 1;
         let generation = self.generation;
         for (index, backend) in backends.iter().enumerate() {
@@ -64,7 +68,7 @@ impl Services {
             self.stage.maps.backends.set(&key, &entry).unwrap();
         }
         let key = ServiceKey { address: service.ip().into(), port: NetPort(service.port()), protocol };
-        let entry = ServiceEntry { generation, count: backends.len() as u32 };
+        let entry = ServiceEntry { generation, count: backends.len() as u32, affinity };
         self.stage.maps.services.set(&key, &entry).unwrap();
     }
 }
@@ -102,6 +106,7 @@ fn sockets_reach_services() {
             tcp_connects_and_sees_the_service(&mut services, &family);
             connections_spread_over_backends(&mut services, &family);
             datagrams_go_there_and_seem_to_come_from_there(&mut services, &family);
+            a_client_keeps_its_backend(&mut services, &family);
             without_backends_connecting_fails(&mut services, &family, flags);
             other_addresses_are_left_alone(&mut services, &family);
         }
@@ -117,6 +122,41 @@ fn tcp_connects_and_sees_the_service(services: &mut Services, family: &Family) {
     let (_, peer) = listener.accept().unwrap();
     assert_eq!(peer, connection.local_addr().unwrap());
     assert_eq!(connection.peer_addr().unwrap(), service);
+}
+
+fn a_client_keeps_its_backend(services: &mut Services, family: &Family) {
+    let service = SocketAddr::new(family.service, 82);
+    let sockets: Vec<UdpSocket> = (0..8).map(|_| udp(family.loopback)).collect();
+    let mut backends: Vec<SocketAddr> = sockets.iter().map(|it| it.local_addr().unwrap()).collect();
+    let chosen = |services: &Services| {
+        let _running = &services.stage;
+        let client = udp(family.loopback);
+        client.send_to(b"hello", service).unwrap();
+        let mut buffer = [0; 8];
+        sockets.iter().for_each(|it| it.set_nonblocking(true).unwrap());
+        sockets.iter().position(|socket| socket.recv(&mut buffer).is_ok()).unwrap()
+    };
+    services.set_with(service, UDP, &backends, 60);
+    let first = chosen(services);
+    assert!((0..32).all(|_| chosen(services) == first));
+    // The set changes, and its order: the backend is still there.
+    backends.reverse();
+    backends.remove(usize::from(backends.len() - 1 == first));
+    services.set_with(service, UDP, &backends, 60);
+    assert!((0..32).all(|_| chosen(services) == first));
+    // The backend goes: another one takes its place, and stays.
+    let gone = sockets[first].local_addr().unwrap();
+    backends.retain(|backend| *backend != gone);
+    services.set_with(service, UDP, &backends, 1);
+    let second = chosen(services);
+    assert_ne!(second, first);
+    assert!((0..32).all(|_| chosen(services) == second));
+    // After the time without a connection, any will do.
+    let is_other = |_| {
+        std::thread::sleep(Duration::from_millis(1100));
+        chosen(services) != second
+    };
+    assert!((0..20).any(is_other), "twenty times the same of seven");
 }
 
 fn connections_spread_over_backends(services: &mut Services, family: &Family) {

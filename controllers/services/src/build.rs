@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use cilium_api::parts::{Backend, Service, ServicePort};
+use cilium_api::parts::{Backend, BackendPlace, Service, ServicePort};
 
-use crate::reduce::{Frontend, Port, Readiness, Slice};
+use crate::reduce::{Endpoint, Frontend, Port, Readiness, Slice};
 
 /// Puts a Service and the slices that name it together.
 pub(crate) fn build(frontend: &Frontend, slices: &BTreeMap<String, Slice>) -> Service {
@@ -12,43 +12,68 @@ pub(crate) fn build(frontend: &Frontend, slices: &BTreeMap<String, Slice>) -> Se
         name: port.name.clone(),
         protocol: port.protocol,
         port: port.port,
-        backends: backends(port, frontend.publish_not_ready, slices.values()),
+        backends: backends(port, frontend, slices.values()),
     });
-    Service { cluster_ips: frontend.cluster_ips.clone(), ports: ports.collect() }
+    Service {
+        cluster_ips: frontend.cluster_ips.clone(),
+        load_balancer: frontend.load_balancer.clone(),
+        local: frontend.local,
+        affinity: frontend.affinity,
+        ports: ports.collect(),
+    }
 }
 
-/// Backends of one port: per family the ready ones, or those of last resort if none is ready.
-fn backends<'a>(
-    port: &Port,
-    publish_not_ready: bool,
-    slices: impl Iterator<Item = &'a Slice>,
-) -> Vec<Backend> {
-    let mut found: Vec<(Backend, Readiness)> = slices
+/// Backends of one port, of both families.
+fn backends<'a>(port: &Port, frontend: &Frontend, slices: impl Iterator<Item = &'a Slice>) -> Vec<Backend> {
+    let is_port = |target: &&Port| target.name == port.name && target.protocol == port.protocol;
+    let found: Vec<(u16, &Endpoint, Readiness)> = slices
         .flat_map(|slice| {
-            let targets = slice.ports.iter().filter(|p| p.name == port.name && p.protocol == port.protocol);
-            targets.flat_map(|target| {
-                let at = target.port;
-                slice
-                    .endpoints
-                    .iter()
-                    .map(move |(address, ready)| (Backend { address: *address, port: at }, *ready))
-            })
+            let targets = slice.ports.iter().filter(is_port).map(|target| target.port);
+            targets.flat_map(|port| slice.endpoints.iter().map(move |endpoint| (port, endpoint)))
+        })
+        .map(|(port, endpoint)| {
+            let readiness = if frontend.publish_not_ready { Readiness::Ready } else { endpoint.readiness };
+            (port, endpoint, readiness)
         })
         .collect();
-    if publish_not_ready {
-        found.iter_mut().for_each(|(_, readiness)| *readiness = Readiness::Ready);
-    }
+    let choose = if frontend.local { choose_by_node } else { choose };
     let mut chosen: Vec<Backend> = [true, false].into_iter().flat_map(|ipv4| choose(&found, ipv4)).collect();
     chosen.sort();
-    chosen.dedup();
+    chosen.dedup_by(|b, a| (a.address, a.port) == (b.address, b.port));
     chosen
 }
 
-fn choose(found: &[(Backend, Readiness)], ipv4: bool) -> Vec<Backend> {
+/// The ready ones of a family, with their hints, or those of last resort if none is ready.
+fn choose(found: &[(u16, &Endpoint, Readiness)], ipv4: bool) -> Vec<Backend> {
     let with = |wanted: Readiness| {
-        let matching = found.iter().filter(move |(b, ready)| b.address.is_ipv4() == ipv4 && *ready == wanted);
-        matching.map(|(backend, _)| backend.clone()).collect::<Vec<_>>()
+        found.iter().filter(move |(_, at, ready)| at.address.is_ipv4() == ipv4 && *ready == wanted)
     };
-    let ready = with(Readiness::Ready);
-    if ready.is_empty() { with(Readiness::LastResort) } else { ready }
+    let hinted = |(port, at, _): &(u16, &Endpoint, Readiness)| {
+        let (for_nodes, for_zones) = (at.for_nodes.clone(), at.for_zones.clone());
+        let place = BackendPlace { for_nodes, for_zones, ..BackendPlace::default() };
+        let place = (place != BackendPlace::default()).then(|| Box::new(place));
+        Backend { address: at.address, port: *port, place }
+    };
+    let ready: Vec<Backend> = with(Readiness::Ready).map(hinted).collect();
+    if !ready.is_empty() {
+        return ready;
+    }
+    let plain = |(port, at, _): &(u16, &Endpoint, Readiness)| Backend {
+        address: at.address,
+        port: *port,
+        place: None,
+    };
+    with(Readiness::LastResort).map(plain).collect()
+}
+
+/// All of a family that a node may have to use for want of a better one.
+fn choose_by_node(found: &[(u16, &Endpoint, Readiness)], ipv4: bool) -> Vec<Backend> {
+    let usable =
+        found.iter().filter(|(_, at, ready)| at.address.is_ipv4() == ipv4 && *ready != Readiness::NotReady);
+    let placed = usable.map(|(port, at, ready)| {
+        let leaving = *ready == Readiness::LastResort;
+        let place = BackendPlace { node: at.node.clone(), leaving, ..BackendPlace::default() };
+        Backend { address: at.address, port: *port, place: Some(Box::new(place)) }
+    });
+    placed.collect()
 }

@@ -124,7 +124,7 @@ impl Services {
     pub fn backend_addresses(&self, service: &ServiceName) -> BTreeSet<IpAddr> {
         let slices = self.entries.get(service).into_iter().flat_map(|entry| entry.slices.values());
         let endpoints = slices.flat_map(|slice| &slice.endpoints);
-        endpoints.filter(|(_, ready)| *ready != Readiness::NotReady).map(|(address, _)| *address).collect()
+        endpoints.filter(|it| it.readiness != Readiness::NotReady).map(|it| it.address).collect()
     }
 
     fn put_described(&mut self, service: &ServiceName, described: Option<Described>) {

@@ -1,5 +1,6 @@
 //! API objects, reduced to what can change a part. What is malformed is left out here, so that later steps cannot fail.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use cilium_api::slim;
@@ -15,7 +16,16 @@ pub(crate) struct Frontend {
     pub(crate) ports: Vec<Port>,
     /// Readiness does not matter.
     pub(crate) publish_not_ready: bool,
+    /// Addresses of the load balancer that nodes answer for.
+    pub(crate) load_balancer: Vec<IpAddr>,
+    /// Nodes use their own backends under the cluster addresses.
+    pub(crate) local: bool,
+    /// Seconds; 0 is no affinity.
+    pub(crate) affinity: u32,
 }
+
+/// Seconds of affinity when the Service does not say (Kubernetes API, `ClientIPConfig`).
+const AFFINITY: u32 = 10_800;
 
 /// A port of a Service or of a slice.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,7 +41,19 @@ pub(crate) struct Port {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Slice {
     pub(crate) ports: Vec<Port>,
-    pub(crate) endpoints: Vec<(IpAddr, Readiness)>,
+    pub(crate) endpoints: Vec<Endpoint>,
+}
+
+/// A backend on any port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Endpoint {
+    pub(crate) address: IpAddr,
+    pub(crate) readiness: Readiness,
+    /// Empty when nobody says.
+    pub(crate) node: String,
+    /// Sorted, as is the next.
+    pub(crate) for_nodes: Vec<String>,
+    pub(crate) for_zones: Vec<String>,
 }
 
 /// Whether a backend takes connections.
@@ -63,8 +85,44 @@ impl Frontend {
             .filter_map(|p| Port::reduce(p.name.as_deref(), p.protocol.as_deref(), Some(p.port)))
             .collect();
         ports.sort_by_key(|p| (p.port, p.protocol));
-        let publish_not_ready = spec.publish_not_ready_addresses.unwrap_or(false);
-        Some(Self { cluster_ips, ports, publish_not_ready })
+        let has_affinity = spec.session_affinity.as_deref() == Some("ClientIP");
+        let seconds = spec.session_affinity_config.client_ip.timeout_seconds.unwrap_or(AFFINITY);
+        Some(Self {
+            cluster_ips,
+            ports,
+            publish_not_ready: spec.publish_not_ready_addresses.unwrap_or(false),
+            load_balancer: load_balancer(service),
+            local: spec.internal_traffic_policy.as_deref() == Some("Local"),
+            affinity: if has_affinity { seconds } else { 0 },
+        })
+    }
+}
+
+/// Sorted, without duplicates.
+fn load_balancer(service: &slim::Service) -> Vec<IpAddr> {
+    if service.spec.type_.as_deref() != Some("LoadBalancer") {
+        return Vec::new();
+    }
+    let ingress = service.status.load_balancer.ingress.iter();
+    let ours = ingress.filter(|it| it.ip_mode.as_deref().unwrap_or("VIP") == "VIP");
+    let addresses: BTreeSet<IpAddr> = ours.filter_map(|it| it.ip.as_ref()?.parse().ok()).collect();
+    addresses.into_iter().collect()
+}
+
+impl Endpoint {
+    fn reduce(endpoint: &slim::Endpoint) -> Option<Self> {
+        let names = |hints: &[slim::Hint]| {
+            let sorted: BTreeSet<&String> = hints.iter().map(|hint| &hint.name).collect();
+            sorted.into_iter().cloned().collect()
+        };
+        Some(Self {
+            // Addresses of one entry stand for the same backend: the first is enough.
+            address: endpoint.addresses.first()?.parse().ok()?,
+            readiness: Readiness::reduce(&endpoint.conditions),
+            node: endpoint.node_name.clone().unwrap_or_default(),
+            for_nodes: names(&endpoint.hints.for_nodes),
+            for_zones: names(&endpoint.hints.for_zones),
+        })
     }
 }
 
@@ -94,15 +152,8 @@ impl Slice {
             .iter()
             .filter_map(|p| Port::reduce(p.name.as_deref(), p.protocol.as_deref(), p.port))
             .collect();
-        let endpoints = slice
-            .endpoints
-            .iter()
-            .filter_map(|endpoint| {
-                // Addresses of one entry stand for the same backend: the first is enough.
-                let address: IpAddr = endpoint.addresses.first()?.parse().ok()?;
-                (address.is_ipv4() == ipv4).then(|| (address, Readiness::reduce(&endpoint.conditions)))
-            })
-            .collect();
+        let endpoints = slice.endpoints.iter().filter_map(Endpoint::reduce);
+        let endpoints = endpoints.filter(|endpoint| endpoint.address.is_ipv4() == ipv4).collect();
         Some(Self { ports, endpoints })
     }
 }

@@ -124,6 +124,68 @@ fn published_not_ready_addresses_count_as_ready() {
     assert_eq!(shown(&services.part(&web()).unwrap()), ["80/6: 10.0.0.2:80 10.0.0.4:80"]);
 }
 
+/// The place of every backend of the first port.
+fn places(part: &parts::Service) -> Vec<Value> {
+    let place = |backend: &parts::Backend| serde_json::to_value(&backend.place).unwrap();
+    part.ports[0].backends.iter().map(place).collect()
+}
+
+#[test]
+fn hints_travel_with_ready_backends() {
+    let service = mk_service(json!({"clusterIPs": ["10.96.0.9"], "ports": one_port()}));
+    let with = |conditions: Value| {
+        let hints = json!({"forZones": [{"name": "b"}, {"name": "a"}], "forNodes": [{"name": "n1"}]});
+        let endpoint =
+            json!({"addresses": ["10.0.0.2"], "nodeName": "n1", "conditions": conditions, "hints": hints});
+        let slice = mk_slice("a", "IPv4", one_port(), json!([endpoint, up("10.0.0.3")]));
+        places(&mk_services(&service, &[slice]).part(&web()).unwrap())
+    };
+    assert_eq!(with(json!({})), [json!({"forNodes": ["n1"], "forZones": ["a", "b"]}), json!(null)]);
+    assert_eq!(with(json!({"ready": false})), [json!(null)], "and no more than the one without hints");
+}
+
+#[test]
+fn a_local_service_says_where_its_backends_are() {
+    let service = mk_service(
+        json!({"clusterIPs": ["10.96.0.9"], "ports": one_port(), "internalTrafficPolicy": "Local"}),
+    );
+    let leaving = json!({"ready": false, "serving": true, "terminating": true});
+    let slice = mk_slice(
+        "a",
+        "IPv4",
+        one_port(),
+        json!([
+            {"addresses": ["10.0.0.2"], "nodeName": "n1"},
+            {"addresses": ["10.0.0.3"], "nodeName": "n2", "conditions": leaving},
+            {"addresses": ["10.0.0.4"], "nodeName": "n2", "conditions": {"ready": false}},
+        ]),
+    );
+    let part = mk_services(&service, &[slice]).part(&web()).unwrap();
+    assert!(part.local);
+    assert_eq!(places(&part), [json!({"node": "n1"}), json!({"node": "n2", "leaving": true})]);
+}
+
+#[test]
+fn affinity_and_addresses_of_the_load_balancer_are_part_of_a_service() {
+    let mut service = mk_service(json!({
+        "type": "LoadBalancer", "clusterIPs": ["10.96.0.9"], "ports": one_port(), "sessionAffinity": "ClientIP",
+    }));
+    service.status = serde_json::from_value(json!({"loadBalancer": {"ingress": [
+        {"ip": "192.0.2.9"}, {"ip": "192.0.2.8", "ipMode": "VIP"}, {"ip": "192.0.2.7", "ipMode": "Proxy"}, {"hostname": "a"},
+    ]}}))
+    .unwrap();
+    let part = |service: &Service| mk_services(service, &[]).part(&web()).unwrap();
+    let addresses: Vec<_> = part(&service).load_balancer.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        (addresses, part(&service).affinity),
+        (vec!["192.0.2.8".to_owned(), "192.0.2.9".to_owned()], 10_800)
+    );
+    service.spec.session_affinity_config.client_ip.timeout_seconds = Some(60);
+    assert_eq!(part(&service).affinity, 60);
+    service.spec.session_affinity = Some("None".to_owned());
+    assert_eq!(part(&service).affinity, 0);
+}
+
 #[test]
 fn services_without_a_cluster_address_have_no_part() {
     let cases = [

@@ -13,7 +13,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 /// Version of the format of parts and slices. An agent refuses a version it does not know and keeps the old state.
-pub const FORMAT_VERSION: u32 = 4;
+pub const FORMAT_VERSION: u32 = 5;
 
 /// Number of the first of [`Direction::blocks`] as the peer of an entry; far above all identities.
 pub const FIRST_BLOCK: u32 = 0xff00_0000;
@@ -438,6 +438,9 @@ pub struct Node {
     /// Identity of its own (33554432 and up), which nodes have where they are told apart by their labels.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<u32>,
+    /// Zone of the node (label `topology.kubernetes.io/zone`), empty when it has none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub zone: String,
 }
 
 /// A Service with cluster addresses.
@@ -446,6 +449,15 @@ pub struct Node {
 pub struct Service {
     /// Cluster addresses, in the order of the Service.
     pub cluster_ips: Vec<IpAddr>,
+    /// Addresses of its load balancer, under which pods of the cluster find the same backends.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub load_balancer: Vec<IpAddr>,
+    /// A node uses its own backends only under the cluster addresses (`internalTrafficPolicy: Local`).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub local: bool,
+    /// Seconds since its last connection in which a client comes to the same backend again (`sessionAffinity: ClientIP`); 0 is never.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub affinity: u32,
     /// Ports, sorted by (port, protocol).
     pub ports: Vec<ServicePort>,
 }
@@ -461,28 +473,72 @@ pub struct ServicePort {
     pub protocol: u8,
     /// Port of the Service.
     pub port: u16,
-    /// Ready backends of both families, sorted, without duplicates.
+    /// Backends of both families, sorted by address and port, without duplicates.
     pub backends: Vec<Backend>,
 }
 
-/// A backend; serialised as `[address, port]`.
+/// A backend; serialised as `[address, port]`, or `[address, port, place]`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(from = "(IpAddr, u16)", into = "(IpAddr, u16)")]
+#[serde(from = "BackendText", into = "BackendText")]
 pub struct Backend {
     /// Address of the backend.
     pub address: IpAddr,
     /// Port of the backend.
     pub port: u16,
+    /// What matters to nodes that do not use all backends.
+    pub place: Option<Box<BackendPlace>>,
 }
 
+/// Where a backend is, and for whom.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BackendPlace {
+    /// Its node, for a Service of which nodes use their own backends.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub node: String,
+    /// It is on its way out: for nodes without a better one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub leaving: bool,
+    /// Nodes that it is meant for (EndpointSlice, `hints.forNodes`).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub for_nodes: Vec<String>,
+    /// Zones that it is meant for (EndpointSlice, `hints.forZones`).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub for_zones: Vec<String>,
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum BackendText {
+    Anywhere(IpAddr, u16),
+    Somewhere(IpAddr, u16, Box<BackendPlace>),
+}
+
+/// One that every node may use.
 impl From<(IpAddr, u16)> for Backend {
     fn from((address, port): (IpAddr, u16)) -> Self {
-        Self { address, port }
+        Self { address, port, place: None }
     }
 }
 
-impl From<Backend> for (IpAddr, u16) {
-    fn from(b: Backend) -> Self {
-        (b.address, b.port)
+impl From<BackendText> for Backend {
+    fn from(text: BackendText) -> Self {
+        match text {
+            BackendText::Anywhere(address, port) => (address, port).into(),
+            BackendText::Somewhere(address, port, place) => Self { address, port, place: Some(place) },
+        }
+    }
+}
+
+impl From<Backend> for BackendText {
+    fn from(Backend { address, port, place }: Backend) -> Self {
+        match place {
+            None => Self::Anywhere(address, port),
+            Some(place) => Self::Somewhere(address, port, place),
+        }
     }
 }

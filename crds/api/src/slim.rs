@@ -210,6 +210,8 @@ pub struct Service {
     pub metadata: ObjectMeta,
     /// Addresses and ports.
     pub spec: ServiceSpec,
+    /// Addresses of its load balancer.
+    pub status: ServiceStatus,
 }
 
 /// See [`Service`].
@@ -230,6 +232,56 @@ pub struct ServiceSpec {
     pub ports: Vec<ServicePort>,
     /// Not-ready addresses count as ready.
     pub publish_not_ready_addresses: Option<bool>,
+    /// Cluster when absent, or Local.
+    pub internal_traffic_policy: Option<String>,
+    /// None when absent, or ClientIP.
+    pub session_affinity: Option<String>,
+    /// For how long.
+    pub session_affinity_config: SessionAffinityConfig,
+}
+
+/// See [`Service`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SessionAffinityConfig {
+    /// Of the affinity by address.
+    #[serde(rename = "clientIP")]
+    pub client_ip: ClientIpConfig,
+}
+
+/// See [`Service`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ClientIpConfig {
+    /// 10800 when absent.
+    pub timeout_seconds: Option<u32>,
+}
+
+/// See [`Service`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ServiceStatus {
+    /// What the load balancer answers on.
+    pub load_balancer: LoadBalancerStatus,
+}
+
+/// See [`Service`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LoadBalancerStatus {
+    /// Addresses or names.
+    #[serde(deserialize_with = "null_as_empty")]
+    pub ingress: Vec<LoadBalancerIngress>,
+}
+
+/// See [`Service`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct LoadBalancerIngress {
+    /// Absent when it is known by name only.
+    pub ip: Option<String>,
+    /// VIP when absent; with Proxy, nodes must leave the address to the load balancer.
+    pub ip_mode: Option<String>,
 }
 
 /// See [`Service`].
@@ -271,6 +323,28 @@ pub struct Endpoint {
     pub conditions: EndpointConditions,
     /// Node of the backend.
     pub node_name: Option<String>,
+    /// For whom it is.
+    pub hints: EndpointHints,
+}
+
+/// See [`EndpointSlice`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct EndpointHints {
+    /// Zones that should use it.
+    #[serde(deserialize_with = "null_as_empty")]
+    pub for_zones: Vec<Hint>,
+    /// Nodes that should use it.
+    #[serde(deserialize_with = "null_as_empty")]
+    pub for_nodes: Vec<Hint>,
+}
+
+/// See [`EndpointHints`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Hint {
+    /// Name of the zone or node.
+    pub name: String,
 }
 
 /// See [`EndpointSlice`]. Absent `ready` and `serving` mean true, absent `terminating` false.

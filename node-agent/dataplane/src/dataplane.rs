@@ -2,7 +2,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::IpAddr;
 
 use cilium_api::node_state::Failure;
-use cilium_api::parts::{DnsRule, Part, PartKey, Policy};
+use cilium_api::parts::{DnsRule, Part, PartKey, Policy, Service};
 use cilium_bpf::layout::{Addr, Endpoint, IpcacheKey};
 use cilium_delta::{Change, Drift, Report, Tracker};
 use ipnet::IpNet;
@@ -13,7 +13,7 @@ use crate::ipcache::{Ipcache, address_of, prefix_of};
 use crate::kernel::{Kernel, Parts, SlotIndex, chain};
 use crate::named::Named;
 use crate::policies::Policies;
-use crate::services::Services;
+use crate::services::{Frontend, Services};
 use crate::{Config, Link, Neighbour, Route};
 
 /// Desired and actual entries of everything. See the crate documentation for guarantees.
@@ -54,8 +54,8 @@ impl Dataplane {
     pub fn new(config: Config) -> Self {
         Self {
             policies: Policies::new(config.host_firewall),
+            services: Services::new(config.node.clone()),
             config,
-            services: Services::new(),
             ipcache: Ipcache::new(),
             named: Named::default(),
             endpoints: Endpoints::new(),
@@ -134,6 +134,11 @@ impl Dataplane {
         self.named.meanings().map(|(number, meaning)| (number, meaning.base, &meaning.patterns))
     }
 
+    /// A Service as this node has it: one entry for each of its addresses and ports.
+    pub fn frontends<'a>(&'a self, service: &'a Service) -> impl Iterator<Item = Frontend<'a>> {
+        self.services.frontends(service)
+    }
+
     /// Rules about DNS questions, by identity of who asks.
     pub fn dns_rules(&self) -> &BTreeMap<u32, Vec<DnsRule>> {
         self.policies.dns_rules()
@@ -174,6 +179,11 @@ impl Dataplane {
                 self.ipcache.set_node(&self.config, rest, node, parts);
                 self.named.rebase_all();
                 self.reroute();
+                if rest == self.config.node {
+                    for key in self.services.move_to(node.map_or("", |node| &node.zone)) {
+                        self.update_one(&key, parts);
+                    }
+                }
             }
             ("service", part) => {
                 let part =

@@ -21,6 +21,8 @@ layout! {
         pub generation: u32,
         /// Backends `0..count` exist under that generation. 0: connecting fails at once.
         pub count: u32,
+        /// Seconds since its last use of the service in which a client keeps its backend; 0 is not at all.
+        pub affinity: u32,
     }
 }
 

@@ -17,7 +17,12 @@ pub(crate) struct Node {
     pub(crate) pod_cidrs: Vec<IpNet>,
     /// Labels of the object, where policies can ask for them.
     pub(crate) labels: BTreeMap<String, String>,
+    /// Empty when it has none.
+    pub(crate) zone: String,
 }
+
+/// Label of a node that names its zone (Kubernetes, "well-known labels").
+const ZONE: &str = "topology.kubernetes.io/zone";
 
 impl Node {
     pub(crate) fn reduce(node: &slim::Node, config: &Config) -> Self {
@@ -25,12 +30,14 @@ impl Node {
             let addresses = node.status.addresses.iter().filter(|address| address.type_ == wanted);
             addresses.filter_map(|address| address.address.parse().ok()).collect()
         };
+        let labels = node.metadata.labels.as_ref();
         Self {
             uid: node.metadata.uid.clone().unwrap_or_default(),
             internal: of_type("InternalIP"),
             external: of_type("ExternalIP"),
             pod_cidrs: pod_cidrs(&node.spec.pod_cidrs, config),
-            labels: node.metadata.labels.clone().filter(|_| config.tells_nodes_apart()).unwrap_or_default(),
+            labels: labels.filter(|_| config.tells_nodes_apart()).cloned().unwrap_or_default(),
+            zone: labels.and_then(|labels| labels.get(ZONE)).cloned().unwrap_or_default(),
         }
     }
 
@@ -42,7 +49,8 @@ impl Node {
 
     pub(crate) fn part(&self, api_server: bool, identity: Option<u32>) -> parts::Node {
         let pod_cidrs = self.pod_cidrs.iter().map(ToString::to_string).collect();
-        parts::Node { addresses: self.addresses().collect(), pod_cidrs, api_server, identity }
+        let (addresses, zone) = (self.addresses().collect(), self.zone.clone());
+        parts::Node { addresses, pod_cidrs, api_server, identity, zone }
     }
 }
 
@@ -60,7 +68,7 @@ mod tests {
     #[test]
     fn internal_addresses_come_first_and_malformed_ones_are_left_out() {
         let node = json!({
-            "metadata": {"uid": "u"},
+            "metadata": {"uid": "u", "labels": {"topology.kubernetes.io/zone": "east"}},
             "spec": {"podCIDRs": ["10.1.0.0/24", "bad", "fd00::/64"]},
             "status": {"addresses": [
                 {"type": "ExternalIP", "address": "192.0.2.1"}, {"type": "Hostname", "address": "a"},
@@ -73,5 +81,6 @@ mod tests {
         let addresses: Vec<_> = part.addresses.iter().map(ToString::to_string).collect();
         assert_eq!(addresses, ["10.0.0.1", "192.0.2.1"]);
         assert_eq!((part.pod_cidrs, part.api_server), (vec!["10.1.0.0/24".to_owned()], true));
+        assert_eq!(part.zone, "east");
     }
 }

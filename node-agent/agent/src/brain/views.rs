@@ -143,25 +143,22 @@ impl Brain {
     /// One entry for each address and port of a Service.
     pub(crate) fn services(&self) -> Vec<model::Service> {
         let mut list = Vec::new();
+        let Some(running) = &self.running else { return list };
         for (key, part) in self.state.iter() {
             let Part::Service(service) = part else { continue };
             let (namespace, name) = key.0.trim_start_matches("service/").split_once('/').unwrap_or_default();
-            for address in &service.cluster_ips {
-                for port in &service.ports {
-                    let protocol = describe::protocol(port.protocol);
-                    let own_family =
-                        port.backends.iter().filter(|b| b.address.is_ipv4() == address.is_ipv4());
-                    let backends = own_family.map(|b| mk_address(b.address, b.port, &protocol));
-                    let spec = model::ServiceSpec {
-                        id: 0,
-                        frontend_address: mk_address(*address, port.port, &protocol),
-                        backend_addresses: backends.collect(),
-                        namespace: namespace.to_owned(),
-                        name: name.to_owned(),
-                        r#type: "ClusterIP".to_owned(),
-                    };
-                    list.push(model::Service { spec });
-                }
+            for frontend in running.dataplane.frontends(service) {
+                let protocol = describe::protocol(frontend.port.protocol);
+                let backends = frontend.backends.iter().map(|it| mk_address(it.address, it.port, &protocol));
+                let spec = model::ServiceSpec {
+                    id: 0,
+                    frontend_address: mk_address(frontend.address, frontend.port.port, &protocol),
+                    backend_addresses: backends.collect(),
+                    namespace: namespace.to_owned(),
+                    name: name.to_owned(),
+                    r#type: if frontend.is_load_balancer { "LoadBalancer" } else { "ClusterIP" }.to_owned(),
+                };
+                list.push(model::Service { spec });
             }
         }
         for (number, service) in (1..).zip(&mut list) {

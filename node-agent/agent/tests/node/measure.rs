@@ -29,13 +29,11 @@ fn mk_services(count: u32) -> Vec<Parts> {
     let service = |number: u32| {
         let address = std::net::Ipv4Addr::from(0x0a60_1000 + number);
         let backends = (1..=3)
-            .map(|backend| Backend {
-                address: std::net::Ipv4Addr::from(0x0af4_0200 + number % 200 + backend).into(),
-                port: 8080,
-            })
+            .map(|backend| std::net::Ipv4Addr::from(0x0af4_0200 + number % 200 + backend))
+            .map(|address| Backend::from((address.into(), 8080)))
             .collect();
         let port = ServicePort { name: "http".into(), protocol: 6, port: 80, backends };
-        let service = Service { cluster_ips: vec![address.into()], ports: vec![port] };
+        let service = Service { cluster_ips: vec![address.into()], ports: vec![port], ..Service::default() };
         (PartKey::service("load", &format!("service-{number}")), Part::Service(service))
     };
     (0..count)

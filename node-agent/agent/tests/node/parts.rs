@@ -45,14 +45,15 @@ pub(crate) fn mk_shared(pods: impl IntoIterator<Item = u16>) -> Parts {
         pod_cidrs: vec!["10.244.1.0/24".into(), "fd00:10:244:1::/64".into()],
         api_server: false,
         identity: None,
+        zone: String::new(),
     };
     let port = ServicePort {
         name: String::new(),
         protocol: 6,
         port: 80,
-        backends: vec![Backend { address: address4(2).into(), port: 8080 }],
+        backends: vec![(address4(2).into(), 8080).into()],
     };
-    let service = Service { cluster_ips: vec![ip("10.96.0.1")], ports: vec![port] };
+    let service = Service { cluster_ips: vec![ip("10.96.0.1")], ports: vec![port], ..Service::default() };
     let mut parts = Parts::from([
         (PartKey::node(NODE), Part::Node(node)),
         (PartKey::service("default", "echo"), Part::Service(service)),

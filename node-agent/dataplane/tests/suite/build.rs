@@ -74,15 +74,20 @@ pub(crate) fn mk_node(name: &str, number: u8) -> (PartKey, Part) {
         pod_cidrs: vec![format!("10.244.{number}.0/24"), format!("fd00:10:244:{number}::/64")],
         api_server: number == 9,
         identity: None,
+        zone: if number == 1 { "a".to_owned() } else { String::new() },
     };
     (PartKey::node(name), Part::Node(node))
 }
 
 pub(crate) fn mk_service(name: &str, number: u8, backends: &[(&str, u16)]) -> (PartKey, Part) {
-    let backends = backends.iter().map(|(address, port)| Backend { address: ip(address), port: *port });
-    let port = ServicePort { name: String::new(), protocol: 6, port: 80, backends: backends.collect() };
+    let backends = backends.iter().map(|(address, port)| (ip(address), *port).into()).collect();
+    (PartKey::service("default", name), Part::Service(mk_service_of(number, backends)))
+}
+
+pub(crate) fn mk_service_of(number: u8, backends: Vec<Backend>) -> Service {
+    let port = ServicePort { name: String::new(), protocol: 6, port: 80, backends };
     let cluster_ips = vec![ip(&format!("10.96.0.{number}")), ip(&format!("fd00:10:96::{number}"))];
-    (PartKey::service("default", name), Part::Service(Service { cluster_ips, ports: vec![port] }))
+    Service { cluster_ips, ports: vec![port], ..Service::default() }
 }
 
 /// Sets the parts and brings the kernel in line.

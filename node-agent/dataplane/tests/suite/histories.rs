@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cilium_api::parts::{FIRST_BLOCK, Part, PartKey, Parts};
+use cilium_api::parts::{Backend, BackendPlace, FIRST_BLOCK, Part, PartKey, Parts, Service};
 use cilium_bpf::layout::{BlockEntry, PolicyEntry};
 use cilium_dataplane::{Compiled, Dataplane, GRACE, compile};
 use proptest::prelude::*;
@@ -87,6 +87,29 @@ struct World {
     renewed: bool,
 }
 
+/// The first has backends for everybody, the second some for zones, the third has nodes use their own.
+fn mk_placed_service(number: u8, backends: &[u8]) -> Service {
+    let place = |backend: u8| match number {
+        1 => None,
+        2 => Some(BackendPlace {
+            for_zones: vec![["a", "b"][usize::from(backend % 2)].to_owned()],
+            ..BackendPlace::default()
+        }),
+        _ => Some(BackendPlace {
+            node: format!("n{}", backend % 3),
+            leaving: backend > 3,
+            ..BackendPlace::default()
+        }),
+    };
+    let backend = |backend: &u8| Backend {
+        address: ip(&address(*backend)),
+        port: 80,
+        place: place(*backend).map(Box::new),
+    };
+    let backends = backends.iter().map(backend).collect();
+    Service { local: number == 3, affinity: u32::from(number), ..mk_service_of(number, backends) }
+}
+
 impl World {
     fn new(tunnel: bool) -> Self {
         let dataplane = Dataplane::new(mk_config(tunnel));
@@ -167,9 +190,8 @@ impl World {
                 self.drop(&PartKey::prefix(PREFIXES[at]));
             }
             Step::Service(number, backends) => {
-                let names: Vec<String> = backends.into_iter().map(address).collect();
-                let backends: Vec<(&str, u16)> = names.iter().map(|name| (name.as_str(), 80)).collect();
-                self.put(mk_service(&format!("s{number}"), number, &backends));
+                let part = Part::Service(mk_placed_service(number, &backends));
+                self.put((PartKey::service("default", &format!("s{number}")), part));
             }
             Step::ServiceGone(number) => self.drop(&mk_service(&format!("s{number}"), number, &[]).0),
             Step::Sweep => {

@@ -161,7 +161,7 @@ impl Kernel for Fake {
 pub(crate) struct Seen {
     endpoints: BTreeMap<Addr, (u32, u32, u16, Content)>,
     ipcache: BTreeMap<IpcacheKey, IpcacheEntry>,
-    services: BTreeMap<ServiceKey, Vec<BackendEntry>>,
+    services: BTreeMap<ServiceKey, (u32, Vec<BackendEntry>)>,
     routes: BTreeMap<IpNet, String>,
     neighbours: BTreeMap<(u32, std::net::IpAddr), Mac>,
     open_slots: usize,
@@ -183,9 +183,8 @@ impl Fake {
     pub(crate) fn seen(&self) -> Seen {
         let slot = |entry: &Endpoint| self.slots.get(&entry.slot).copied().unwrap_or_default();
         let backends = |service: &ServiceEntry| {
-            (0..service.count)
-                .map(|index| self.backends[&BackendKey { generation: service.generation, index }])
-                .collect()
+            let backend = |index| self.backends[&BackendKey { generation: service.generation, index }];
+            (service.affinity, (0..service.count).map(backend).collect())
         };
         Seen {
             endpoints: self

@@ -1,7 +1,7 @@
 //! What each kind of part becomes.
 
-use cilium_api::parts::Parts;
-use cilium_bpf::layout::{Addr, IpcacheEntry, IpcacheKey, NetPort, ServiceKey};
+use cilium_api::parts::{Backend, BackendPlace, Part, PartKey, Parts, Service};
+use cilium_bpf::layout::{Addr, BackendKey, IpcacheEntry, IpcacheKey, NetPort, ServiceKey};
 use cilium_dataplane::{Dataplane, Unready, router_address};
 
 use crate::build::*;
@@ -170,6 +170,105 @@ fn a_service_has_the_backends_of_its_family() {
     assert!(!dataplane.sweep(&mut kernel, cilium_dataplane::GRACE));
     assert_eq!(kernel.backends.len(), 1);
     assert!(kernel.services.values().any(|service| service.count == 0), "without backends connecting fails");
+}
+
+fn mk_backend(address: &str, place: BackendPlace) -> Backend {
+    Backend { address: ip(address), port: 80, place: Some(Box::new(place)) }
+}
+
+/// Last numbers of the backends' addresses under an address of the Service.
+fn backends(kernel: &Fake, address: &str) -> Vec<u8> {
+    let service =
+        kernel.services[&ServiceKey { address: ip(address).into(), port: NetPort(80), protocol: 6 }];
+    let backend = |index| kernel.backends[&BackendKey { generation: service.generation, index }].address;
+    (0..service.count).map(|index| backend(index).0[15]).collect()
+}
+
+#[test]
+fn a_node_uses_its_own_backends_where_the_service_says_so() {
+    let (mut dataplane, mut kernel) = (Dataplane::new(mk_config(false)), Fake::default());
+    let on = |node: &str, leaving| BackendPlace { node: node.to_owned(), leaving, ..BackendPlace::default() };
+    let mut service = Service {
+        local: true,
+        load_balancer: vec![ip("192.0.2.80")],
+        ..mk_service_of(
+            1,
+            vec![
+                mk_backend("10.244.1.1", on("n1", true)),
+                mk_backend("10.244.1.2", on("n1", false)),
+                mk_backend("10.244.2.3", on("n2", false)),
+            ],
+        )
+    };
+    let mut set = |service: &Service, kernel: &mut Fake| {
+        feed(
+            &mut dataplane,
+            kernel,
+            &Parts::from([(PartKey::service("default", "s"), Part::Service(service.clone()))]),
+        );
+    };
+    set(&service, &mut kernel);
+    assert_eq!(backends(&kernel, "10.96.0.1"), [2]);
+    assert_eq!(backends(&kernel, "192.0.2.80"), [2, 3], "the internal policy is about cluster addresses");
+    service.ports[0].backends.remove(1);
+    set(&service, &mut kernel);
+    assert_eq!(backends(&kernel, "10.96.0.1"), [1], "one that is leaving is better than none");
+    service.ports[0].backends.remove(0);
+    set(&service, &mut kernel);
+    assert_eq!(backends(&kernel, "10.96.0.1"), [0u8; 0]);
+}
+
+#[test]
+fn hints_count_when_all_backends_have_them_and_one_is_for_this_node() {
+    let (mut dataplane, mut kernel) = (Dataplane::new(mk_config(false)), Fake::default());
+    let names = |list: &[&str]| list.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+    let hint = |nodes: &[&str], zones: &[&str]| BackendPlace {
+        for_nodes: names(nodes),
+        for_zones: names(zones),
+        ..BackendPlace::default()
+    };
+    let mut parts = Parts::from([mk_node("n1", 1)]);
+    let mut seen = |places: [BackendPlace; 3], zone: &str| {
+        let placed = (1..).zip(places).map(|(n, place)| mk_backend(&format!("10.244.2.{n}"), place));
+        let service = mk_service_of(1, placed.collect());
+        parts.insert(PartKey::service("default", "s"), Part::Service(service));
+        if let Some(Part::Node(node)) = parts.get_mut(&PartKey::node("n1")) {
+            zone.clone_into(&mut node.zone);
+        }
+        feed(&mut dataplane, &mut kernel, &parts);
+        backends(&kernel, "10.96.0.1")
+    };
+    let zones = || [hint(&[], &["a"]), hint(&[], &["b"]), hint(&[], &["a", "b"])];
+    assert_eq!(seen(zones(), "b"), [2, 3]);
+    assert_eq!(seen(zones(), "a"), [1, 3], "the node was moved");
+    assert_eq!(seen(zones(), "c"), [1, 2, 3], "none is for this zone");
+    assert_eq!(seen(zones(), ""), [1, 2, 3], "the node is in no zone");
+    assert_eq!(
+        seen([hint(&[], &["a"]), hint(&[], &[]), hint(&[], &["a"])], "a"),
+        [1, 2, 3],
+        "one has no hint"
+    );
+    let nodes = [hint(&["n2"], &["a"]), hint(&["n1"], &["a"]), hint(&["n3"], &["a"])];
+    assert_eq!(seen(nodes, "a"), [2], "the node before the zone");
+}
+
+#[test]
+fn a_time_of_affinity_is_part_of_what_is_in_force() {
+    let (mut dataplane, mut kernel) = (Dataplane::new(mk_config(false)), Fake::default());
+    let backend = vec![(ip("10.244.2.1"), 80).into()];
+    for affinity in [0, 60, 3600] {
+        let service = Service { affinity, ..mk_service_of(1, backend.clone()) };
+        feed(
+            &mut dataplane,
+            &mut kernel,
+            &Parts::from([(PartKey::service("default", "s"), Part::Service(service))]),
+        );
+        assert!(
+            kernel.services.values().all(|service| service.affinity == affinity),
+            "{:?}",
+            kernel.services
+        );
+    }
 }
 
 #[test]

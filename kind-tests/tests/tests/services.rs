@@ -1,0 +1,138 @@
+//! Which backends of a Service a pod comes to: those of its node, of its zone, the one it had before, and under which addresses.
+
+use std::collections::BTreeSet;
+
+use anyhow::{Context as _, ensure};
+use cluster_tests::pods::mk_pod;
+use cluster_tests::{Namespace, eventually, exec, kubectl, nodes};
+
+/// A client and a backend `near` on the first node, and a backend `far` on the second.
+fn set_up(prefix: &str) -> anyhow::Result<(Namespace, Vec<String>)> {
+    let ns = Namespace::new(prefix)?;
+    let nodes = nodes::names()?;
+    ensure!(nodes.len() >= 2, "two nodes are needed, there are {nodes:?}");
+    let web = |name: &str, node: &str| {
+        mk_pod(name, Some(node), &["/agnhost", "netexec", "--http-port=7000"], false)
+            .replace(&format!("app: {name}"), "app: web")
+            .replace("localhost/client:dev", "registry.k8s.io/e2e-test-images/agnhost:2.63.0")
+    };
+    ns.apply(
+        &[mk_pod("client", Some(&nodes[0]), &[], false), web("near", &nodes[0]), web("far", &nodes[1])]
+            .concat(),
+    )?;
+    ns.ready(&["client", "near", "far"])?;
+    Ok((ns, nodes))
+}
+
+/// The Service `web`; `spec` is the inside of a YAML mapping in one line. Returns its cluster address.
+fn serve(ns: &Namespace, spec: &str) -> anyhow::Result<String> {
+    ns.apply(&format!(
+        "{{apiVersion: v1, kind: Service, metadata: {{name: web}}, spec: {{selector: {{app: web}}, ports: [{{port: 80, targetPort: 7000}}], {spec}}}}}"
+    ))?;
+    ns.kubectl(&["get", "service", "web", "-o", "jsonpath={.spec.clusterIP}"])
+}
+
+/// The backends that answer 24 connections one after the other; empty when one has no answer. All go to one of two by chance in one
+/// of eight million runs.
+fn answers(ns: &Namespace, address: &str) -> anyhow::Result<BTreeSet<String>> {
+    let script = format!(
+        "for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24; do curl -sf --max-time 3 http://{address}/hostname || exit 1; echo; done"
+    );
+    let ran = exec(&ns.name, "client", &["sh", "-c", &script])?;
+    Ok(if ran.ok() { ran.out.split_whitespace().map(str::to_owned).collect() } else { BTreeSet::new() })
+}
+
+fn are_answered_by(ns: &Namespace, address: &str, expected: &[&str]) -> anyhow::Result<()> {
+    let expected: BTreeSet<String> = expected.iter().map(|name| (*name).to_owned()).collect();
+    let mut seen = BTreeSet::new();
+    let outcome = eventually(&format!("{address} leads to {expected:?}"), || {
+        seen = answers(ns, address)?;
+        Ok(seen == expected)
+    });
+    outcome.with_context(|| format!("the last answers came from {seen:?}"))
+}
+
+#[test]
+fn a_node_uses_its_own_backends_only() -> anyhow::Result<()> {
+    let (ns, nodes) = set_up("internal-local")?;
+    let address = serve(&ns, "internalTrafficPolicy: Local")?;
+    are_answered_by(&ns, &address, &["near"])?;
+    let listed = nodes::dbg(&nodes[1], &["service", "list"])?;
+    let far = ns.kubectl(&["get", "pod", "far", "-o", "jsonpath={.status.podIP}"])?;
+    let near = ns.kubectl(&["get", "pod", "near", "-o", "jsonpath={.status.podIP}"])?;
+    ensure!(listed.contains(&far) && !listed.contains(&near), "{listed}");
+    ns.kubectl(&["delete", "pod", "near"])?;
+    eventually("without a backend on the node, connections are refused", || {
+        let curl = ["curl", "-s", "--max-time", "3", &format!("http://{address}/hostname")];
+        Ok(exec(&ns.name, "client", &curl)?.code == 7)
+    })
+}
+
+#[test]
+fn backends_of_the_same_node_are_preferred() -> anyhow::Result<()> {
+    let (ns, _) = set_up("same-node")?;
+    let address = serve(&ns, "trafficDistribution: PreferSameNode")?;
+    are_answered_by(&ns, &address, &["near"])?;
+    ns.kubectl(&["delete", "pod", "near"])?;
+    are_answered_by(&ns, &address, &["far"])
+}
+
+/// Labels of zones, which go with the test.
+struct Zones<'a>(&'a [String]);
+
+const ZONE: &str = "topology.kubernetes.io/zone";
+
+impl Zones<'_> {
+    fn set(&self) -> anyhow::Result<()> {
+        for (number, node) in self.0.iter().enumerate() {
+            kubectl(&["label", "node", node, "--overwrite", &format!("{ZONE}=zone-{number}")])?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Zones<'_> {
+    fn drop(&mut self) {
+        for node in self.0 {
+            if let Err(error) = kubectl(&["label", "node", node, &format!("{ZONE}-")]) {
+                eprintln!("the label {ZONE} stays on {node}: {error:#}");
+            }
+        }
+    }
+}
+
+#[test]
+fn backends_of_the_same_zone_are_preferred() -> anyhow::Result<()> {
+    let (ns, nodes) = set_up("same-zone")?;
+    let address = serve(&ns, "trafficDistribution: PreferSameZone")?;
+    are_answered_by(&ns, &address, &["far", "near"])?;
+    let zones = Zones(&nodes);
+    zones.set()?;
+    are_answered_by(&ns, &address, &["near"])?;
+    drop(zones);
+    are_answered_by(&ns, &address, &["far", "near"])
+}
+
+#[test]
+fn a_client_keeps_its_backend() -> anyhow::Result<()> {
+    let (ns, _) = set_up("affinity")?;
+    let address = serve(&ns, "sessionAffinity: ClientIP")?;
+    let mut first = BTreeSet::new();
+    eventually("all connections come to one backend", || {
+        first = answers(&ns, &address)?;
+        Ok(first.len() == 1)
+    })?;
+    let kept = first.first().context("nobody answered")?;
+    ns.kubectl(&["delete", "pod", kept])?;
+    are_answered_by(&ns, &address, &[if kept == "near" { "far" } else { "near" }])
+}
+
+#[test]
+fn pods_reach_the_address_of_a_load_balancer() -> anyhow::Result<()> {
+    let (ns, _) = set_up("load-balancer")?;
+    serve(&ns, "type: LoadBalancer, allocateLoadBalancerNodePorts: false, internalTrafficPolicy: Local")?;
+    let address = "192.0.2.77";
+    let status = format!(r#"{{"status":{{"loadBalancer":{{"ingress":[{{"ip":"{address}"}}]}}}}}}"#);
+    ns.kubectl(&["patch", "service", "web", "--subresource=status", "--type=merge", "-p", &status])?;
+    are_answered_by(&ns, address, &["far", "near"])
+}
