@@ -62,7 +62,10 @@ fn check_stream(stage: &Stage) -> anyhow::Result<()> {
         let received = result["received"].as_u64();
         ensure!(received > Some(10_000), "{result}");
         ensure!(result["lost"] == 0, "datagrams were lost: {result}");
-        ensure!(result["measured"].as_u64() >= received.map(|received| received / 100 * 99), "too few could be measured: {result}");
+        ensure!(
+            result["measured"].as_u64() >= received.map(|received| received / 100 * 99),
+            "too few could be measured: {result}"
+        );
         let gap = result["max_gap_ms"].as_f64().context("no gap measured")?;
         ensure!(
             gap <= own + LONGEST_GAP_MS,
