@@ -53,10 +53,11 @@ pub(crate) enum PolicyCommand {
   cilium policy explain --from default/xwing --to default/deathstar --port 80/TCP
   cilium policy explain --from xwing --to deathstar.default.svc --port 80/TCP
   cilium policy explain --from xwing --to 192.0.2.7 --port 443/TCP -o json
+  cilium policy explain --from xwing --to api.example.com --port 443/TCP
   cilium policy explain --from xwing --to deathstar --port 8/ICMP
 
-A Service stands for each of its backends; --port is then the port of the Service. Other names are resolved by this
-machine. ICMP and ICMPv6 have the type of the message in place of the port.")]
+A Service stands for each of its backends; --port is then the port of the Service. Other names are outside of the
+cluster: whether the pod may ask for the name counts, and what is allowed by name and for every address outside. ICMP and ICMPv6 have the type of the message in place of the port.")]
     Explain(ExplainArgs),
     /// What would change for which pods if policies were applied; changes nothing
     #[command(after_help = "Examples:
@@ -74,7 +75,7 @@ pub(crate) struct ExplainArgs {
     /// Sender: [NAMESPACE/]POD, or an address
     #[arg(long, value_name = "POD|IP")]
     pub(crate) from: String,
-    /// Receiver: [NAMESPACE/]POD, an address, NAME.NAMESPACE.svc, or another DNS name
+    /// Receiver: [NAMESPACE/]POD, an address, a Service (NAME, NAME.NAMESPACE, NAME.NAMESPACE.svc), or another DNS name
     #[arg(long, value_name = "POD|IP|NAME")]
     pub(crate) to: String,
     /// Destination port and protocol: 80/TCP, 53/UDP, 8/ICMP

@@ -1,8 +1,8 @@
 //! `cilium policy explain`.
 
-use std::net::IpAddr;
-
 use anyhow::{Context as _, bail, ensure};
+use cilium_core::NamePattern;
+use cilium_core::name::absolute;
 use cilium_plan::{End, Explained, Planner};
 use cilium_policy::{Decision, Miss, Missed, Place, Reason};
 use cilium_print::output::{encode, print};
@@ -11,61 +11,71 @@ use serde::Serialize;
 
 use crate::args::{Cli, ExplainArgs, Port, Target};
 use crate::cluster::{self, Cluster};
+use crate::name;
 
 /// The answer to one question, as it is printed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Answer {
     /// Sender.
-    from: Party,
+    pub(crate) from: Party,
     /// Receiver.
-    to: Party,
+    pub(crate) to: Party,
     /// Destination port and protocol.
-    port: String,
+    pub(crate) port: String,
     /// `allowed` or `denied`.
-    verdict: &'static str,
+    pub(crate) verdict: &'static str,
+    /// Whether the sender may ask for the name that it sends to; absent if that makes no difference.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) question: Option<Said>,
     /// What the sender's side says; absent if it is no pod.
     #[serde(skip_serializing_if = "Option::is_none")]
-    egress: Option<Said>,
+    pub(crate) egress: Option<Said>,
     /// What the receiver's side says; absent if it is no pod.
     #[serde(skip_serializing_if = "Option::is_none")]
-    ingress: Option<Said>,
+    pub(crate) ingress: Option<Said>,
+    /// Rules about some addresses only, which may decide otherwise for those.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) by_address: Vec<String>,
+    /// What the answer takes for granted.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) assumed: Vec<String>,
     /// Policies that are not in force as they stand, with the reason.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    refused: Vec<String>,
+    pub(crate) refused: Vec<String>,
 }
 
 /// One end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-struct Party {
-    name: String,
-    identity: u32,
-    labels: Vec<String>,
+pub(crate) struct Party {
+    pub(crate) name: String,
+    pub(crate) identity: u32,
+    pub(crate) labels: Vec<String>,
 }
 
 /// What one side says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Said {
-    /// `allowed` or `denied`.
-    verdict: &'static str,
+pub(crate) struct Said {
+    /// `allowed` or `denied`; of questions that nobody looks at, `unheard`.
+    pub(crate) verdict: &'static str,
     /// In a sentence.
-    reason: String,
+    pub(crate) reason: String,
     /// Fields of policies that decide.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    rules: Vec<String>,
+    pub(crate) rules: Vec<String>,
     /// Policies that put a default deny in force.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    closed_by: Vec<String>,
+    pub(crate) closed_by: Vec<String>,
     /// The rule that came nearest to allowing it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    nearest: Option<Nearest>,
+    pub(crate) nearest: Option<Nearest>,
 }
 
 /// A rule that missed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Nearest {
+pub(crate) struct Nearest {
     rule: String,
     /// What missed, in a sentence.
     why: String,
@@ -84,10 +94,13 @@ struct Nearest {
 pub(crate) async fn run(cli: &Cli, args: &ExplainArgs) -> anyhow::Result<()> {
     let Cluster { planner, namespace } = cluster::read(cli).await?;
     let from = sender(&planner, &Target::parse(&args.from, &namespace))?;
-    let target = Target::parse(&args.to, &namespace);
-    let resolved = if let Target::Name(name) = &target { resolve(name).await? } else { Vec::new() };
-    let ends = receivers(&planner, &target, args.port, &resolved)?;
-    let answers: Vec<Answer> = ends.iter().map(|(to, port)| answer(&planner, &from, to, *port)).collect();
+    let target = settled(&planner, Target::parse(&args.to, &namespace))?;
+    let answers = if let Target::Name(name) = &target {
+        name::answers(&planner, &from, name, args.port)
+    } else {
+        let ends = receivers(&planner, &target, args.port)?;
+        ends.iter().map(|(to, port)| answer(&planner, &from, to, *port)).collect()
+    };
     let text = match args.output.output {
         Some(format) => encode(&answers, format)?,
         None => answers.iter().map(text).collect::<Vec<_>>().join("\n"),
@@ -95,15 +108,22 @@ pub(crate) async fn run(cli: &Cli, args: &ExplainArgs) -> anyhow::Result<()> {
     Ok(print(&text)?)
 }
 
-async fn resolve(name: &str) -> anyhow::Result<Vec<IpAddr>> {
-    let found = tokio::net::lookup_host((name, 0)).await;
-    let found = found.with_context(|| format!("{name} is no pod, and this machine cannot resolve it"))?;
-    let mut addresses: Vec<IpAddr> = found.map(|address| address.ip()).collect();
-    addresses.sort_unstable();
-    addresses.dedup();
-    eprintln!("{name} has the addresses that this machine resolves it to; pods may get others.");
-    Ok(addresses)
+/// The same target, where NAME.NAMESPACE is a Service if there is one: so pods reach it. Other names are outside of the cluster.
+pub(crate) fn settled(planner: &Planner, target: Target) -> anyhow::Result<Target> {
+    let Target::Name(name) = &target else { return Ok(target) };
+    if let Some((service, namespace)) = name.split_once('.')
+        && planner.has_service(namespace, service)
+    {
+        return Ok(Target::Service(namespace.to_owned(), service.to_owned()));
+    }
+    NamePattern::name(name)?;
+    let is_inside = absolute(name).ends_with(CLUSTER_DOMAIN);
+    ensure!(!is_inside, "{name} is a name of the cluster, and no Service: give the pod, or an address");
+    Ok(target)
 }
+
+/// End of the names that a cluster gives, unless it is set up otherwise.
+const CLUSTER_DOMAIN: &str = ".cluster.local.";
 
 fn sender(planner: &Planner, target: &Target) -> anyhow::Result<End> {
     match target {
@@ -125,12 +145,7 @@ fn pod(planner: &Planner, namespace: &str, name: &str) -> anyhow::Result<End> {
 }
 
 /// All ends that a target stands for, with the port that packets have there.
-fn receivers(
-    planner: &Planner,
-    target: &Target,
-    port: Port,
-    resolved: &[IpAddr],
-) -> anyhow::Result<Vec<(End, Port)>> {
+fn receivers(planner: &Planner, target: &Target, port: Port) -> anyhow::Result<Vec<(End, Port)>> {
     match target {
         Target::Address(address) => match planner.service_at(*address) {
             Some((namespace, name)) => backends(planner, &namespace, &name, port),
@@ -141,7 +156,7 @@ fn receivers(
             Ok(end) => Ok(vec![(end, port)]),
             Err(error) => backends(planner, namespace, name, port).map_err(|_| error),
         },
-        Target::Name(_) => Ok(resolved.iter().map(|address| (planner.address(*address), port)).collect()),
+        Target::Name(name) => bail!("{name} is outside of the cluster"),
         Target::Service(namespace, name) => backends(planner, namespace, name, port),
     }
 }
@@ -184,17 +199,20 @@ fn answer(planner: &Planner, from: &End, to: &End, port: Port) -> Answer {
         to: party(planner, to, from),
         port: port.to_string(),
         verdict: if denied { DENIED } else { ALLOWED },
+        question: None,
         egress,
         ingress,
+        by_address: Vec::new(),
+        assumed: Vec::new(),
         refused: refused(planner, &[from, to]),
     }
 }
 
-const ALLOWED: &str = "allowed";
-const DENIED: &str = "denied";
+pub(crate) const ALLOWED: &str = "allowed";
+pub(crate) const DENIED: &str = "denied";
 
 /// Refused policies that may be about one of the ends.
-fn refused(planner: &Planner, ends: &[&End]) -> Vec<String> {
+pub(crate) fn refused(planner: &Planner, ends: &[&End]) -> Vec<String> {
     let namespaces: Vec<String> = ends
         .iter()
         .filter_map(|end| match end {
@@ -209,7 +227,7 @@ fn refused(planner: &Planner, ends: &[&End]) -> Vec<String> {
     all.map(|(key, reason)| format!("{key}: {reason}")).collect()
 }
 
-fn party(planner: &Planner, end: &End, other: &End) -> Party {
+pub(crate) fn party(planner: &Planner, end: &End, other: &End) -> Party {
     let name = match end {
         End::Pod { name, .. } => name.clone(),
         End::Node { name, .. } => format!("node {name}"),
@@ -222,6 +240,10 @@ fn party(planner: &Planner, end: &End, other: &End) -> Party {
 }
 
 fn said(planner: &Planner, decision: &Decision, judge: &End, peer: &End) -> Said {
+    told(planner, decision, judge, &party(planner, peer, judge))
+}
+
+pub(crate) fn told(planner: &Planner, decision: &Decision, judge: &End, peer: &Party) -> Said {
     let simple = |verdict, reason: &str, places: &[Place]| Said {
         verdict,
         reason: reason.to_owned(),
@@ -239,7 +261,7 @@ fn said(planner: &Planner, decision: &Decision, judge: &End, peer: &End) -> Said
             reason: default_deny(planner, closed_by.is_empty(), judge).to_owned(),
             rules: Vec::new(),
             closed_by: closed_by.iter().map(ToString::to_string).collect(),
-            nearest: nearest.as_ref().map(|miss| near(miss, &party(planner, peer, judge))),
+            nearest: nearest.as_ref().map(|miss| near(miss, peer)),
         },
     }
 }
@@ -253,7 +275,7 @@ fn default_deny(planner: &Planner, by_nobody: bool, judge: &End) -> &'static str
     }
 }
 
-fn rule(place: &Place) -> String {
+pub(crate) fn rule(place: &Place) -> String {
     format!("{} {}", place.policy, place.path)
 }
 
@@ -262,6 +284,8 @@ fn near(miss: &Miss, peer: &Party) -> Nearest {
         Missed::Port(ports) => (&[][..], &ports[..]),
         Missed::Peer(unmet) => (&unmet[..], &[][..]),
         Missed::Both(unmet, ports) => (&unmet[..], &ports[..]),
+        Missed::Name(_, ports) => (&[][..], &ports[..]),
+        Missed::Unheard => (&[][..], &[][..]),
     };
     let ports: Vec<String> = ports.iter().map(ToString::to_string).collect();
     let found = |key: &str| peer.labels.iter().find(|label| name_of(label) == key).cloned();
@@ -280,6 +304,15 @@ fn near(miss: &Miss, peer: &Party) -> Nearest {
             format!("the peer matches, the port does not: the rule is for {}", ports.join(", "))
         }
         Missed::Peer(_) => format!("the port matches, the peer does not: the rule {asks}"),
+        Missed::Name(name, _) if ports.is_empty() => {
+            format!("the name does not match: the rule is for {}", name::shown(name))
+        }
+        Missed::Name(name, _) => {
+            format!("neither matches: the rule is for {}, and for {}", name::shown(name), ports.join(", "))
+        }
+        Missed::Unheard => {
+            "name and port match, but its node learns no address of the name: see the question".to_owned()
+        }
         Missed::Both(..) => format!("neither matches: the rule {asks}, and is for {}", ports.join(", ")),
     };
     Nearest { rule: rule(&miss.place), why, ports, unmet: unmet.iter().map(ToString::to_string).collect() }
@@ -291,10 +324,12 @@ fn name_of(label: &str) -> &str {
     key.split_once('=').map_or(key, |(key, _)| key)
 }
 
-fn text(answer: &Answer) -> String {
-    let Answer { from, to, port, verdict, egress, ingress, refused } = answer;
+pub(crate) fn text(answer: &Answer) -> String {
+    let Answer { from, to, port, verdict, question, egress, ingress, by_address, assumed, refused } = answer;
     let mut lines = vec![line(["DIRECTION", "POD", "VERDICT", "BECAUSE"])];
-    for (direction, name, side) in [("egress", &from.name, egress), ("ingress", &to.name, ingress)] {
+    let sides =
+        [("question", &from.name, question), ("egress", &from.name, egress), ("ingress", &to.name, ingress)];
+    for (direction, name, side) in sides {
         if let Some(said) = side {
             lines.extend(rows(direction, name, said));
         }
@@ -304,6 +339,12 @@ fn text(answer: &Answer) -> String {
         text += &align(&lines);
     } else {
         text += "policies can select neither end\n";
+    }
+    for rule in by_address {
+        text += &format!("Depends on the address (ask with --to IP): {rule}\n");
+    }
+    for assumed in assumed {
+        text += &format!("Assumed: {assumed}\n");
     }
     for refused in refused {
         text += &format!("Not in force: {refused}\n");
@@ -331,7 +372,7 @@ mod tests {
     fn ask(planner: &Planner, from: &str, to: &str, port: u16) -> Answer {
         let from = sender(planner, &Target::parse(from, "default")).unwrap();
         let port = Port { protocol: 6, number: port };
-        let mut ends = receivers(planner, &Target::parse(to, "default"), port, &[]).unwrap();
+        let mut ends = receivers(planner, &Target::parse(to, "default"), port).unwrap();
         assert_eq!(ends.len(), 1);
         let (to, port) = ends.remove(0);
         answer(planner, &from, &to, port)
@@ -372,9 +413,8 @@ Not in force: cnp/default/later: spec.ingress[0].authentication.mode: authentica
         let answer = ask(&planner, "xwing", "deathstar.default.svc.cluster.local", 8080);
         assert_eq!((answer.to.name.as_str(), answer.port.as_str()), ("default/deathstar", "80/TCP"));
         let port = Port { protocol: 6, number: 9 };
-        let missing = |name: &str| {
-            receivers(&planner, &Target::parse(name, "default"), port, &[]).unwrap_err().to_string()
-        };
+        let missing =
+            |name: &str| receivers(&planner, &Target::parse(name, "default"), port).unwrap_err().to_string();
         assert_eq!(
             missing("deathstar.default.svc"),
             "the Service default/deathstar has no ready backend for 9/TCP"

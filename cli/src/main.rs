@@ -8,6 +8,7 @@ mod cluster;
 mod diff;
 mod explain;
 mod manifests;
+mod name;
 #[cfg(test)]
 #[expect(clippy::needless_pass_by_value, reason = "json!(..) as an argument reads better without &")]
 mod testing;

@@ -69,6 +69,11 @@ pub(crate) fn mk_ship(name: &str, class: &str, org: &str, address: &str) -> Obje
     }))
 }
 
+/// A CiliumNetworkPolicy in namespace `default`.
+pub(crate) fn mk_policy(name: &str, spec: Value) -> Object {
+    mk::<CiliumNetworkPolicy>(policy(name, spec))
+}
+
 fn policy(name: &str, spec: Value) -> Value {
     json!({
         "apiVersion": "cilium.io/v2", "kind": "CiliumNetworkPolicy", "spec": spec,

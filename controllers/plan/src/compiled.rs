@@ -30,6 +30,8 @@ pub(crate) struct Compiled {
     pub(crate) egress: bool,
     /// A hash of what is denied; 0 when that is nothing.
     pub(crate) denials: u64,
+    /// Something of what it asks for is heard.
+    pub(crate) heard: bool,
     /// Policies that select the identity, with a hash of what each of them grants: tells whose share a change concerns.
     shares: Vec<(PolicyKey, u64)>,
 }
@@ -54,7 +56,7 @@ impl Compiled {
         if excess.is_some() {
             text = closed.map(encode);
         }
-        Self { text, excess, ingress, egress, denials, shares }
+        Self { text, excess, ingress, egress, denials, heard: index.is_heard(number), shares }
     }
 
     /// Policies whose share is not the one in `before`: all, if that or this was too large, as none is in force then.

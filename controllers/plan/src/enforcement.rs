@@ -116,14 +116,14 @@ impl Planner {
         self.policies.compilations += 1;
         let after = Compiled::new(&self.policies.index, number, host);
         let enforcement = |it: &Compiled| (it.ingress, it.egress);
-        let denies = |it: &Compiled| it.denials;
-        let new_denials = before.as_ref().map_or(0, denies) != denies(&after);
+        // Denials may cover what another policy allows, and questions make known what another one names.
+        let for_others = |it: &Compiled| (it.denials, it.heard);
+        let is_new_for_others = before.as_ref().map_or((0, false), for_others) != for_others(&after);
         let is_flipped = before.as_ref().map(enforcement) != Some(enforcement(&after));
         let (text, shares) = (after.text.clone(), after.changed_since(before.as_ref()));
         known.compiled[place(host)] = Some(after);
         self.touch_statuses(&shares);
-        if new_denials {
-            // They may cover what another policy allows.
+        if is_new_for_others {
             let selecting = self.policies.index.selecting(number);
             self.touch_statuses(&selecting);
         }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use cilium_api::parts::Policy;
 use cilium_core::{Labels, reserved};
-use cilium_policy::{Decision, Flow, Host, PolicyKey, Side};
+use cilium_policy::{Decision, Flow, Host, PolicyKey, Side, ToName};
 use cilium_services::ServiceName;
 use ipnet::IpNet;
 
@@ -157,6 +157,11 @@ impl Planner {
         policy.iter().flat_map(Policy::named_peers).map(|peer| peer.pattern.clone()).collect()
     }
 
+    /// Whether there is a Service of this name with a cluster address.
+    pub fn has_service(&self, namespace: &str, name: &str) -> bool {
+        self.services.part(&ServiceName::new(namespace, name)).is_some()
+    }
+
     /// Backends of a Service for one of its ports: addresses with their ports. `None` when there is no such Service.
     pub fn backends(
         &self,
@@ -183,6 +188,36 @@ impl Planner {
             Some(self.policies.index.explain(side, &flow, self.host_of(judge)))
         };
         Explained { egress: side(Side::Egress, from), ingress: side(Side::Ingress, to) }
+    }
+
+    /// What policies say of traffic to a name outside of the cluster, for the world that its addresses are in: for each family, or, where
+    /// that makes no difference, for [`reserved::WORLD`]. `None`: no policy can restrict the sender.
+    pub fn explain_name(
+        &self,
+        from: &End,
+        name: &str,
+        protocol: u8,
+        port: u16,
+    ) -> Vec<(u32, Option<ToName>)> {
+        let said = |world| {
+            let flow = Flow {
+                source: self.subject(from)?,
+                destination: world,
+                protocol,
+                destination_port: port,
+                addresses: None,
+            };
+            Some(self.policies.index.explain_name(&flow, name, self.host_of(from)))
+        };
+        let mut all: Vec<_> =
+            self.config.families().world().iter().map(|world| (*world, said(*world))).collect();
+        if let [(first, one), (_, other)] = all.as_mut_slice()
+            && one == other
+        {
+            *first = reserved::WORLD;
+            all.truncate(1);
+        }
+        all
     }
 
     /// Addresses of both ends, of the first family that both have.

@@ -190,7 +190,67 @@ fn peers_that_are_not_there_are_nobody() {
 
     // Names are learned later.
     world.apply(mk_cnp("default", "name", 1, egress(json!({"toFQDNs": [{"matchName": "example.com"}]}))));
+    world.apply(mk_cnp("default", "questions", 1, egress(questions())));
     assert_eq!(effective(&mut world, "name"), EFFECTIVE);
     world.apply(mk_cnp("default", "world", 1, egress(json!({"toEntities": ["world"]}))));
     assert_eq!(effective(&mut world, "world"), EFFECTIVE);
+}
+
+/// An entry that lets pods ask the server for every name.
+fn questions() -> Value {
+    json!({
+        "toEndpoints": [{"matchLabels": {"app": "server"}}],
+        "toPorts": [{"ports": [{"port": "53", "protocol": "ANY"}], "rules": {"dns": [{"matchPattern": "*"}]}}],
+    })
+}
+
+#[test]
+fn names_that_no_selected_pod_is_heard_to_ask_for_have_no_effect() {
+    let mut world = mk_world();
+    let rule = |subject: &Value, entries: Value| json!({"endpointSelector": subject, "egress": entries});
+    let client = json!({"matchLabels": {"app": "client"}});
+    let name = json!({"toFQDNs": [{"matchName": "example.com"}], "toPorts": [{"ports": [{"port": "443"}]}]});
+    let unheard = "spec.egress[0]: no rule with rules.dns selects the same pods, so no addresses of these names are known";
+    let idle = format!("False NoQuestion: {unheard}");
+    let advise = |world: &World, spec: &Value| {
+        world.planner.advise(&mk_cnp("default", "rule", 1, spec.clone()).into())
+    };
+    let alone = rule(&client, json!([name]));
+    assert_eq!(advise(&world, &alone), [unheard]);
+    assert_eq!(advise(&world, &rule(&client, json!([name, questions()]))), Vec::<String>::new());
+    world.apply(mk_cnp("default", "rule", 1, alone.clone()));
+    assert_eq!(effective(&mut world, "rule"), idle);
+    // Another policy that selects the same pods will do, one for others will not.
+    world.apply(mk_cnp(
+        "default",
+        "dns",
+        1,
+        rule(&json!({"matchLabels": {"app": "server"}}), json!([questions()])),
+    ));
+    assert_eq!(effective(&mut world, "rule"), idle);
+    world.apply(mk_cnp("default", "dns", 2, rule(&json!({}), json!([questions()]))));
+    assert_eq!(effective(&mut world, "rule"), EFFECTIVE);
+    assert_eq!(advise(&world, &alone), Vec::<String>::new());
+    // Without a server, nobody answers.
+    world.delete(&key_of(&mk_pod("default", "server", "a", &[]).into()));
+    world.settle();
+    let mut elsewhere = questions();
+    elsewhere["toEndpoints"][0]["matchLabels"]["app"] = json!("nobody");
+    world.apply(mk_cnp("default", "dns", 3, rule(&json!({}), json!([elsewhere]))));
+    assert_eq!(effective(&mut world, "rule"), idle);
+    world.apply(mk_pod("default", "late", "a", &["app=nobody"]));
+    assert_eq!(effective(&mut world, "rule"), EFFECTIVE);
+    world.delete(&key_of(&mk_cnp("default", "dns", 3, json!({})).into()));
+    assert_eq!(effective(&mut world, "rule"), idle);
+}
+
+#[test]
+fn one_of_the_selected_pods_is_enough_for_a_node_to_know_names() {
+    let mut world = mk_world();
+    let name = json!({"toFQDNs": [{"matchName": "example.com"}]});
+    world.apply(mk_cnp("default", "rule", 1, json!({"endpointSelector": {}, "egress": [name]})));
+    let dns = json!({"endpointSelector": {"matchLabels": {"app": "client"}}, "egress": [questions()]});
+    assert!(effective(&mut world, "rule").starts_with("False NoQuestion"));
+    world.apply(mk_cnp("default", "dns", 1, dns));
+    assert_eq!(effective(&mut world, "rule"), EFFECTIVE);
 }

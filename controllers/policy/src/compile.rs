@@ -253,7 +253,7 @@ impl PolicyIndex {
                     if is_open {
                         entry.0.insert(NamePattern::every());
                     } else {
-                        entry.0.extend(patterns.iter().cloned());
+                        entry.0.extend(patterns.iter().map(|name| name.pattern.clone()));
                     }
                     entry.1.insert(key);
                 }
@@ -326,9 +326,9 @@ fn plain<'a>(allowed: impl Iterator<Item = &'a Traffic<SelectorId>>) -> Plain {
 }
 
 fn add_names<'a>(names: &mut ByName<'a>, key: By<'a>, traffic: &Traffic<SelectorId>) {
-    for pattern in &traffic.names {
+    for name in &traffic.names {
         for ports in &traffic.ports {
-            names.entry((pattern.clone(), *ports)).or_default().insert(key);
+            names.entry((name.pattern.clone(), *ports)).or_default().insert(key);
         }
     }
 }

@@ -1,4 +1,5 @@
-//! What of a policy has no effect although it is valid: nobody is selected, nobody is the peer, or a denial covers it.
+//! What of a policy has no effect although it is valid: nobody is selected, nobody is the peer, a denial covers it, or names are never
+//! heard of.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -35,6 +36,8 @@ pub enum Idle {
     NoPort,
     /// Everything that is allowed here is denied by these, of whatever policy.
     Denied(Vec<Place>),
+    /// Peers are given by names, and no rule makes a node hear what any of the endpoints asks for.
+    NoQuestion,
 }
 
 impl Idle {
@@ -45,6 +48,7 @@ impl Idle {
             Self::NoPeer => "NoPeer",
             Self::NoPort => "NoPort",
             Self::Denied(_) => "Denied",
+            Self::NoQuestion => "NoQuestion",
         }
     }
 }
@@ -56,6 +60,12 @@ impl fmt::Display for Ineffective {
             Idle::NoEndpoint => write!(f, "{path} selects no endpoint"),
             Idle::NoPeer => write!(f, "{path}: no peer matches"),
             Idle::NoPort => write!(f, "{path}: no destination has a container port of this name"),
+            Idle::NoQuestion => {
+                write!(
+                    f,
+                    "{path}: no rule with rules.dns selects the same pods, so no addresses of these names are known"
+                )
+            }
             Idle::Denied(places) => {
                 let by: Vec<String> = places.iter().map(|at| format!("{} {}", at.policy, at.path)).collect();
                 write!(f, "{path} allows only what is denied by {}", by.join(" and "))
@@ -111,6 +121,11 @@ impl PolicyIndex {
         let own: Vec<(&PolicyKey, &Rule)> = rules.rules.iter().map(|rule| (key, rule)).collect();
         Look { index: self, is_present, own: &own }.at(&rules.rules)
     }
+
+    /// Whether nodes hear something of what an identity asks for, so that addresses of names become known.
+    pub fn is_heard(&self, number: u32) -> bool {
+        self.sections(number, Side::Egress).any(|(_, section)| hears(self, section))
+    }
 }
 
 struct Look<'a, P> {
@@ -135,6 +150,9 @@ impl<P: Fn(u32) -> bool> Look<'_, P> {
                 let all = section.allow.iter().chain(&section.deny);
                 found.extend(all.filter_map(|it| self.portless(side, &subjects, it)));
                 found.extend(section.allow.iter().filter_map(|it| self.denied(side, &subjects, it)));
+                if !rule.nodes {
+                    found.extend(section.allow.iter().filter_map(|it| self.unheard(&subjects, it)));
+                }
             }
         }
         found.dedup();
@@ -221,6 +239,25 @@ impl<P: Fn(u32) -> bool> Look<'_, P> {
             .then(|| Ineffective { path, why: Idle::Denied(places.into_iter().take(MAX_PLACES).collect()) })
     }
 
+    /// Whether addresses are meant by names, and no question of any subject is heard. That one of them is heard is enough: names are
+    /// known to a node as a whole.
+    fn unheard<S: Select>(&self, subjects: &BTreeSet<u32>, traffic: &Traffic<S>) -> Option<Ineffective> {
+        if traffic.names.is_empty() || subjects.iter().any(|subject| self.is_heard(*subject)) {
+            return None;
+        }
+        Some(Ineffective { path: entry_of(&traffic.path), why: Idle::NoQuestion })
+    }
+
+    fn is_heard(&self, subject: u32) -> bool {
+        let is_replaced = |key: &PolicyKey| self.own.iter().any(|(own, _)| *own == key);
+        let mut in_force = self.index.sections(subject, Side::Egress).filter(|(key, _)| !is_replaced(key));
+        let mut own = self.own.iter().filter_map(|(_, rule)| Some((rule, rule.egress.as_ref()?)));
+        in_force.any(|(_, section)| hears(self.index, section))
+            || own.any(|(rule, section)| {
+                hears(self.index, section) && rule.subject.members(self.index).contains(&subject)
+            })
+    }
+
     fn denials(&self, subject: u32, side: Side) -> Vec<Denial> {
         let is_replaced = |key: &PolicyKey| self.own.iter().any(|(own, _)| *own == key);
         let in_force: Vec<_> =
@@ -261,6 +298,15 @@ impl<P: Fn(u32) -> bool> Look<'_, P> {
         };
         denied.iter().map(denial).collect()
     }
+}
+
+/// Whether nodes hear what is asked of some name server.
+fn hears<S: Select>(index: &PolicyIndex, section: &Section<S>) -> bool {
+    let is_somebody = |peers: &Peers<S>| match peers {
+        Peers::Any => true,
+        Peers::Selected(selectors) => selectors.iter().any(|selector| !selector.members(index).is_empty()),
+    };
+    section.traffic().any(|traffic| traffic.questions.is_some() && is_somebody(&traffic.peers))
 }
 
 /// Most places that one part is said to be denied by.

@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use cilium_api::parts::Action;
-use cilium_core::{Peers, Requirement, reserved};
+use cilium_core::{NamePattern, Peers, Requirement, reserved};
 use ipnet::IpNet;
 
+use crate::by_name::Sought;
 use crate::compile::{Host, in_order};
 use crate::index::PolicyIndex;
 use crate::key::PolicyKey;
@@ -64,27 +65,22 @@ pub enum Missed {
     Peer(Vec<Requirement>),
     /// Neither matches.
     Both(Vec<Requirement>, Vec<Ports>),
-}
-
-impl Missed {
-    /// The nearer, the less.
-    fn rank(&self) -> (u8, usize) {
-        match self {
-            Self::Port(_) => (0, 0),
-            Self::Peer(requirements) => (1, requirements.len()),
-            Self::Both(requirements, _) => (2, requirements.len()),
-        }
-    }
+    /// The rule's nearest name does not match the one that was asked about; neither do these ports, if there are any.
+    Name(NamePattern, Vec<Ports>),
+    /// Name and port match, but the node learns no address of the name from what the endpoint asks for.
+    Unheard,
 }
 
 /// A flow as one side sees it.
-struct Question<'a> {
-    index: &'a PolicyIndex,
-    flow: &'a Flow,
-    side: Side,
-    host: Host,
-    subject: u32,
-    peer: u32,
+pub(crate) struct Question<'a> {
+    pub(crate) index: &'a PolicyIndex,
+    pub(crate) flow: &'a Flow,
+    pub(crate) side: Side,
+    pub(crate) host: Host,
+    pub(crate) subject: u32,
+    pub(crate) peer: u32,
+    /// The name that the flow goes to, in place of an address.
+    pub(crate) sought: Option<Sought<'a>>,
 }
 
 impl PolicyIndex {
@@ -97,13 +93,17 @@ impl PolicyIndex {
             Side::Egress => (flow.source, flow.destination),
             Side::Ingress => (flow.destination, flow.source),
         };
-        Question { index: self, flow, side, host, subject, peer }.answer()
+        Question { index: self, flow, side, host, subject, peer, sought: None }.answer()
     }
 }
 
 impl Question<'_> {
-    fn answer(&self) -> Decision {
+    pub(crate) fn answer(&self) -> Decision {
         let compiled = self.index.compile(self.subject, self.host);
+        let compiled = compiled.map(|policy| match &self.sought {
+            Some(sought) => sought.known_by(&policy, self.peer),
+            None => policy,
+        });
         let policies: BTreeMap<_, _> = compiled.map(|policy| (self.subject, policy)).into_iter().collect();
         let verdict = verdict(&policies, self.flow);
         let judgement = match self.side {
@@ -125,7 +125,7 @@ impl Question<'_> {
         }
     }
 
-    fn sections(&self) -> impl Iterator<Item = (&PolicyKey, &Section<SelectorId>)> {
+    pub(crate) fn sections(&self) -> impl Iterator<Item = (&PolicyKey, &Section<SelectorId>)> {
         self.index.sections(self.subject, self.side)
     }
 
@@ -152,10 +152,10 @@ impl Question<'_> {
             rules.flat_map(move |rule| rule.meant().map(move |it| (key, rule.action, it)))
         });
         let (key, action, traffic) = meant.find(|(.., it)| self.is_peer(it) && self.is_port(it))?;
-        Some((action, place(key, &traffic.path)))
+        Some((action, self.place(key, traffic)))
     }
 
-    fn closed_by(&self) -> Vec<PolicyKey> {
+    pub(crate) fn closed_by(&self) -> Vec<PolicyKey> {
         let closing = self.sections().filter(|(_, section)| section.default_deny);
         closing.map(|(key, _)| key.clone()).collect::<BTreeSet<_>>().into_iter().collect()
     }
@@ -163,7 +163,7 @@ impl Question<'_> {
     fn hits(&self, list: impl Fn(&Section<SelectorId>) -> &Vec<Traffic<SelectorId>>) -> BTreeSet<Place> {
         let all = self.sections().flat_map(|(key, section)| list(section).iter().map(move |it| (key, it)));
         let hits = all.filter(|(_, traffic)| self.is_peer(traffic) && self.is_port(traffic));
-        hits.map(|(key, traffic)| place(key, &traffic.path)).collect()
+        hits.map(|(key, traffic)| self.place(key, traffic)).collect()
     }
 
     /// What allows the flow for an address.
@@ -173,32 +173,48 @@ impl Question<'_> {
         hits.map(|(key, it)| place(key, &it.path))
     }
 
-    fn by_address(&self) -> impl Iterator<Item = (&PolicyKey, &ByAddress)> {
+    pub(crate) fn by_address(&self) -> impl Iterator<Item = (&PolicyKey, &ByAddress)> {
         self.sections().flat_map(|(key, section)| section.by_address.iter().map(move |it| (key, it)))
     }
 
-    fn is_in(&self, rule: &ByAddress) -> bool {
-        let Some((source, destination)) = self.flow.addresses else { return false };
-        let peer = IpNet::from(if self.side == Side::Egress { destination } else { source });
-        rule.blocks.iter().any(|block| block.covers(&peer))
+    pub(crate) fn is_in(&self, rule: &ByAddress) -> bool {
+        let peer = match (&self.sought, self.flow.addresses) {
+            (Some(sought), _) => sought.whole,
+            (None, Some((_, destination))) if self.side == Side::Egress => Some(IpNet::from(destination)),
+            (None, Some((source, _))) => Some(IpNet::from(source)),
+            (None, None) => None,
+        };
+        peer.is_some_and(|peer| rule.blocks.iter().any(|block| block.covers(&peer)))
     }
 
     /// Names of ports that count for an address: those of the subject.
-    fn names<'a>(&self, rule: &'a ByAddress) -> &'a [PortName] {
+    pub(crate) fn names<'a>(&self, rule: &'a ByAddress) -> &'a [PortName] {
         if self.side == Side::Ingress { &rule.named } else { &[] }
     }
 
-    fn is_peer(&self, traffic: &Traffic<SelectorId>) -> bool {
+    pub(crate) fn is_peer(&self, traffic: &Traffic<SelectorId>) -> bool {
+        self.is_selected(traffic) || self.sought.as_ref().is_some_and(|it| it.known_as(traffic).is_some())
+    }
+
+    /// Whether the peer is meant, by whatever but its name.
+    fn is_selected(&self, traffic: &Traffic<SelectorId>) -> bool {
         let peers = self.index.peers(&traffic.peers, self.host);
         [reserved::ANY, self.peer, reserved::aggregate_of(self.peer)].iter().any(|it| peers.contains(it))
     }
 
-    fn is_port(&self, traffic: &Traffic<SelectorId>) -> bool {
+    /// The field by which traffic is about the flow.
+    fn place(&self, key: &PolicyKey, traffic: &Traffic<SelectorId>) -> Place {
+        let name = self.sought.as_ref().filter(|_| !self.is_selected(traffic));
+        let name = name.and_then(|it| it.known_as(traffic));
+        place(key, name.map_or(&*traffic.path, |name| &*name.path))
+    }
+
+    pub(crate) fn is_port(&self, traffic: &Traffic<SelectorId>) -> bool {
         self.is_named(&traffic.ports, &traffic.named)
     }
 
     /// Whether the port is one of these; names are those of the destination.
-    fn is_named(&self, ports: &[Ports], names: &[PortName]) -> bool {
+    pub(crate) fn is_named(&self, ports: &[Ports], names: &[PortName]) -> bool {
         let Flow { protocol, destination_port, .. } = *self.flow;
         self.numbers(ports, names).iter().any(|ports| ports.covers(protocol, destination_port))
     }
@@ -211,7 +227,7 @@ impl Question<'_> {
 
     fn nearest(&self) -> Option<Miss> {
         let allowing = self.sections().flat_map(|(key, section)| section.allowing().map(move |it| (key, it)));
-        let misses = allowing.map(|(key, it)| Miss { place: place(key, &it.path), missed: self.missed(it) });
+        let misses = allowing.map(|(key, it)| self.miss(key, it));
         let by_address = self.by_address().map(|(key, it)| {
             let missed = match (self.is_in(it), self.is_named(&it.ports, self.names(it))) {
                 (true, _) => Missed::Port(self.numbers(&it.ports, self.names(it))),
@@ -221,7 +237,36 @@ impl Question<'_> {
             Miss { place: place(key, &it.path), missed }
         });
         let misses = misses.chain(by_address);
-        misses.min_by(|a, b| (a.missed.rank(), &a.place).cmp(&(b.missed.rank(), &b.place)))
+        misses.min_by_key(|miss| (self.rank(&miss.missed), miss.place.clone()))
+    }
+
+    /// The nearer, the less.
+    fn rank(&self, missed: &Missed) -> (u8, usize) {
+        let likeness = |pattern| self.sought.as_ref().map_or(0, |it| it.likeness(pattern));
+        match missed {
+            Missed::Unheard => (0, 0),
+            Missed::Port(_) => (1, 0),
+            Missed::Name(pattern, ports) => {
+                (if ports.is_empty() { 2 } else { 3 }, usize::MAX - likeness(pattern))
+            }
+            Missed::Peer(requirements) => (4, requirements.len()),
+            Missed::Both(requirements, _) => (5, requirements.len()),
+        }
+    }
+
+    fn miss(&self, key: &PolicyKey, traffic: &Traffic<SelectorId>) -> Miss {
+        let by_name = self.sought.as_ref().and_then(|it| it.nearest(&traffic.names));
+        let Some((name, matches)) = by_name else {
+            return Miss { place: place(key, &traffic.path), missed: self.missed(traffic) };
+        };
+        let ports = || self.numbers(&traffic.ports, &traffic.named);
+        let missed = match (matches, self.is_port(traffic)) {
+            (true, true) => Missed::Unheard,
+            (true, false) => Missed::Port(ports()),
+            (false, true) => Missed::Name(name.pattern.clone(), Vec::new()),
+            (false, false) => Missed::Name(name.pattern.clone(), ports()),
+        };
+        Miss { place: place(key, &name.path), missed }
     }
 
     fn missed(&self, traffic: &Traffic<SelectorId>) -> Missed {
@@ -247,6 +292,6 @@ impl Question<'_> {
     }
 }
 
-fn place(key: &PolicyKey, path: &str) -> Place {
+pub(crate) fn place(key: &PolicyKey, path: &str) -> Place {
     Place { policy: key.clone(), path: path.into() }
 }

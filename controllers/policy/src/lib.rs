@@ -8,10 +8,11 @@
 //! | compile | [`PolicyIndex::compile`] | an identity → [`cilium_api::parts::Policy`] |
 //! | judge | [`verdict()`] | compiled policies and a flow → allowed or not, and by which policies |
 //! | compare | [`changes`] | two compiled policies → traffic that passes under one of them |
-//! | explain | [`PolicyIndex::explain`] | a flow → the fields of the rules that decide, or the rule that came nearest |
+//! | explain | [`PolicyIndex::explain`], [`PolicyIndex::explain_name`] | a flow → the fields of the rules that decide, or the rule that came nearest |
 //!
 //! `docs/design/policy.md` says how they fit. Pure: no client, no clock; same inputs in any order give the same bytes.
 
+mod by_name;
 mod compile;
 mod diff;
 mod effect;
@@ -28,6 +29,7 @@ mod rules;
 mod selectors;
 pub mod verdict;
 
+pub use by_name::ToName;
 pub use compile::{Host, entries_of};
 pub use diff::{Change, Span, changes};
 pub use effect::{Idle, Ineffective};
@@ -39,6 +41,6 @@ pub use named::{QuestionChange, name_changes, question_changes};
 pub use reference::{Backends, Catalog, Reference, Services, Which};
 pub use room::{MAP_ENTRIES, room};
 pub use rules::{
-    Block, ByAddress, Ordered, OrderedRule, PolicyRules, PortName, Ports, Rule, Section, Tier, Traffic,
+    Block, ByAddress, Name, Ordered, OrderedRule, PolicyRules, PortName, Ports, Rule, Section, Tier, Traffic,
 };
 pub use verdict::{Flow, Judgement, Side, Verdict, verdict};

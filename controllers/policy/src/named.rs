@@ -40,7 +40,7 @@ pub fn name_changes(
 }
 
 /// The policy with what it says of a name said of the world.
-fn known_by(policy: &Policy, pattern: &str, world: u32) -> Policy {
+pub(crate) fn known_by(policy: &Policy, pattern: &str, world: u32) -> Policy {
     let entries = |peers: &[NamedPeer]| -> Vec<Entry> {
         let meant = peers.iter().filter(|peer| covers(&peer.pattern, pattern));
         meant
@@ -49,7 +49,7 @@ fn known_by(policy: &Policy, pattern: &str, world: u32) -> Policy {
                 protocol: peer.protocol,
                 first: peer.first,
                 last: peer.last,
-                origins: Vec::new(),
+                origins: peer.origins.clone(),
             })
             .collect()
     };

@@ -98,13 +98,22 @@ pub struct Traffic<S = Selector> {
     /// Further peers, that other objects stand for. None is left once the rule is [resolved](PolicyRules::resolved).
     pub references: Vec<Reference>,
     /// Addresses that have one of these names, beside the peers. Only in what goes out and is allowed.
-    pub names: Vec<NamePattern>,
+    pub names: Vec<Name>,
     /// Destination ports.
     pub ports: Vec<Ports>,
     /// Destination ports by name, as the destination has them. Not empty if `ports` is.
     pub named: Vec<PortName>,
     /// The traffic goes through the DNS proxy, which lets questions for these names pass. Only in what goes out and is allowed.
-    pub questions: Option<Vec<NamePattern>>,
+    pub questions: Option<Vec<Name>>,
+}
+
+/// Names that a field is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Name {
+    /// Field of the object that says so, such as `spec.egress[0].toFQDNs[1]`.
+    pub path: Box<str>,
+    /// The names.
+    pub pattern: NamePattern,
 }
 
 /// Traffic with any of the blocks, on every one of the ports.
@@ -259,7 +268,7 @@ impl<S> Section<S> {
         self.allow.iter().chain(accepting.flat_map(OrderedRule::meant))
     }
 
-    fn traffic(&self) -> impl Iterator<Item = &Traffic<S>> {
+    pub(crate) fn traffic(&self) -> impl Iterator<Item = &Traffic<S>> {
         let rules = self.ordered.iter().flat_map(|ordered| &ordered.rules);
         self.allow.iter().chain(&self.deny).chain(rules.flat_map(|rule| &rule.traffic))
     }

@@ -132,10 +132,13 @@ pub(crate) enum FqdnCommand {
 /// `fqdn cache …`
 #[derive(Debug, Subcommand)]
 pub(crate) enum FqdnCacheCommand {
-    /// What was learned; 0 seconds: kept while connections use it
+    /// What was learned, for all endpoints of the node
     #[command(
         visible_alias = "ls",
-        after_help = "Examples:
+        after_help = "Names are known to a node as a whole: any of its endpoints with a rule for a name may use its addresses. Source says
+what keeps an address: lookup, as the answer still holds, or connection, as one is still open.
+
+Examples:
   cilium-dbg fqdn cache list
   cilium-dbg fqdn cache list -o json"
     )]
@@ -237,6 +240,17 @@ pub(crate) enum BpfPolicyCommand {
   cilium-dbg bpf policy list -o json"
     )]
     List(TableOutput),
+    /// What is allowed for one endpoint, by the policy that it is under now
+    #[command(after_help = "Examples:
+  cilium-dbg bpf policy get 17
+  cilium-dbg bpf policy get pod-name:default/xwing
+  cilium-dbg bpf policy get 17 -o json")]
+    Get {
+        /// Number, or another name that endpoint get takes
+        id: String,
+        #[command(flatten)]
+        output: TableOutput,
+    },
     /// Empty the map; the agent notices and writes it again
     #[command(
         after_help = "Until the agent has written it again, pods whose policy is enforced lose what it allows. For fault tests.
@@ -335,7 +349,7 @@ mod tests {
         Cli::command().debug_assert();
         let mut found = Vec::new();
         leaves(&Cli::command(), &mut found);
-        assert_eq!(found.len(), 20);
+        assert_eq!(found.len(), 21);
         for (command, help) in found {
             let examples: Vec<&str> = help.lines().filter_map(|line| line.strip_prefix("  ")).collect();
             assert!(!examples.is_empty(), "{command}");

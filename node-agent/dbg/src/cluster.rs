@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use anyhow::Context as _;
 use cilium_rest::Client;
 use cilium_rest::model::{ClusterNode, ClusterNodes, Identity, IpEntry, NameEntry, Policy, Service};
+use jiff::Timestamp;
 
 use crate::list::{Row, show};
 use cilium_print::output::{DataOutput, TableOutput, encode, print};
@@ -51,15 +52,25 @@ impl Row for IpEntry {
 
 impl Row for NameEntry {
     const PATH: &'static str = "/v1/fqdn/cache";
-    const HEADERS: &'static [&'static [&'static str]] = &[&["FQDN", "IP", "TTL"]];
+    const HEADERS: &'static [&'static [&'static str]] =
+        &[&["Endpoint", "Source", "FQDN", "TTL", "ExpirationTime", "IPs"]];
 
     fn order(&self) -> impl Ord {
         (self.fqdn.clone(), self.ip.parse::<IpAddr>().ok())
     }
 
     fn lines(&self) -> Vec<Line> {
-        vec![line([&self.fqdn, &self.ip, &self.ttl.max(0).to_string()])]
+        let source = if self.ttl > 0 { "lookup" } else { "connection" };
+        let ttl = self.ttl.max(0).to_string();
+        vec![line(["all", source, &self.fqdn, &ttl, &expiration(self.ttl), &self.ip])]
     }
+}
+
+/// The time in so many seconds, to the second.
+fn expiration(seconds: i64) -> String {
+    let now = Timestamp::now().as_second();
+    let time = Timestamp::from_second(now.saturating_add(seconds));
+    time.map_or_else(|_| "never".to_owned(), |time| time.to_string())
 }
 
 /// Order of prefixes and addresses: IPv4 first, by number.

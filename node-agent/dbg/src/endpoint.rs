@@ -73,18 +73,25 @@ fn or_none(address: &str) -> &str {
     if address.is_empty() { "No address" } else { address }
 }
 
-/// Prints one endpoint: `name` is its number, or one of [`names`].
+/// One endpoint: `name` is its number, or one of [`names`].
 ///
 /// # Errors
 /// There is none of that name, or the agent does not answer.
+pub(crate) fn find(client: &Client, name: &str) -> anyhow::Result<Endpoint> {
+    if name.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Ok(client.get(&format!("/v1/endpoint/{name}"))?);
+    }
+    let all: Vec<Endpoint> = client.get(Endpoint::PATH)?;
+    let found = all.into_iter().find(|endpoint| names(endpoint).iter().any(|known| known == name));
+    found.with_context(|| format!("no endpoint of this node is {name}; see: cilium-dbg endpoint list"))
+}
+
+/// Prints one endpoint.
+///
+/// # Errors
+/// As [`find`].
 pub(crate) fn get(client: &Client, name: &str, output: &DataOutput) -> anyhow::Result<()> {
-    let endpoint: Endpoint = if name.bytes().all(|byte| byte.is_ascii_digit()) {
-        client.get(&format!("/v1/endpoint/{name}"))?
-    } else {
-        let all: Vec<Endpoint> = client.get(Endpoint::PATH)?;
-        let found = all.into_iter().find(|endpoint| names(endpoint).iter().any(|known| known == name));
-        found.with_context(|| format!("no endpoint of this node is {name}; see: cilium-dbg endpoint list"))?
-    };
+    let endpoint = find(client, name)?;
     Ok(print(&encode(&[endpoint], output.output.unwrap_or(Format::Json))?)?)
 }
 

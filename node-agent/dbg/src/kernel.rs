@@ -4,8 +4,13 @@ use cilium_rest::model::{
     BackendEntry, CtEntry, EndpointEntry, IpcacheEntry, MetricEntry, NatEntry, PolicyEntry, ServiceEntry,
 };
 
+use anyhow::Context as _;
+use cilium_rest::Client;
+
 use crate::cluster::by_address;
-use crate::list::Row;
+use crate::endpoint;
+use crate::list::{Row, show};
+use cilium_print::output::TableOutput;
 use cilium_print::table::{Line, line, spread};
 
 impl Row for EndpointEntry {
@@ -62,6 +67,19 @@ impl Row for PolicyEntry {
     }
 }
 
+/// Prints the entries of one endpoint, those of the generation that its identity is under.
+///
+/// # Errors
+/// There is no such endpoint, it has no identity yet, or the agent does not answer.
+pub(crate) fn policy(client: &Client, name: &str, output: &TableOutput) -> anyhow::Result<()> {
+    let endpoint = endpoint::find(client, name)?;
+    let identity = endpoint.status.identity.map(|identity| identity.id);
+    let identity = identity.with_context(|| format!("endpoint {} has no identity yet", endpoint.id))?;
+    let mut entries: Vec<PolicyEntry> = client.get(PolicyEntry::PATH)?;
+    entries.retain(|entry| entry.identities.iter().any(|number| i64::from(*number) == identity));
+    show(entries, output)
+}
+
 fn peer(entry: &PolicyEntry) -> String {
     match (entry.peer, entry.block.as_str()) {
         (0, _) => "ANY".into(),
@@ -101,10 +119,15 @@ impl Row for CtEntry {
             &self.source,
             &self.destination,
             &self.state,
-            &format!("{}s", self.expires_in),
+            &expiry(self.expires_in),
             &format!("{sender}/{receiver}"),
         ])]
     }
+}
+
+/// What has ended stays in the map until it is swept.
+fn expiry(seconds: i64) -> String {
+    if seconds > 0 { format!("{seconds}s") } else { "expired".to_owned() }
 }
 
 impl Row for NatEntry {

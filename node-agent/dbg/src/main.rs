@@ -72,6 +72,7 @@ fn bpf(client: &Client, command: &BpfCommand) -> anyhow::Result<()> {
         BpfCommand::Endpoint(BpfEndpointCommand::List(output)) => list::<EndpointEntry>(client, output),
         BpfCommand::Ipcache(IpcacheCommand::List(output)) => list::<IpcacheEntry>(client, output),
         BpfCommand::Policy(BpfPolicyCommand::List(output)) => list::<PolicyEntry>(client, output),
+        BpfCommand::Policy(BpfPolicyCommand::Get { id, output }) => kernel::policy(client, id, output),
         BpfCommand::Policy(BpfPolicyCommand::Flush(args)) => flush::policy(args),
         BpfCommand::Ct(CtCommand::List(output)) => list::<CtEntry>(client, output),
         BpfCommand::Nat(NatCommand::List(output)) => list::<NatEntry>(client, output),

@@ -19,7 +19,7 @@ use super::{Settings, prefixes};
 use crate::invalid::{Invalid, Path};
 use crate::key::PolicyKey;
 use crate::rules::{
-    Ordered, OrderedRule, PolicyRules, PortName, Ports, Rule, SCTP, Section, TCP, Tier, Traffic, UDP,
+    Name, Ordered, OrderedRule, PolicyRules, PortName, Ports, Rule, SCTP, Section, TCP, Tier, Traffic, UDP,
 };
 
 /// Names of container ports under which name servers are asked.
@@ -52,7 +52,7 @@ struct Written<'a> {
 #[derive(Default)]
 struct Meant {
     selectors: Vec<Selector>,
-    names: Vec<NamePattern>,
+    names: Vec<Name>,
     /// Some of them have no ports with names.
     nameless: bool,
 }
@@ -184,7 +184,8 @@ impl Reading<'_> {
             meant.selectors.push([Requirement::within(prefix)].into_iter().collect());
         }
         for (at, text) in domain_names.iter().enumerate() {
-            meant.names.push(name(&path.field("domainNames").index(at), text, action)?);
+            let path = path.field("domainNames").index(at);
+            meant.names.push(Name { pattern: name(&path, text, action)?, path: path.into() });
         }
         Ok(())
     }
@@ -247,9 +248,9 @@ fn section(ordered: Ordered) -> Section {
 fn traffic(
     path: &Path,
     peers: Peers,
-    names: Vec<NamePattern>,
+    names: Vec<Name>,
     found: Found,
-    questions: Option<Vec<NamePattern>>,
+    questions: Option<Vec<Name>>,
 ) -> Traffic {
     let Found { ports, named } = found;
     Traffic { path: path.clone().into(), peers, references: Vec::new(), names, ports, named, questions }
@@ -267,7 +268,8 @@ fn name_servers(path: &Path) -> Traffic {
     let named = DNS_PORTS.map(|(protocol, name)| PortName { protocol, name: name.into() }).into();
     let peers = Peers::Selected(vec![[server].into_iter().collect()]);
     let found = Found { ports: Vec::new(), named };
-    traffic(path, peers, Vec::new(), found, Some(vec![NamePattern::every()]))
+    let every = Name { path: path.clone().into(), pattern: NamePattern::every() };
+    traffic(path, peers, Vec::new(), found, Some(vec![every]))
 }
 
 fn subject(path: &Path, subject: &Subject) -> Result<Selector, Invalid> {

@@ -12,14 +12,14 @@ use cilium_api::peer::{CidrRule, Entity, FqdnSelector, ServiceSelector};
 use cilium_api::port::{PortDenyRule, PortRule};
 use cilium_api::rule::{Authentication, AuthenticationMode};
 use cilium_api::selector::EndpointSelector;
-use cilium_core::{NamePattern, Peers, Selector, entity};
+use cilium_core::{Peers, Selector, entity};
 
 use super::ports::{self, Asked, Found};
 use super::selectors::{PeerScope, peer};
 use super::{icmp, names, prefixes, selectors, services};
 use crate::invalid::{Invalid, Path};
 use crate::reference::Reference;
-use crate::rules::{Ports, Traffic};
+use crate::rules::{Name, Ports, Traffic};
 
 /// An entry of either direction, with the lists of peers that it has.
 pub(super) struct Entry<'a> {
@@ -164,7 +164,7 @@ impl<'a> List<'a> {
         }
     }
 
-    fn names(&self, path: &Path) -> Result<Vec<NamePattern>, Invalid> {
+    fn names(&self, path: &Path) -> Result<Vec<Name>, Invalid> {
         match self.content {
             Content::Names(list) => names::patterns(&path.field(self.field), list),
             _ => Ok(Vec::new()),
@@ -276,7 +276,7 @@ impl Entry<'_> {
         Ok(traffic.flat_map(|traffic| if self.is_egress { traffic.out() } else { vec![traffic] }).collect())
     }
 
-    fn names(&self, path: &Path) -> Result<Vec<NamePattern>, Invalid> {
+    fn names(&self, path: &Path) -> Result<Vec<Name>, Invalid> {
         let lists = self.lists.iter().map(|list| list.names(path));
         Ok(lists.collect::<Result<Vec<_>, _>>()?.concat())
     }

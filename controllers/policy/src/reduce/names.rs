@@ -4,13 +4,17 @@ use cilium_api::peer::FqdnSelector;
 use cilium_core::NamePattern;
 
 use crate::invalid::{Invalid, Path};
+use crate::rules::Name;
 
-/// The names of a list, sorted and without duplicates.
-pub(super) fn patterns(path: &Path, list: &[FqdnSelector]) -> Result<Vec<NamePattern>, Invalid> {
-    let each = list.iter().enumerate().map(|(index, selector)| pattern(&path.index(index), selector));
+/// The names of a list, sorted and without duplicates: of equal ones, the first.
+pub(super) fn patterns(path: &Path, list: &[FqdnSelector]) -> Result<Vec<Name>, Invalid> {
+    let each = list.iter().enumerate().map(|(index, selector)| {
+        let path = path.index(index);
+        Ok(Name { pattern: pattern(&path, selector)?, path: path.into() })
+    });
     let mut all = each.collect::<Result<Vec<_>, _>>()?;
-    all.sort_unstable();
-    all.dedup();
+    all.sort_by(|a, b| a.pattern.cmp(&b.pattern));
+    all.dedup_by(|a, b| a.pattern == b.pattern);
     Ok(all)
 }
 

@@ -3,11 +3,9 @@
 use cilium_api::l7::L7Rules;
 use cilium_api::port::{PortDenyRule, PortProtocol, PortRule, Protocol};
 
-use cilium_core::NamePattern;
-
 use super::names;
 use crate::invalid::{Invalid, Path};
-use crate::rules::{PortName, Ports, SCTP, TCP, UDP};
+use crate::rules::{Name, PortName, Ports, SCTP, TCP, UDP};
 
 /// Most ports in one item.
 const MAX_PORTS: usize = 40;
@@ -23,7 +21,7 @@ pub(super) trait Item {
 }
 
 /// Names that DNS questions may be about; `None`: the traffic is not looked into.
-type Questions = Option<Vec<NamePattern>>;
+type Questions = Option<Vec<Name>>;
 
 /// Ports, with what is asked for above them.
 pub(super) struct Asked {

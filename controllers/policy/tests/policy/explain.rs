@@ -51,7 +51,7 @@ fn reason(index: &PolicyIndex, source: u32, protocol: u8, port: u16) -> Reason {
 /// Requirements as texts.
 fn unmet(missed: &Missed) -> Vec<String> {
     match missed {
-        Missed::Port(_) => Vec::new(),
+        Missed::Port(_) | Missed::Name(..) | Missed::Unheard => Vec::new(),
         Missed::Peer(requirements) | Missed::Both(requirements, _) => {
             requirements.iter().map(ToString::to_string).collect()
         }

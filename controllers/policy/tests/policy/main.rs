@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
 #![expect(clippy::needless_pass_by_value, reason = "json!(..) as an argument reads better without &")]
 
+mod by_name;
 mod clusternetpols;
 mod dns;
 mod explain;

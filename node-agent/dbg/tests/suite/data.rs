@@ -26,7 +26,7 @@ const MONITOR: &str = r#"{"type":"drop","verdict":"denied","reason":"Policy deni
 {"type":"trace","what":"from a newer agent"}
 "#;
 
-fn endpoints() -> Vec<Endpoint> {
+pub(crate) fn endpoints() -> Vec<Endpoint> {
     let labels = |class: &str, org: &str| {
         // Not in order: the program sorts them.
         ["k8s:org=ORG", "k8s:class=CLASS", "k8s:io.kubernetes.pod.namespace=default"]
@@ -334,7 +334,11 @@ fn connections() -> Vec<CtEntry> {
         expires_in: 7995,
         generations: (7, 9),
     };
+    let over =
+        |expires_in, source| CtEntry { expires_in, ..connection("TCP", source, "10.0.2.5:80", "CLOSING") };
     vec![
+        over(-12, "10.0.1.4:41001"),
+        over(0, "10.0.1.4:41000"),
         connection("UDP", "10.0.1.4:5353", "10.0.2.5:53", ""),
         connection("TCP", "[fd00:1::4]:41000", "[fd00:1::11]:80", "ESTABLISHED"),
     ]

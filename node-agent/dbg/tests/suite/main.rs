@@ -9,7 +9,7 @@ use cilium_rest::model::Health;
 use serde_json::Value;
 
 use crate::agent::{Agent, Answers, program};
-use crate::data::{answers, status, troubled};
+use crate::data::{answers, endpoints, status, troubled};
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).expect("output is text")
@@ -61,6 +61,15 @@ fn an_endpoint_has_many_names() {
         (code, message.as_str()),
         (1, "Error: no endpoint of this node is pod-name:default/nobody; see: cilium-dbg endpoint list\n")
     );
+    let (code, _, message) = run(&agent, "bpf policy get pod-name:default/nobody");
+    assert_eq!(
+        (code, message.as_str()),
+        (1, "Error: no endpoint of this node is pod-name:default/nobody; see: cilium-dbg endpoint list\n")
+    );
+    let waiting = endpoints().swap_remove(0);
+    let early = Agent::start(answers().set("/v1/endpoint/203", &waiting));
+    let (code, _, message) = run(&early, "bpf policy get 203");
+    assert_eq!((code, message.as_str()), (1, "Error: endpoint 203 has no identity yet\n"));
     let (code, _, message) = run(&agent, "endpoint get 99");
     assert_eq!(
         (code, message.as_str()),
