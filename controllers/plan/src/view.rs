@@ -142,10 +142,12 @@ impl Planner {
         narrowest.map_or_else(|| self.config.families().world_of(address), |(_, number)| number)
     }
 
-    /// Namespace and name of the Service that has this cluster address.
+    /// Namespace and name of the Service that has this cluster address, or address of its load balancer.
     pub fn service_at(&self, address: IpAddr) -> Option<(String, String)> {
         let has_address = |name: &ServiceName| {
-            self.services.part(name).is_some_and(|part| part.cluster_ips.contains(&address))
+            self.services.part(name).is_some_and(|part| {
+                part.cluster_ips.iter().chain(&part.load_balancer).any(|known| *known == address)
+            })
         };
         let (name, _) = self.services.described().find(|(name, _)| has_address(name))?;
         Some((name.namespace.clone(), name.name.clone()))
