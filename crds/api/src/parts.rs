@@ -13,7 +13,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 /// Version of the format of parts and slices. An agent refuses a version it does not know and keeps the old state.
-pub const FORMAT_VERSION: u32 = 4;
+pub const FORMAT_VERSION: u32 = 5;
 
 /// Number of the first of [`Direction::blocks`] as the peer of an entry; far above all identities.
 pub const FIRST_BLOCK: u32 = 0xff00_0000;
