@@ -53,14 +53,17 @@ impl Planner {
         }
         let mut outside = self.api_server.addresses.clone();
         let mut moved = Vec::new();
-        for (name, entry) in self.nodes.iter_mut() {
+        for (name, entry) in self.nodes.iter() {
             let own: Vec<IpAddr> = entry.object.iter().flat_map(|object| object.addresses()).collect();
             let runs = own.iter().any(|address| self.api_server.addresses.contains(address));
             outside.retain(|address| !own.contains(address));
             if entry.api_server != runs {
-                entry.api_server = runs;
                 moved.push(name.clone());
             }
+        }
+        for name in &moved {
+            let entry = self.node_mut(name);
+            entry.api_server = !entry.api_server;
         }
         for name in &moved {
             self.set_node_part(name);

@@ -114,6 +114,9 @@ impl Planner {
         if found != expected {
             notes.push(format!("node {name} has {found:?} instead of {expected:?}"));
         }
+        if entry.state.tree().is_touched() {
+            notes.push(format!("node {name} has changes that no plan has packed"));
+        }
         check_slices(name, &entry.state.slices, entry.state.tree(), notes);
     }
 

@@ -95,11 +95,10 @@ impl Planner {
     fn recompile(&mut self, number: u32) {
         let Some(known) = self.identities.get(number) else { return };
         let nodes: Vec<String> = known.nodes.keys().cloned().collect();
-        for api_server in [false, true] {
-            let on: Vec<&String> =
-                nodes.iter().filter(|name| self.is_api_server(name) == api_server).collect();
-            self.recompile_for(number, api_server, &on);
-        }
+        let (with, without): (Vec<&String>, Vec<&String>) =
+            nodes.iter().partition(|name| self.is_api_server(name));
+        self.recompile_for(number, false, &without);
+        self.recompile_for(number, true, &with);
     }
 
     fn is_api_server(&self, node: &str) -> bool {

@@ -1,6 +1,6 @@
 //! What stands in the API, what is being written, and what may have to be written next; for one kind.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::object::ObjectKey;
 use crate::output::{Action, Outcome, Precondition};
@@ -11,8 +11,11 @@ use crate::output::{Action, Outcome, Precondition};
 /// At most one write of an object is out. A key stays due until desired and stored content are the same.
 #[derive(Debug)]
 pub(crate) struct Ledger<F> {
-    entries: BTreeMap<ObjectKey, Entry<F>>,
+    /// Far more than are due or out, so they are found without comparing one name after the other.
+    entries: HashMap<ObjectKey, Entry<F>>,
     due: BTreeSet<ObjectKey>,
+    /// What is being written; `None` is a delete.
+    out: BTreeMap<ObjectKey, Option<F>>,
 }
 
 #[derive(Debug)]
@@ -20,8 +23,6 @@ struct Entry<F> {
     stored: Option<F>,
     version: Version,
     uid: Option<String>,
-    /// What is being written: `Some(None)` is a delete.
-    sent: Option<Option<F>>,
 }
 
 /// `metadata.resourceVersion` as a number; 0 when it is none. Versions of one kind can be compared (Kubernetes API
@@ -35,13 +36,13 @@ pub(crate) fn version(text: Option<&str>) -> Version {
 
 impl<F> Default for Entry<F> {
     fn default() -> Self {
-        Self { stored: None, version: 0, uid: None, sent: None }
+        Self { stored: None, version: 0, uid: None }
     }
 }
 
 impl<F> Default for Ledger<F> {
     fn default() -> Self {
-        Self { entries: BTreeMap::new(), due: BTreeSet::new() }
+        Self { entries: HashMap::new(), due: BTreeSet::new(), out: BTreeMap::new() }
     }
 }
 
@@ -86,9 +87,7 @@ impl<F: Clone + PartialEq> Ledger<F> {
 
     /// The same of some keys.
     pub(crate) fn take_due_of(&mut self, pick: impl Fn(&ObjectKey) -> bool) -> Vec<ObjectKey> {
-        let entries = &self.entries;
-        let is_out = |key: &ObjectKey| entries.get(key).is_some_and(|entry| entry.sent.is_some());
-        self.due.extract_if(.., |key| pick(key) && !is_out(key)).collect()
+        self.due.extract_if(.., |key| pick(key) && !self.out.contains_key(key)).collect()
     }
 
     /// Whether [`Ledger::take_due`] would give any.
@@ -98,8 +97,7 @@ impl<F: Clone + PartialEq> Ledger<F> {
 
     /// Whether [`Ledger::take_due_of`] would give any.
     pub(crate) fn is_due_of(&self, pick: impl Fn(&ObjectKey) -> bool) -> bool {
-        let is_out = |key: &ObjectKey| self.entries.get(key).is_some_and(|entry| entry.sent.is_some());
-        self.due.iter().any(|key| pick(key) && !is_out(key))
+        self.due.iter().any(|key| pick(key) && !self.out.contains_key(key))
     }
 
     /// What to do so that the object becomes as desired; takes it as sent. `content` is only asked for when it is needed.
@@ -109,29 +107,31 @@ impl<F: Clone + PartialEq> Ledger<F> {
         desired: Option<F>,
         content: impl FnOnce() -> Option<T>,
     ) -> Option<Action<T>> {
-        let stored = self.entries.get(key).and_then(|entry| entry.stored.as_ref());
+        let entry = self.entries.get(key);
+        let stored = entry.and_then(|entry| entry.stored.as_ref());
         if stored == desired.as_ref() {
-            self.drop_empty(key);
+            if stored.is_none() {
+                self.entries.remove(key);
+            }
             return None;
         }
-        let exists = stored.is_some();
-        let entry = self.entries.entry(key.clone()).or_default();
-        let action = match (&desired, exists) {
-            (None, _) => Action::Delete(Precondition { uid: entry.uid.clone(), resource_version: None }),
+        let uid = || entry.and_then(|entry| entry.uid.clone());
+        let action = match (&desired, stored.is_some()) {
+            (None, _) => Action::Delete(Precondition { uid: uid(), resource_version: None }),
             (Some(_), true) => Action::Update(content()?),
             (Some(_), false) => Action::Create(content()?),
         };
-        entry.sent = Some(desired);
+        self.out.insert(key.clone(), desired);
         Some(action)
     }
 
     /// Takes note of how a write went.
     pub(crate) fn written(&mut self, key: &ObjectKey, outcome: Outcome) {
-        let Some(entry) = self.entries.get_mut(key) else { return };
-        let Some(sent) = entry.sent.take() else { return };
+        let Some((key, sent)) = self.out.remove_entry(key) else { return };
         self.due.insert(key.clone());
         let Outcome::Done(resource_version) = outcome else { return };
         let version = version(resource_version.as_deref());
+        let entry = self.entries.entry(key).or_default();
         // A newer one may have been seen already.
         if version == 0 || version >= entry.version {
             entry.stored = sent;
@@ -153,22 +153,12 @@ impl<F: Clone + PartialEq> Ledger<F> {
 
     /// Whether a create or update is out for any key from `first` on, as long as `within` holds.
     pub(crate) fn is_writing(&self, first: &ObjectKey, within: impl Fn(&ObjectKey) -> bool) -> bool {
-        let near = self.entries.range(first..).take_while(|(key, _)| within(key));
-        near.into_iter().any(|(_, entry)| matches!(entry.sent, Some(Some(_))))
+        self.out.range(first..).take_while(|(key, _)| within(key)).any(|(_, sent)| sent.is_some())
     }
 
     /// Number of keys that are not as desired, or not known to be.
     pub(crate) fn unsettled(&self) -> usize {
-        let out = self.entries.values().filter(|entry| entry.sent.is_some()).count();
-        let waiting =
-            self.due.iter().filter(|key| self.entries.get(key).is_none_or(|entry| entry.sent.is_none()));
-        out + waiting.count()
-    }
-
-    fn drop_empty(&mut self, key: &ObjectKey) {
-        if self.entries.get(key).is_some_and(|entry| entry.stored.is_none() && entry.sent.is_none()) {
-            self.entries.remove(key);
-        }
+        self.out.len() + self.due.iter().filter(|key| !self.out.contains_key(key)).count()
     }
 }
 

@@ -1,6 +1,6 @@
 //! Nodes: their parts, and their states on the way out.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeSet, HashMap};
 
 use cilium_api::node_slice::owner_label;
 use cilium_api::node_state::CiliumNodeState;
@@ -27,6 +27,8 @@ pub(crate) struct Entry {
     pub(crate) api_server: bool,
     /// The number as which policies select the node.
     pub(crate) host: Option<u32>,
+    /// It stands in [`Nodes::touched`].
+    is_touched: bool,
 }
 
 /// Identities of nodes in parts that were written before.
@@ -39,20 +41,29 @@ pub(crate) fn recorded(parts: &Parts) -> impl Iterator<Item = (String, u32)> {
 
 impl Entry {
     fn new(name: &str) -> Self {
-        Self { object: None, state: State::new(name), pods: BTreeSet::new(), api_server: false, host: None }
+        Self {
+            object: None,
+            state: State::new(name),
+            pods: BTreeSet::new(),
+            api_server: false,
+            host: None,
+            is_touched: false,
+        }
     }
 }
 
 /// All nodes by name.
 #[derive(Debug, Default)]
 pub(crate) struct Nodes {
-    all: BTreeMap<String, Entry>,
+    all: HashMap<String, Entry>,
     /// Names by what stands for them in names of slices.
-    labels: BTreeMap<String, String>,
+    labels: HashMap<String, String>,
     /// Identities that nodes have by themselves.
     pub(crate) numbers: Local<String>,
     /// Nodes whose object changed since the last plan.
     pub(crate) dirty: BTreeSet<String>,
+    /// Nodes that were handed out to be changed since the last plan looked at them: others have nothing new to be written.
+    touched: Vec<String>,
 }
 
 impl Nodes {
@@ -60,12 +71,11 @@ impl Nodes {
         self.all.get(name)
     }
 
+    /// All of them, in the order of their names.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&String, &Entry)> {
-        self.all.iter()
-    }
-
-    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (&String, &mut Entry)> {
-        self.all.iter_mut()
+        let mut all: Vec<_> = self.all.iter().collect();
+        all.sort_unstable_by_key(|(name, _)| *name);
+        all.into_iter()
     }
 
     /// The node that an owner label stands for.
@@ -80,15 +90,28 @@ impl Nodes {
             self.labels.insert(owner_label(name), name.to_owned());
             self.all.insert(name.to_owned(), Entry::new(name));
         }
-        self.all.get_mut(name).expect("it was there or was put there")
+        let entry = self.all.get_mut(name).expect("it was there or was put there");
+        if !entry.is_touched {
+            entry.is_touched = true;
+            self.touched.push(name.to_owned());
+        }
+        entry
     }
 
-    /// Drops what is known of nodes that are gone altogether.
-    fn drop_empty(&mut self) {
+    /// Names of the touched nodes, in order.
+    fn take_touched(&mut self) -> Vec<String> {
+        let mut touched = std::mem::take(&mut self.touched);
+        touched.sort_unstable();
+        touched
+    }
+
+    /// Drops what is known of a node that is gone altogether.
+    fn drop_empty(&mut self, name: &str) {
         let is_gone =
             |entry: &Entry| entry.object.is_none() && entry.pods.is_empty() && entry.state.is_empty();
-        for (name, _) in self.all.extract_if(.., |_, entry| is_gone(entry)) {
-            self.labels.remove(&owner_label(&name));
+        if self.all.get(name).is_some_and(is_gone) {
+            self.all.remove(name);
+            self.labels.remove(&owner_label(name));
         }
     }
 }
@@ -216,31 +239,25 @@ impl Planner {
         tokens.into_iter().for_each(|token| state.await_token(token));
     }
 
-    /// Packs what changed, and gives the headers that have to be written.
+    /// Packs what changed, gives the headers that have to be written, and touches the reports that waited for what nodes have
+    /// confirmed.
     pub(crate) fn write_node_states(&mut self) -> Vec<Write<NodeDesired>> {
-        let mut writes = Vec::new();
-        let mut changed = BTreeSet::new();
-        for (name, entry) in self.nodes.iter_mut() {
-            changed.append(&mut entry.state.pack());
+        let names = self.nodes.take_touched();
+        let mut writes = Vec::with_capacity(names.len());
+        for name in &names {
+            let Some(entry) = self.nodes.all.get_mut(name) else { continue };
+            entry.is_touched = false;
+            for slice in entry.state.pack() {
+                self.slices.touch(ObjectKey::cluster(Kind::Slice, &slice));
+            }
             let owner = entry.object.as_ref().map(|object| object.uid.as_str());
             let action = entry.state.send(owner);
-            writes.extend(
-                action.map(|action| Write { key: ObjectKey::cluster(Kind::NodeState, name), action }),
-            );
+            let confirmed = entry.state.take_confirmed();
+            let write = action.map(|action| Write { key: ObjectKey::cluster(Kind::NodeState, name), action });
+            writes.extend(write);
+            confirmed.iter().for_each(|token| self.touch_token_reports(token));
+            self.nodes.drop_empty(name);
         }
-        for name in changed {
-            self.slices.touch(ObjectKey::cluster(Kind::Slice, &name));
-        }
-        self.nodes.drop_empty();
         writes
-    }
-
-    /// Touches the reports that waited for what nodes have confirmed.
-    pub(crate) fn follow_confirmed(&mut self) {
-        let confirmed: Vec<Token> =
-            self.nodes.iter_mut().flat_map(|(_, entry)| entry.state.take_confirmed()).collect();
-        for token in confirmed {
-            self.touch_token_reports(&token);
-        }
     }
 }

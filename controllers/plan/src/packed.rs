@@ -1,7 +1,5 @@
 //! Parts that belong to no single node, in slices.
 
-use std::collections::BTreeSet;
-
 use cilium_api::parts::{Part, PartKey};
 
 use crate::pack::{self, Slices, Text, Tree};
@@ -30,7 +28,7 @@ impl Packed {
     }
 
     /// Makes the slices follow the parts. Gives the names of slices that changed, came or went.
-    pub(crate) fn pack(&mut self) -> BTreeSet<String> {
+    pub(crate) fn pack(&mut self) -> Vec<String> {
         self.slices.follow(&mut self.tree)
     }
 

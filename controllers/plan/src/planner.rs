@@ -185,7 +185,6 @@ impl Planner {
         self.forget_recorded_numbers();
         self.follow_policies();
         let node_states = self.write_node_states();
-        self.follow_confirmed();
         self.release_held(now);
         let output = Output {
             node_states,

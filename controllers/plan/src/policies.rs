@@ -235,9 +235,11 @@ impl Planner {
         let key = policy_key(object);
         self.policies.statuses.forget(object);
         self.policies.all.remove(&key);
+        let nodes = self.nodes_with(&self.policies.index.selected(&key));
         self.put_version(&key, None);
         let token = crate::node::Token::Policy(key);
-        self.nodes.iter_mut().for_each(|(_, entry)| entry.state.drop_token(&token));
+        // A node that has lost the endpoints it was about meanwhile may still hold the token: until it confirms, and nobody asks.
+        nodes.iter().for_each(|node| self.node_mut(node).state.drop_token(&token));
     }
 
     /// Puts a version in force and on record, or takes the policy out of force.

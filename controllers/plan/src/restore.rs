@@ -105,8 +105,9 @@ impl Records {
     /// What nodes were told, the valid before the stale: slices that no header lists are left over from a split or merge.
     fn told(&mut self) -> Vec<(PodName, Held)> {
         let listed = std::mem::take(&mut self.listed);
-        let is_listed =
-            |name: &String, digest: &String| listed.iter().any(|r| (&r.name, &r.digest) == (name, digest));
+        let is_listed = |name: &String, digest: &String| {
+            listed.iter().any(|r| (&*r.name, &*r.digest) == (name.as_str(), digest.as_str()))
+        };
         let slices = std::mem::take(&mut self.slices).into_iter();
         let (current, stale): (Vec<_>, Vec<_>) =
             slices.partition(|(name, (digest, _))| is_listed(name, digest));

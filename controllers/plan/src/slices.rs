@@ -80,12 +80,16 @@ impl Planner {
     }
 
     fn write_due_slices(&mut self, due: Vec<ObjectKey>) -> Vec<Write<CiliumNodeStateSlice>> {
-        let (wanted, unwanted): (Vec<_>, Vec<_>) =
-            due.into_iter().partition(|key| self.desired_slice(&key.name).is_some());
-        let mut writes: Vec<_> = wanted.into_iter().filter_map(|key| self.write_slice(key)).collect();
+        let (mut writes, mut unwanted) = (Vec::with_capacity(due.len()), Vec::new());
+        for key in due {
+            match self.desired_slice(&key.name) {
+                Some(desired) => writes.extend(self.write_slice(key, Some(desired))),
+                None => unwanted.push(key),
+            }
+        }
         for key in unwanted {
             if self.is_replaced(&key.name) {
-                writes.extend(self.write_slice(key));
+                writes.extend(self.write_slice(key, None));
             } else {
                 self.slices.touch(key);
             }
@@ -93,8 +97,7 @@ impl Planner {
         writes
     }
 
-    fn write_slice(&mut self, key: ObjectKey) -> Option<Write<CiliumNodeStateSlice>> {
-        let desired = self.desired_slice(&key.name);
+    fn write_slice(&mut self, key: ObjectKey, desired: Option<Print>) -> Option<Write<CiliumNodeStateSlice>> {
         let stored = self.slices.stored(&key);
         // A label cannot be replaced by an update, so such a slice is made anew.
         let is_mislabelled = desired.is_some()

@@ -23,51 +23,87 @@ pub enum Host {
     ApiServer,
 }
 
-/// A policy, and what the rule says of itself.
-type By<'a> = (&'a PolicyKey, &'a Note);
+/// A policy, and what the rule says of itself: its place in [`About::all`].
+type By = usize;
 
 /// What is allowed or denied, and by which policies. The order of the keys is the order of the entries.
-type Entries<'a> = BTreeMap<(u32, Ports), BTreeSet<By<'a>>>;
+type Entries = BTreeMap<(u32, Ports), Bys>;
 
 /// Name servers and ports: names that they may be asked for, and the policies that say so.
-type Questions<'a> = BTreeMap<(u32, Ports), (BTreeSet<NamePattern>, BTreeSet<By<'a>>)>;
+type Questions = BTreeMap<(u32, Ports), (BTreeSet<NamePattern>, Bys)>;
 /// What is allowed by name, and by which policies.
-type ByName<'a> = BTreeMap<(NamePattern, Ports), BTreeSet<By<'a>>>;
+type ByName = BTreeMap<(NamePattern, Ports), Bys>;
 /// Traffic that is allowed without looking into it: a selector, or none for any peer, and ports.
 type Plain = BTreeSet<(Option<SelectorId>, Ports)>;
 
+/// Some policies, in order. Most often it is one, which takes no memory of its own.
+#[derive(Default)]
+struct Bys {
+    first: Option<By>,
+    more: Vec<By>,
+}
+
+impl Bys {
+    fn insert(&mut self, by: By) {
+        let Some(first) = self.first.filter(|first| *first != by) else {
+            self.first = Some(by);
+            return;
+        };
+        self.first = Some(first.min(by));
+        if let Err(at) = self.more.binary_search(&first.max(by)) {
+            self.more.insert(at, first.max(by));
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.first.is_none()
+    }
+
+    fn iter(&self) -> impl Iterator<Item = By> {
+        self.first.into_iter().chain(self.more.iter().copied())
+    }
+}
+
+/// The rules about an identity.
+struct About<'a> {
+    /// Policies and what their rules say of themselves, each once, in order.
+    all: Vec<(&'a PolicyKey, &'a Note)>,
+    /// The rules, in the order of policies and of the rules in them.
+    rules: Vec<(By, &'a Rule<SelectorId>)>,
+}
+
 /// What rules make of a direction.
 #[derive(Default)]
-struct Compiled<'a> {
+struct Compiled {
     enforced: bool,
     /// Who closes the direction.
-    closed_by: BTreeSet<By<'a>>,
-    allow: Entries<'a>,
-    deny: Entries<'a>,
+    closed_by: Bys,
+    allow: Entries,
+    deny: Entries,
     /// Prefixes with entries in `allow`, or shadowing others that have some.
     blocks: BTreeSet<IpNet>,
-    dns: Questions<'a>,
-    names: ByName<'a>,
-    admin: Vec<Ordinal<'a>>,
-    baseline: Vec<Ordinal<'a>>,
+    dns: Questions,
+    names: ByName,
+    admin: Vec<Ordinal>,
+    baseline: Vec<Ordinal>,
     /// Name servers that names of peers depend on.
-    heard: Entries<'a>,
+    heard: Entries,
 }
 
 /// A rule in an order.
-struct Ordinal<'a> {
+struct Ordinal {
     action: Action,
-    entries: Entries<'a>,
-    names: ByName<'a>,
+    entries: Entries,
+    names: ByName,
 }
 
-impl Compiled<'_> {
+impl Compiled {
     /// Nothing passes.
     fn closed() -> Self {
         Self { enforced: true, ..Self::default() }
     }
 
-    fn ordinals(&self) -> impl Iterator<Item = &Ordinal<'_>> {
+    fn ordinals(&self) -> impl Iterator<Item = &Ordinal> {
         self.admin.iter().chain(&self.baseline)
     }
 }
@@ -82,22 +118,38 @@ impl PolicyIndex {
         match self.mode {
             Mode::Never => None,
             _ if !is_subject(number) => None,
-            _ if !is_known => Some(policy(&Compiled::closed(), &Compiled::closed())),
+            _ if !is_known => Some(policy(&[], &Compiled::closed(), &Compiled::closed())),
             _ => {
-                let ingress = self.direction(number, Side::Ingress, host);
-                let compiled = policy(&ingress, &self.direction(number, Side::Egress, host));
+                let about = self.about(number);
+                let ingress = self.direction(number, &about.rules, Side::Ingress, host);
+                let egress = self.direction(number, &about.rules, Side::Egress, host);
+                let compiled = policy(&about.all, &ingress, &egress);
                 let is_silent = compiled.ingress.is_silent() && compiled.egress.is_silent();
                 (!is_silent || !compiled.dns.is_empty()).then_some(compiled)
             }
         }
     }
 
-    fn direction(&self, number: u32, side: Side, host: Host) -> Compiled<'_> {
-        let sections: Vec<_> = self.noted_sections(number, side).collect();
-        let closed = self.is_always_closed(number);
+    fn about(&self, number: u32) -> About<'_> {
+        let rules = self.rules_about(number).into_iter();
+        let rules = rules.filter_map(|(key, index)| Some((key, self.policies.get(key)?.get(*index)?)));
+        let rules: Vec<(&PolicyKey, &Rule<SelectorId>)> = rules.collect();
+        let mut all: Vec<_> = rules.iter().map(|(key, rule)| (*key, &rule.note)).collect();
+        all.sort_unstable();
+        all.dedup();
+        // Each is there.
+        let by = |key, rule: &Rule<SelectorId>| all.partition_point(|it| *it < (key, &rule.note));
+        let rules = rules.into_iter().map(|(key, rule)| (by(key, rule), rule)).collect();
+        About { all, rules }
+    }
+
+    fn direction(&self, number: u32, rules: &[(By, &Rule<SelectorId>)], side: Side, host: Host) -> Compiled {
+        let sections = rules.iter().filter_map(|(by, rule)| Some((*by, section(rule, side)?)));
+        let sections: Vec<_> = sections.collect();
+        let mut closed_by = Bys::default();
         let closing = sections.iter().filter(|(_, section)| section.default_deny);
-        let closed_by: BTreeSet<_> = closing.map(|(key, _)| *key).collect();
-        let enforced = closed || !closed_by.is_empty();
+        closing.for_each(|(key, _)| closed_by.insert(*key));
+        let enforced = self.is_always_closed(number) || !closed_by.is_empty();
         let mut compiled = Compiled { enforced, closed_by, ..Compiled::default() };
         let own = self.named_ports(number);
         let names = Names { side, own: &own };
@@ -125,7 +177,7 @@ impl PolicyIndex {
             if compiled.baseline.is_empty() {
                 compiled.allow.entry(host).or_default();
             } else {
-                let entries = Entries::from([(host, BTreeSet::new())]);
+                let entries = Entries::from([(host, Bys::default())]);
                 compiled.baseline.push(Ordinal { action: Action::Accept, entries, names: ByName::new() });
             }
         }
@@ -133,10 +185,10 @@ impl PolicyIndex {
     }
 
     /// What is looked at before and behind all else. Where a policy closes the direction, nothing comes behind.
-    fn add_ordered<'a>(
-        &'a self,
-        compiled: &mut Compiled<'a>,
-        sections: &[(By<'a>, &'a Section<SelectorId>)],
+    fn add_ordered(
+        &self,
+        compiled: &mut Compiled,
+        sections: &[(By, &Section<SelectorId>)],
         host: Host,
         names: &Names<'_>,
     ) {
@@ -156,13 +208,7 @@ impl PolicyIndex {
         }
     }
 
-    fn ordinal<'a>(
-        &self,
-        key: By<'a>,
-        rule: &OrderedRule<SelectorId>,
-        host: Host,
-        names: &Names<'_>,
-    ) -> Ordinal<'a> {
+    fn ordinal(&self, key: By, rule: &OrderedRule<SelectorId>, host: Host, names: &Names<'_>) -> Ordinal {
         let mut ordinal = Ordinal { action: rule.action, entries: Entries::new(), names: ByName::new() };
         for traffic in rule.meant() {
             self.add_traffic(&mut ordinal.entries, key, traffic, host, names);
@@ -177,24 +223,16 @@ impl PolicyIndex {
         number: u32,
         side: Side,
     ) -> impl Iterator<Item = (&PolicyKey, &Section<SelectorId>)> {
-        self.noted_sections(number, side).map(|((key, _), section)| (key, section))
-    }
-
-    fn noted_sections(
-        &self,
-        number: u32,
-        side: Side,
-    ) -> impl Iterator<Item = (By<'_>, &Section<SelectorId>)> {
         self.rules_about(number).into_iter().filter_map(move |(key, index)| {
             let rule = self.policies.get(key)?.get(*index)?;
-            Some(((key, &rule.note), section(rule, side)?))
+            Some((key, section(rule, side)?))
         })
     }
 
-    fn add<'a>(
+    fn add(
         &self,
-        entries: &mut Entries<'a>,
-        key: By<'a>,
+        entries: &mut Entries,
+        key: By,
         list: &[Traffic<SelectorId>],
         host: Host,
         names: &Names<'_>,
@@ -204,20 +242,25 @@ impl PolicyIndex {
         }
     }
 
-    fn add_traffic<'a>(
+    fn add_traffic(
         &self,
-        entries: &mut Entries<'a>,
-        key: By<'a>,
+        entries: &mut Entries,
+        key: By,
         traffic: &Traffic<SelectorId>,
         host: Host,
         names: &Names<'_>,
     ) {
-        let mut add = |peer, ports| _ = entries.entry((peer, ports)).or_default().insert(key);
+        let mut add = |peer, ports| entries.entry((peer, ports)).or_default().insert(key);
         let of_subject = |name: &'_ PortName| name.among(names.own).collect::<Vec<_>>();
         let own = traffic.named.iter().filter(|_| names.side == Side::Ingress).flat_map(of_subject);
         let ports: Vec<Ports> = own.chain(traffic.ports.iter().copied()).collect();
-        for peer in self.peers(&traffic.peers, host) {
-            ports.iter().for_each(|ports| add(peer, *ports));
+        let mut add_all = |peer| ports.iter().for_each(|ports| add(peer, *ports));
+        match &traffic.peers {
+            Peers::Any => add_all(reserved::ANY),
+            Peers::Selected(selectors) => {
+                let aggregates: Vec<u32> = self.aggregates(selectors).collect();
+                selectors.iter().flat_map(|id| self.peers_of(*id, &aggregates, host)).for_each(add_all);
+            }
         }
         if names.side == Side::Egress && !traffic.named.is_empty() {
             // Names are those of each peer by itself, so aggregates do not help.
@@ -236,10 +279,10 @@ impl PolicyIndex {
     }
 
     /// Adds a rule about questions. What `plain` says too may ask for every name; without `plain`, everything may.
-    fn add_questions<'a>(
+    fn add_questions(
         &self,
-        questions: &mut Questions<'a>,
-        key: By<'a>,
+        questions: &mut Questions,
+        key: By,
         traffic: &Traffic<SelectorId>,
         plain: Option<&Plain>,
         host: Host,
@@ -274,18 +317,23 @@ impl PolicyIndex {
         match peers {
             Peers::Any => vec![(None, BTreeSet::from([reserved::ANY]))],
             Peers::Selected(selectors) => {
-                let aggregates: BTreeSet<u32> = self.aggregates(selectors).collect();
-                let peers = |id: &SelectorId| (Some(*id), self.peers_of(*id, &aggregates, host));
+                let aggregates: Vec<u32> = self.aggregates(selectors).collect();
+                let peers = |id: &SelectorId| (Some(*id), self.peers_of(*id, &aggregates, host).collect());
                 selectors.iter().map(peers).collect()
             }
         }
     }
 
     /// What a selector stands for: an aggregate, or identities that are in none of `aggregates`.
-    fn peers_of(&self, id: SelectorId, aggregates: &BTreeSet<u32>, host: Host) -> BTreeSet<u32> {
+    fn peers_of<'a>(
+        &'a self,
+        id: SelectorId,
+        aggregates: &'a [u32],
+        host: Host,
+    ) -> impl Iterator<Item = u32> + use<'a> {
         let members = self.selectors.members(id);
         let single = members.filter(|number| !aggregates.contains(&reserved::aggregate_of(*number)));
-        single.filter_map(|number| on_node(number, host)).chain(self.selectors.aggregate(id)).collect()
+        single.filter_map(move |number| on_node(number, host)).chain(self.selectors.aggregate(id))
     }
 }
 
@@ -325,7 +373,7 @@ fn plain<'a>(allowed: impl Iterator<Item = &'a Traffic<SelectorId>>) -> Plain {
         .collect()
 }
 
-fn add_names<'a>(names: &mut ByName<'a>, key: By<'a>, traffic: &Traffic<SelectorId>) {
+fn add_names(names: &mut ByName, key: By, traffic: &Traffic<SelectorId>) {
     for name in &traffic.names {
         for ports in &traffic.ports {
             names.entry((name.pattern.clone(), *ports)).or_default().insert(key);
@@ -335,11 +383,7 @@ fn add_names<'a>(names: &mut ByName<'a>, key: By<'a>, traffic: &Traffic<Selector
 
 /// What is allowed by address. Every prefix that is named, if only to be left out, tells its addresses from those around it; so a
 /// block is made of the prefixes inside it.
-fn add_blocks<'a>(
-    compiled: &mut Compiled<'a>,
-    sections: &[(By<'a>, &Section<SelectorId>)],
-    names: &Names<'_>,
-) {
+fn add_blocks(compiled: &mut Compiled, sections: &[(By, &Section<SelectorId>)], names: &Names<'_>) {
     let named = sections.iter().flat_map(|(_, section)| &section.by_address).flat_map(|it| &it.blocks);
     compiled.blocks = named.flat_map(|block| block.except.iter().chain([&block.prefix])).copied().collect();
     let numbers: BTreeMap<IpNet, u32> = compiled.blocks.iter().copied().zip(FIRST_BLOCK..).collect();
@@ -380,22 +424,40 @@ fn section(rule: &Rule<SelectorId>, side: Side) -> Option<&Section<SelectorId>> 
     }
 }
 
-/// Places of policies in the list of origins.
-struct Origins<'a>(BTreeMap<By<'a>, u16>);
+/// The list of origins.
+struct Origins<'a> {
+    /// Policies that say something, in order.
+    named: Vec<(&'a PolicyKey, &'a Note)>,
+    /// The place in the list of each of [`About::all`].
+    places: Vec<Option<u16>>,
+}
 
-impl Origins<'_> {
-    /// An origin beyond what an index can say is left out; what it allows or denies is not.
-    fn of(&self, keys: &BTreeSet<By<'_>>) -> Vec<u16> {
-        keys.iter().filter_map(|key| self.0.get(key).copied()).collect()
+impl<'a> Origins<'a> {
+    fn new<'b>(all: &[(&'a PolicyKey, &'a Note)], used: impl Iterator<Item = &'b Bys>) -> Self {
+        let mut is_used = vec![false; all.len()];
+        used.flat_map(Bys::iter).for_each(|by| is_used[by] = true);
+        let mut origins = Self { named: Vec::new(), places: vec![None; all.len()] };
+        for (by, said) in all.iter().enumerate().filter(|(by, _)| is_used[*by]) {
+            // An origin beyond what an index can say is left out; what it allows or denies is not.
+            if let Ok(place) = u16::try_from(origins.named.len()) {
+                origins.places[by] = Some(place);
+                origins.named.push(*said);
+            }
+        }
+        origins
+    }
+
+    fn of(&self, bys: &Bys) -> Vec<u16> {
+        bys.iter().filter_map(|by| self.places[by]).collect()
     }
 
     fn notes(&self) -> BTreeMap<u16, Note> {
-        let noted = self.0.iter().filter(|((_, note), _)| **note != Note::default());
-        noted.map(|((_, note), at)| (*at, (*note).clone())).collect()
+        let noted = (0..=u16::MAX).zip(&self.named).filter(|(_, (_, note))| **note != Note::default());
+        noted.map(|(at, (_, note))| (at, (*note).clone())).collect()
     }
 
-    fn entries(&self, entries: &Entries<'_>) -> Vec<Entry> {
-        let entry = |((peer, ports), keys): (&(u32, Ports), &BTreeSet<By<'_>>)| Entry {
+    fn entries(&self, entries: &Entries) -> Vec<Entry> {
+        let entry = |((peer, ports), keys): (&(u32, Ports), &Bys)| Entry {
             peer: *peer,
             protocol: ports.protocol,
             first: ports.first,
@@ -405,7 +467,7 @@ impl Origins<'_> {
         entries.iter().map(entry).collect()
     }
 
-    fn names(&self, names: &ByName<'_>) -> Vec<NamedPeer> {
+    fn names(&self, names: &ByName) -> Vec<NamedPeer> {
         let name = |((pattern, ports), keys): (&(NamePattern, Ports), &_)| NamedPeer {
             pattern: pattern.as_str().to_owned(),
             protocol: ports.protocol,
@@ -416,8 +478,8 @@ impl Origins<'_> {
         names.iter().map(name).collect()
     }
 
-    fn steps(&self, ordinals: &[Ordinal<'_>]) -> Vec<Step> {
-        let step = |Ordinal { action, entries, names }: &Ordinal<'_>| Step {
+    fn steps(&self, ordinals: &[Ordinal]) -> Vec<Step> {
+        let step = |Ordinal { action, entries, names }: &Ordinal| Step {
             action: *action,
             entries: self.entries(entries),
             names: self.names(names),
@@ -426,7 +488,7 @@ impl Origins<'_> {
     }
 }
 
-fn policy(ingress: &Compiled<'_>, egress: &Compiled<'_>) -> Policy {
+fn policy(all: &[(&PolicyKey, &Note)], ingress: &Compiled, egress: &Compiled) -> Policy {
     let lists = [&ingress.allow, &ingress.deny, &egress.allow, &egress.deny, &egress.heard];
     let ordinals = || ingress.ordinals().chain(egress.ordinals());
     let lists = lists.into_iter().chain(ordinals().map(|ordinal| &ordinal.entries));
@@ -434,9 +496,7 @@ fn policy(ingress: &Compiled<'_>, egress: &Compiled<'_>) -> Policy {
     let questions = egress.dns.values().map(|(_, keys)| keys);
     let closing = [&ingress.closed_by, &egress.closed_by];
     let entries = lists.flat_map(BTreeMap::values).chain(names.flat_map(BTreeMap::values));
-    let all = entries.chain(questions).chain(closing);
-    let keys: BTreeSet<By<'_>> = all.flatten().copied().collect();
-    let origins = Origins(keys.iter().copied().zip(0..=u16::MAX).collect());
+    let origins = Origins::new(all, entries.chain(questions).chain(closing));
     let dns = |((peer, ports), (patterns, keys)): (&(u32, Ports), &(BTreeSet<NamePattern>, _))| DnsRule {
         peer: *peer,
         protocol: ports.protocol,
@@ -450,7 +510,7 @@ fn policy(ingress: &Compiled<'_>, egress: &Compiled<'_>) -> Policy {
         dns: egress.dns.iter().map(dns).collect(),
         names: origins.names(&egress.names),
         heard: Vec::new(),
-        origins: origins.0.keys().map(|(key, _)| key.as_str().to_owned()).collect(),
+        origins: origins.named.iter().map(|(key, _)| key.as_str().to_owned()).collect(),
         notes: origins.notes(),
     };
     // Without restriction, no name is needed.
@@ -469,7 +529,7 @@ fn patterns_of(patterns: &BTreeSet<NamePattern>) -> Vec<String> {
     }
 }
 
-fn direction(compiled: &Compiled<'_>, origins: &Origins<'_>) -> Direction {
+fn direction(compiled: &Compiled, origins: &Origins<'_>) -> Direction {
     Direction {
         enforced: compiled.enforced,
         closed_by: origins.of(&compiled.closed_by),

@@ -2,23 +2,27 @@
 
 use sha2::{Digest as _, Sha256};
 
+use crate::node_state::SliceRef;
 use crate::parts::Parts;
 
 /// Hex SHA-256 of `data`, 64 characters.
 pub fn digest(data: &[u8]) -> String {
-    digest_of([data])
-}
-
-/// The same of data in pieces, which nobody has to put together.
-pub fn digest_of<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> String {
-    let mut sum = Sha256::new();
-    pieces.into_iter().for_each(|piece| sum.update(piece));
     let mut out = String::with_capacity(64);
-    for byte in sum.finalize() {
+    for byte in Sha256::digest(data) {
         out.push(char::from_digit(u32::from(byte >> 4), 16).unwrap_or('0'));
         out.push(char::from_digit(u32::from(byte & 15), 16).unwrap_or('0'));
     }
     out
+}
+
+/// The digest of a set of parts in slices: over a line `<name> <digest>` for each slice, in the order given. It stands for all parts, as
+/// each digest stands for those of its slice, and costs what the list takes, however much is in the slices.
+pub fn of_slices<'a>(slices: impl IntoIterator<Item = &'a SliceRef>) -> String {
+    let mut lines = String::new();
+    for SliceRef { name, digest } in slices {
+        lines.extend([&**name, " ", &**digest, "\n"]);
+    }
+    digest(lines.as_bytes())
 }
 
 /// The bytes of a set of parts as they travel: one JSON object, keys in order, no white space.

@@ -3,9 +3,13 @@
 //! Cluster scope, name = node name, owner = the Node. The operator alone writes `status.desired`, the node's
 //! agent alone writes `status.applied` (an admission policy checks both). See `docs/design/node-state.md`.
 
+use std::sync::Arc;
+
 use kube_derive::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use crate::digest;
 
 /// Nothing is asked for by users: the object only carries status.
 #[expect(clippy::duplicated_attributes, reason = "columns of the same type are no mistake")]
@@ -55,7 +59,7 @@ pub struct DesiredState {
     pub format: u32,
     /// Rises by one with every write; a write names the revision that it replaces, so a deposed writer is refused.
     pub revision: i64,
-    /// Digest of the encoded union of all parts of the node.
+    /// Digest of `inline`, or else of the list of `slices`.
     pub digest: String,
     /// All parts, when they are small: then `slices` is empty.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -65,14 +69,25 @@ pub struct DesiredState {
     pub slices: Vec<SliceRef>,
 }
 
+impl DesiredState {
+    /// What [`DesiredState::digest`] has to be.
+    pub fn content_digest(&self) -> String {
+        match &self.inline {
+            Some(data) => digest::digest(data.as_bytes()),
+            None => digest::of_slices(&self.slices),
+        }
+    }
+}
+
 /// A slice of this revision.
+// Cheap to clone, as every revision lists all slices, of which few change.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SliceRef {
     /// Name of the `CiliumNodeStateSlice`.
-    pub name: String,
+    pub name: Arc<str>,
     /// Digest of its `data`.
-    pub digest: String,
+    pub digest: Arc<str>,
 }
 
 /// What the node did.

@@ -51,9 +51,6 @@ pub enum Error {
         /// Name of the first one.
         first: String,
     },
-    /// Joined parts could not be encoded to compare digests.
-    #[error("the revision cannot be encoded")]
-    Encode(#[source] serde_json::Error),
 }
 
 impl Error {

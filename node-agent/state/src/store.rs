@@ -177,7 +177,7 @@ impl Store {
         let header = header.and_then(|path| loaded.read::<DesiredState>(&path));
         for slice in header.iter().flat_map(|desired| &desired.slices) {
             if let Some(spec) = loaded.read(&self.node(&slice.digest)) {
-                loaded.slice(slice.name.clone(), Owner::Node, spec);
+                loaded.slice(slice.name.to_string(), Owner::Node, spec);
             }
         }
         loaded.events.extend(header.map(|desired| Event::Header(Some(desired))));

@@ -65,31 +65,6 @@ impl Union {
         self.parts.iter().filter_map(|(key, copies)| Some((key, &copies.last()?.part)))
     }
 
-    /// Parts as they would be with other slices: `keep` of those that are held, and `new` ones instead of the rest.
-    pub(crate) fn preview<'a>(
-        &'a self,
-        keep: &BTreeSet<&str>,
-        new: &'a BTreeMap<String, (String, Parts)>,
-    ) -> BTreeMap<&'a PartKey, &'a Part> {
-        let mut best: BTreeMap<&PartKey, (&str, &Part)> = BTreeMap::new();
-        let held = self.parts.iter().flat_map(|(key, copies)| {
-            copies
-                .iter()
-                .filter(|copy| keep.contains(&*copy.slice))
-                .map(move |copy| (key, &*copy.slice, &copy.part))
-        });
-        let fresh = new
-            .iter()
-            .flat_map(|(name, (_, parts))| parts.iter().map(move |(key, part)| (key, name.as_str(), part)));
-        for (key, slice, part) in held.chain(fresh) {
-            let entry = best.entry(key).or_insert((slice, part));
-            if rank(slice) > rank(entry.0) {
-                *entry = (slice, part);
-            }
-        }
-        best.into_iter().map(|(key, (_, part))| (key, part)).collect()
-    }
-
     /// Takes a version of a slice in place of the one before. Returns the keys whose part changed.
     pub(crate) fn insert(&mut self, slice: &str, digest: String, parts: Parts) -> BTreeSet<PartKey> {
         let mut changed = BTreeSet::new();

@@ -1,8 +1,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
-use cilium_api::digest::digest;
+use cilium_api::digest::{self, digest};
 use cilium_api::node_slice::owner_label;
-use cilium_api::node_state::{AppliedState, CiliumNodeState, DesiredState, SliceRef};
+use cilium_api::node_state::{AppliedState, CiliumNodeState, DesiredState};
 use cilium_api::parts::{FORMAT_VERSION, Part, PartKey};
 use cilium_policy::PolicyKey;
 
@@ -29,10 +29,8 @@ pub(crate) struct State {
     tree: Tree,
     /// Slices of the node, when its parts do not fit inline.
     pub(crate) slices: Slices,
-    /// Digest of all parts, as of the last [`State::pack`].
+    /// Digest of the desired state, whatever its revision, as of the last [`State::pack`].
     digest: String,
-    /// Fingerprint of the desired state, whatever its revision, as of the last [`State::pack`].
-    print: String,
     unsent: BTreeSet<Token>,
     bound: BTreeMap<Token, i64>,
     stored: Stored,
@@ -48,7 +46,7 @@ struct Stored {
     version: Version,
     /// Version of the object as it was last seen; the one after a write is not, until it is.
     seen: Version,
-    /// Revision and fingerprint of `status.desired`.
+    /// Revision and digest of `status.desired`; the digest is empty if the content is not what it says.
     desired: Option<(i64, String)>,
     /// Highest revision ever seen: it does not go back when the object is made again.
     highest: i64,
@@ -79,14 +77,13 @@ impl State {
             tree: Tree::default(),
             slices: Slices::new(format!("node.{}", owner_label(node)), true),
             digest: String::new(),
-            print: String::new(),
             unsent: BTreeSet::new(),
             bound: BTreeMap::new(),
             stored: Stored::default(),
             sent: None,
             due: true,
         };
-        new.update_digests();
+        new.update_digest();
         new
     }
 
@@ -102,24 +99,26 @@ impl State {
         changed
     }
 
-    /// Makes slices and fingerprint follow the parts. Gives the names of slices that changed, came or went.
-    pub(crate) fn pack(&mut self) -> BTreeSet<String> {
+    /// Makes slices and digest follow the parts. Gives the names of slices that changed, came or went.
+    pub(crate) fn pack(&mut self) -> Vec<String> {
         if !self.tree.is_touched() {
-            return BTreeSet::new();
+            return Vec::new();
         }
         let changed = self.slices.follow(&mut self.tree);
-        self.update_digests();
+        self.update_digest();
         changed
     }
 
-    fn update_digests(&mut self) {
-        self.digest = self.tree.digest();
-        let inline = self.is_inline().then_some(&*self.digest);
-        self.print = print(FORMAT_VERSION, &self.digest, inline, &self.slices.refs());
+    fn update_digest(&mut self) {
+        self.digest = match self.inline() {
+            Some(data) => digest(data.as_bytes()),
+            None => digest::of_slices(self.slices.refs()),
+        };
     }
 
-    fn is_inline(&self) -> bool {
-        self.tree.encoded_len() <= MAX_BYTES
+    /// All parts, if they are small enough to stand in the object.
+    fn inline(&self) -> Option<String> {
+        (self.tree.encoded_len() <= MAX_BYTES).then(|| self.tree.union())
     }
 
     /// The parts.
@@ -187,14 +186,14 @@ impl State {
 
     fn send_desired(&mut self, owner_uid: &str) -> Option<Action<NodeDesired>> {
         let stored = self.stored.desired.as_ref();
-        if let Some((revision, _)) = stored.filter(|(_, stored)| *stored == self.print) {
+        if let Some((revision, _)) = stored.filter(|(_, stored)| *stored == self.digest) {
             self.bind_unsent(*revision);
             return None;
         }
         let replaces = stored.map(|(revision, _)| *revision);
         let revision = self.stored.highest + 1;
         self.bind_unsent(revision);
-        self.sent = Some(Sent::Desired(revision, self.print.clone()));
+        self.sent = Some(Sent::Desired(revision, self.digest.clone()));
         let content = NodeDesired {
             owner_uid: owner_uid.to_owned(),
             replaces,
@@ -215,8 +214,8 @@ impl State {
             format: FORMAT_VERSION,
             revision,
             digest: self.digest.clone(),
-            inline: self.is_inline().then(|| self.tree.union()),
-            slices: self.slices.refs(),
+            inline: self.inline(),
+            slices: self.slices.refs().cloned().collect(),
         }
     }
 
@@ -229,12 +228,12 @@ impl State {
         let Some(sent) = self.sent.take() else { return };
         self.due = true;
         match (sent, outcome) {
-            (Sent::Desired(revision, print), Outcome::Done(resource_version)) => {
+            (Sent::Desired(revision, digest), Outcome::Done(resource_version)) => {
                 self.stored.exists = true;
                 self.stored.version = self.stored.version.max(version(resource_version.as_deref()));
                 if revision >= self.stored.highest {
                     self.stored.highest = revision;
-                    self.stored.desired = Some((revision, print));
+                    self.stored.desired = Some((revision, digest));
                 }
             }
             // Whether the API has this revision, and with this content, is not known: its tokens need another one.
@@ -260,7 +259,7 @@ impl State {
             .status
             .as_ref()
             .map_or((None, None), |status| (status.desired.as_ref(), status.applied.clone()));
-        let foreign = self.take_desired(desired.map(|desired| (desired.revision, print_found(desired))));
+        let foreign = self.take_desired(desired.map(|desired| (desired.revision, digest_found(desired))));
         let before = std::mem::replace(&mut self.stored.applied, applied);
         let (before, after) = (before.as_ref(), self.stored.applied.as_ref());
         let failures =
@@ -270,7 +269,7 @@ impl State {
     }
 
     fn take_desired(&mut self, found: Option<(i64, String)>) -> bool {
-        let is_sent = |found: &(i64, String)| matches!(&self.sent, Some(Sent::Desired(r, p)) if (*r, p) == (found.0, &found.1));
+        let is_sent = |found: &(i64, String)| matches!(&self.sent, Some(Sent::Desired(r, d)) if (*r, d) == (found.0, &found.1));
         let is_ours = found == self.stored.desired || found.as_ref().is_some_and(is_sent);
         if let Some((revision, _)) = &found {
             self.stored.highest = self.stored.highest.max(*revision);
@@ -292,8 +291,8 @@ impl State {
 
     /// Nothing is out, and what is stored is what is desired.
     pub(crate) fn is_settled(&self) -> bool {
-        let stored = self.stored.desired.as_ref().map(|(_, print)| print);
-        self.sent.is_none() && (!self.stored.exists || stored == Some(&self.print))
+        let stored = self.stored.desired.as_ref().map(|(_, digest)| digest);
+        self.sent.is_none() && (!self.stored.exists || stored == Some(&self.digest))
     }
 
     /// There is no object, and nothing to put into one.
@@ -302,14 +301,12 @@ impl State {
     }
 }
 
-/// Everything of a desired state but its revision, with the digest of what is inline.
-fn print(format: u32, parts: &str, inline: Option<&str>, slices: &[SliceRef]) -> String {
-    digest(format!("{format} {parts} {inline:?} {slices:?}").as_bytes())
-}
-
-fn print_found(desired: &DesiredState) -> String {
-    let inline = desired.inline.as_ref().map(|data| digest(data.as_bytes()));
-    print(desired.format, &desired.digest, inline.as_deref(), &desired.slices)
+/// The digest of what was found, as far as it stands for all of it: empty for what this planner would not have written.
+fn digest_found(desired: &DesiredState) -> String {
+    let is_either = desired.inline.is_none() || desired.slices.is_empty();
+    let is_sound =
+        is_either && desired.format == FORMAT_VERSION && desired.content_digest() == desired.digest;
+    if is_sound { desired.digest.clone() } else { String::new() }
 }
 
 fn failing(applied: Option<&AppliedState>) -> BTreeSet<&str> {
@@ -500,7 +497,16 @@ mod tests {
             panic!("nothing sent")
         };
         assert_eq!(desired.inline, None);
-        assert!(desired.slices.iter().map(|slice| &slice.name).eq(&names) && names.len() > 1);
-        assert_eq!(desired.digest, digest(state.tree().union().as_bytes()));
+        assert!(
+            desired.slices.iter().map(|slice| &*slice.name).eq(names.iter().map(|name| &**name))
+                && names.len() > 1
+        );
+        assert_eq!(desired.digest, desired.content_digest());
+        state.written(Outcome::Done(None));
+        let mut cut = desired.clone();
+        cut.slices.pop();
+        assert!(!state.observe(&mk_object("2", Some(desired), None)).foreign);
+        assert!(state.observe(&mk_object("3", Some(cut), None)).foreign, "it lists other slices");
+        assert!(!state.is_settled());
     }
 }

@@ -45,7 +45,6 @@ fn check(tree: &Tree, parts: &Parts) {
     assert_eq!(leaves, expected);
     assert_eq!(tree.union(), encode(parts).unwrap());
     assert_eq!(tree.encoded_len(), tree.union().len());
-    assert_eq!(tree.digest(), digest(tree.union().as_bytes()));
     let mut keys = tree.keys();
     keys.sort();
     assert!(keys.into_iter().eq(parts.keys()));
@@ -79,7 +78,7 @@ proptest! {
                 }
                 // What was announced, and nothing else, is what there is.
                 let all: Vec<_> = seen.iter().map(|(name, (it, _))| (name.clone(), it.clone())).collect();
-                let refs: Vec<_> = slices.refs().into_iter().map(|r| (r.name, r.digest)).collect();
+                let refs: Vec<_> = slices.refs().map(|r| (r.name.to_string(), r.digest.to_string())).collect();
                 prop_assert_eq!(all, refs);
                 prop_assert!(seen.values().all(|(it, data)| *it == digest(data.as_bytes())));
                 let union: Parts = seen.values().flat_map(|(_, data)| decode(data).unwrap()).collect();
@@ -106,7 +105,7 @@ fn one_changed_part_changes_one_slice() {
 fn a_single_part_is_never_split_and_small_sets_stay_inline() {
     let (mut tree, mut slices) = (Tree::default(), Slices::new("node.a".into(), true));
     set(&mut tree, &PartKey::identity(1), Some(&mk_address(1)));
-    assert!(slices.follow(&mut tree).is_empty() && slices.refs().is_empty());
+    assert!(slices.follow(&mut tree).is_empty() && slices.refs().next().is_none());
     set(&mut tree, &PartKey::identity(1), Some(&mk_large(9000)));
     assert!(slices.follow(&mut tree).iter().eq(["node.a.r"]));
     set(&mut tree, &PartKey::identity(2), Some(&mk_large(9000)));
@@ -115,5 +114,5 @@ fn a_single_part_is_never_split_and_small_sets_stay_inline() {
         set(&mut tree, &PartKey::identity(number), None);
     }
     assert_eq!(slices.follow(&mut tree).len(), 2);
-    assert_eq!((slices.refs(), tree.union()), (vec![], "{}".into()));
+    assert_eq!((slices.refs().next(), tree.union()), (None, "{}".into()));
 }

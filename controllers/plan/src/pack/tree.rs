@@ -1,7 +1,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
 
-use cilium_api::digest::digest_of;
 use cilium_api::parts::PartKey;
 
 use super::path::{Path, hash};
@@ -94,14 +93,6 @@ impl Tree {
     /// All parts, encoded as one object.
     pub(crate) fn union(&self) -> String {
         join(self.sorted().into_iter(), self.encoded_len())
-    }
-
-    /// The digest of [`Tree::union`], which may be large.
-    pub(crate) fn digest(&self) -> String {
-        let texts = self.sorted().into_iter().enumerate();
-        let pieces = texts.flat_map(|(at, text)| [if at == 0 { "{" } else { "," }, &**text]);
-        let open = if self.is_empty() { "{" } else { "" };
-        digest_of([open].into_iter().chain(pieces).chain(["}"]).map(str::as_bytes))
     }
 
     /// All texts in the order of their keys.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use cilium_api::digest::{decode, digest, encode};
+use cilium_api::digest::{decode, digest};
 use cilium_api::node_slice::{CiliumNodeStateSlice, OWNER_LABEL, SHARED};
 use cilium_api::node_state::{AppliedState, CiliumNodeState, DesiredState};
 use cilium_api::parts::Parts;
@@ -34,24 +34,30 @@ impl Agent<'_> {
     }
 
     fn parts(&self, desired: &DesiredState) -> Option<Parts> {
+        assert_eq!(
+            desired.content_digest(),
+            desired.digest,
+            "revision {} is not what it says",
+            desired.revision
+        );
         let parts = match &desired.inline {
             Some(inline) => decode(inline).expect("what is inline decodes"),
             None => {
                 let mut parts = Parts::new();
                 for listed in &desired.slices {
                     let slice = self.slice(&listed.name)?;
-                    if slice.spec.digest != listed.digest
-                        || digest(slice.spec.data.as_bytes()) != listed.digest
+                    if *slice.spec.digest != *listed.digest
+                        || digest(slice.spec.data.as_bytes()) != *listed.digest
                     {
                         return None;
                     }
-                    parts.extend(decode(&slice.spec.data).expect("slices decode"));
+                    for (key, part) in decode(&slice.spec.data).expect("slices decode") {
+                        assert_eq!(parts.insert(key, part), None, "a part is in two slices of a revision");
+                    }
                 }
                 parts
             }
         };
-        let whole = digest(encode(&parts).expect("parts encode").as_bytes());
-        assert_eq!(whole, desired.digest, "the parts of revision {} are not what it says", desired.revision);
         Some(parts)
     }
 

@@ -4,8 +4,8 @@ use cilium_api::digest::{digest, encode};
 use cilium_api::node_slice::CiliumNodeStateSliceSpec;
 use cilium_api::node_state::DesiredState;
 use cilium_api::parts::{
-    Address, Backend, Direction, Endpoint, Entry, FORMAT_VERSION, Identity, Node, Part, PartKey, Parts,
-    Policy, Service, ServicePort,
+    Address, Direction, Endpoint, Entry, FORMAT_VERSION, Identity, Node, Part, PartKey, Parts, Policy,
+    Service, ServicePort,
 };
 
 pub(crate) const NODE: &str = "n1";

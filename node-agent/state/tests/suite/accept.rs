@@ -123,6 +123,23 @@ fn a_slice_that_lies_about_its_digest_is_refused() {
 }
 
 #[test]
+fn a_list_of_slices_that_is_not_the_one_meant_is_refused() {
+    let slices = BTreeMap::from([
+        ("node.a.0".to_owned(), Parts::from([mk_endpoint(1)])),
+        ("node.a.1".to_owned(), Parts::from([mk_endpoint(2)])),
+    ]);
+    let mut state = State::new();
+    slices.iter().for_each(|(name, parts)| _ = state.apply(mk_slice(name, Owner::Node, parts)));
+    let mut cut = mk_header(1, &slices);
+    cut.slices.pop();
+    state.apply(Event::Header(Some(cut)));
+    assert!(state.failures()[0].message.starts_with("the revision has digest "));
+    assert_eq!(accepted(&state), None);
+    state.apply(Event::Header(Some(mk_header(2, &slices))));
+    assert_eq!((accepted(&state), parts_of(&state).len()), (Some(2), 2));
+}
+
+#[test]
 fn while_a_slice_is_split_the_more_specific_one_counts() {
     let old = Parts::from([mk_identity(300, "k8s:v=old"), mk_identity(301, "k8s:v=old")]);
     let new = Parts::from([mk_identity(300, "k8s:v=new")]);

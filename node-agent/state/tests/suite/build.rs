@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use cilium_api::digest::{digest, encode};
+use cilium_api::digest::{digest, encode, of_slices};
 use cilium_api::node_slice::CiliumNodeStateSliceSpec;
 use cilium_api::node_state::{DesiredState, SliceRef};
 use cilium_api::parts::{Endpoint, FORMAT_VERSION, Identity, Part, PartKey, Parts};
@@ -38,15 +38,12 @@ pub(crate) fn mk_inline(revision: i64, parts: &Parts) -> DesiredState {
 }
 
 pub(crate) fn mk_header(revision: i64, slices: &BTreeMap<String, Parts>) -> DesiredState {
-    let mut all = Parts::new();
-    for parts in slices.values() {
-        all.extend(parts.clone());
-    }
-    let slices = slices
+    let slices: Vec<SliceRef> = slices
         .iter()
-        .map(|(name, parts)| SliceRef { name: name.clone(), digest: mk_spec(parts).digest })
+        .map(|(name, parts)| SliceRef { name: name.as_str().into(), digest: mk_spec(parts).digest.into() })
         .collect();
-    DesiredState { format: FORMAT_VERSION, revision, digest: mk_spec(&all).digest, inline: None, slices }
+    let digest = of_slices(&slices);
+    DesiredState { format: FORMAT_VERSION, revision, digest, inline: None, slices }
 }
 
 pub(crate) fn parts_of(state: &State) -> Parts {
