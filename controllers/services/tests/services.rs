@@ -126,7 +126,7 @@ fn published_not_ready_addresses_count_as_ready() {
 
 /// The place of every backend of the first port.
 fn places(part: &parts::Service) -> Vec<Value> {
-    let place = |backend: &parts::Backend| serde_json::to_value(&backend.place).unwrap();
+    let place = |backend: &parts::Backend| serde_json::to_value(&backend.place).expect("places are data");
     part.ports[0].backends.iter().map(place).collect()
 }
 

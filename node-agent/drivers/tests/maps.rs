@@ -61,7 +61,7 @@ fn every_kind_of_map_gives_back_what_was_written() {
     let (key, entry) = mk_policy(1, 80);
     check_round_trip(&mut maps.policy, &key, &entry, &PolicyEntry { verdict: 2, ..entry });
     let service = ServiceKey { address, port: NetPort(80), protocol: 6 };
-    let count = |count| ServiceEntry { generation: 1, count };
+    let count = |count| ServiceEntry { generation: 1, count, affinity: 0 };
     check_round_trip(&mut maps.services, &service, &count(1), &count(2));
     let backend = |port| BackendEntry { address, port: NetPort(port) };
     check_round_trip(&mut maps.backends, &BackendKey { generation: 1, index: 0 }, &backend(1), &backend(2));
