@@ -88,6 +88,10 @@ fn start(config_dir: Option<&std::path::Path>, node: &str) -> anyhow::Result<()>
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .init();
+    // Pods wait for it while others keep all processors busy with starting them.
+    if let Err(error) = cilium_drivers::turns::shorten() {
+        tracing::debug!(%error, "no short turns");
+    }
     let settings = config::Settings::load(config_dir, node).context("the configuration cannot be used")?;
     // One thread: all work is short, and a second would cost memory on every node.
     let runtime =

@@ -73,6 +73,7 @@ const NICENESS: i32 = -20;
 /// process has it, also when it has it without a processor. Without the right to do so it is as slow as others are.
 fn hurry() {
     let _ = rustix::process::setpriority_process(None, NICENESS);
+    let _ = cilium_drivers::turns::shorten();
 }
 
 fn call(

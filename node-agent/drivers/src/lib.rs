@@ -12,6 +12,7 @@
 //! | [`netns`] | network namespaces |
 //! | [`sysctl`] | kernel parameters |
 //! | [`probe`] | what the kernel can do |
+//! | [`turns`] | how soon threads get a processor |
 //! | [`testrun`], [`testing`] | running programs on packets; throwaway namespaces for tests |
 
 pub mod datapath;
@@ -24,3 +25,4 @@ mod sys;
 pub mod sysctl;
 pub mod testing;
 pub mod testrun;
+pub mod turns;
