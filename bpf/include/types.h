@@ -273,7 +273,7 @@ struct event_budget {
 
 #define CONFIG_MASQUERADE4 (1U << 0)
 #define CONFIG_MASQUERADE6 (1U << 1)
-#define CONFIG_SET_RETVAL (1U << 2) /* kernel has bpf_set_retval for socket hooks (5.18) */
+#define CONFIG_SET_RETVAL (1U << 2) /* kernel has bpf_set_retval for socket hooks (5.18), and bpf_loop */
 #define CONFIG_HOST_FIREWALL (1U << 3) /* the node has a policy of its own */
 #define CONFIG_KEPT_PREFIXES 8
 

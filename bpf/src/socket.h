@@ -11,8 +11,6 @@
 #define REFUSE 0
 #define EHOSTUNREACH 113
 #define BACKEND_TRIES 2
-/* Beyond so many, a client whose backend is among those of a new set may get another one. */
-#define BACKENDS_SEARCHED 512
 #define NANOSECONDS 1000000000ULL
 
 /* What a socket is being pointed at. */
@@ -41,19 +39,32 @@ static __always_inline __u32 pick(struct bpf_sock_addr *ctx, __u8 protocol, __u3
 	return (__u32)number % count;
 }
 
-static __noinline bool is_among(const struct service_entry *service, const struct backend_entry *backend)
+struct search {
+	const struct backend_entry *backend;
+	__u32 generation;
+	bool found;
+};
+
+static long is_sought(__u64 index, struct search *search)
 {
-	struct backend_key key = { .generation = service->generation };
+	struct backend_key key = { .generation = search->generation, .index = (__u32)index };
+	struct backend_entry *other = bpf_map_lookup_elem(&cilium_backends, &key);
 
-	for (__u32 i = 0; i < BACKENDS_SEARCHED && i < service->count; i++) {
-		struct backend_entry *other;
+	search->found = other && other->port == search->backend->port &&
+			addr_equal(&other->address, &search->backend->address);
+	return search->found;
+}
 
-		key.index = i;
-		other = bpf_map_lookup_elem(&cilium_backends, &key);
-		if (other && other->port == backend->port && addr_equal(&other->address, &backend->address))
-			return true;
-	}
-	return false;
+/* A plain loop would be checked turn by turn when the program is loaded. Kernels without bpf_loop (before 5.17) are taken for those
+ * without bpf_set_retval: there, a client may get another backend whenever the set changes. */
+static __always_inline bool is_among(const struct service_entry *service, const struct backend_entry *backend)
+{
+	struct search search = { .backend = backend, .generation = service->generation };
+
+	if (!(CFG.flags & CONFIG_SET_RETVAL))
+		return false;
+	bpf_loop(service->count, is_sought, &search, 0);
+	return search.found;
 }
 
 /* The backend that the client had last, if that is not long ago and the service still has it. Concurrent writers write the same. */
