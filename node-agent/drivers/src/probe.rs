@@ -50,7 +50,11 @@ pub fn probe(cgroup: &Path) -> Vec<Feature> {
     ];
     let optional = [
         ("tcx", bpf::query_device(LOOPBACK, bpf::TCX_INGRESS).map(drop), "without it, clsact filters"),
-        ("set_retval", set_retval(), "without it, EPERM from services without backends, and other backends when their set changes"),
+        (
+            "set_retval",
+            set_retval(),
+            "without it, EPERM from services without backends, and other backends when their set changes",
+        ),
         ("vxlan", vxlan(), "without it, no tunnel mode"),
     ];
     let mut features = vec![kernel_version(), cgroup2(cgroup)];

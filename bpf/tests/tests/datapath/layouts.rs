@@ -1,5 +1,7 @@
 //! The layouts of user space are those of the object, and every program passes the verifier.
 
+use std::os::fd::{AsRawFd as _, BorrowedFd};
+
 use bpf_tests::btf::{self, Struct};
 use bpf_tests::cluster::Cluster;
 use bpf_tests::{Mode, Stage};
@@ -61,8 +63,20 @@ fn every_program_loads_under_every_configuration() {
         for flags in [0, CONFIG_MASQUERADE4, CONFIG_MASQUERADE4 | CONFIG_MASQUERADE6 | CONFIG_SET_RETVAL] {
             let stage = Stage::with_config(mode, |config| config.flags = flags);
             for name in DEVICE_PROGRAMS.iter().chain(&SOCKET_PROGRAMS) {
-                assert!(stage.datapath.program(name).is_some(), "{name}");
+                let program = stage.datapath.program(name).unwrap();
+                let steps = verified_steps(program);
+                assert!(steps < MOST_STEPS, "{name} takes the verifier {steps} steps");
             }
         }
     }
+}
+
+/// An agent loads all programs before it does anything else: some ten nanoseconds for each step.
+const MOST_STEPS: u64 = 100_000;
+
+/// How many instructions the verifier followed (`/proc/PID/fdinfo`, Linux 5.16).
+fn verified_steps(program: BorrowedFd<'_>) -> u64 {
+    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", program.as_raw_fd())).unwrap();
+    let line = info.lines().find_map(|line| line.strip_prefix("verified_insns:")).unwrap();
+    line.trim().parse().unwrap()
 }
