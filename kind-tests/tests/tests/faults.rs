@@ -3,7 +3,7 @@
 use std::thread::sleep;
 use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use cluster_tests::pods::{addresses, mk_pod, mk_server, socket};
 use cluster_tests::{Namespace, eventually, exec, kubectl, kubectl_json, nodes};
 use serde_json::Value;
@@ -61,7 +61,9 @@ fn check_stream(stage: &Stage) -> anyhow::Result<()> {
         let result = result(stage, name)?;
         let received = result["received"].as_u64();
         ensure!(received > Some(10_000), "{result}");
-        ensure!(result["lost"] == 0, "datagrams were lost: {result}");
+        if result["lost"] != 0 {
+            bail!("datagrams were lost: {result}\n{}", counters(stage));
+        }
         ensure!(
             result["measured"].as_u64() >= received.map(|received| received / 100 * 99),
             "too few could be measured: {result}"
@@ -73,6 +75,21 @@ fn check_stream(stage: &Stage) -> anyhow::Result<()> {
         );
     }
     Ok(())
+}
+
+/// What was counted on the way of the streams, for whoever has to find out where datagrams went.
+fn counters(stage: &Stage) -> String {
+    let of_pods = ["client", "server"].map(|pod| {
+        let command = ["sh", "-c", "grep Udp: /proc/net/snmp; grep Udp6 /proc/net/snmp6"];
+        format!("{pod}: {:?}", exec(&stage.ns.name, pod, &command))
+    });
+    let echoes = stage.ns.kubectl(&["logs", "server"]);
+    let of_nodes = stage.nodes.iter().map(|node| {
+        let metrics = nodes::dbg(node, &["bpf", "metrics", "list"]);
+        format!("{node}: {metrics:?}")
+    });
+    let lines = of_pods.into_iter().chain([format!("the server's words: {echoes:?}")]).chain(of_nodes);
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 fn result(stage: &Stage, stream: &str) -> anyhow::Result<Value> {

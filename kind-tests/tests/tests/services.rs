@@ -108,6 +108,16 @@ fn backends_of_the_same_zone_are_preferred() -> anyhow::Result<()> {
     are_answered_by(&ns, &address, &["far", "near"])?;
     let zones = Zones(&nodes);
     zones.set()?;
+    let mut round = 0;
+    eventually("the backends have hints", || {
+        // A label of a node has nobody write slices again; a change of the Service does.
+        round += 1;
+        ns.kubectl(&["annotate", "service", "web", "--overwrite", &format!("round={round}")])?;
+        let hints = "jsonpath={.items[*].endpoints[*].hints.forZones[*].name}";
+        let selector = "kubernetes.io/service-name=web";
+        let hints = ns.kubectl(&["get", "endpointslices", "-l", selector, "-o", hints])?;
+        Ok(hints.contains("zone-0") && hints.contains("zone-1"))
+    })?;
     are_answered_by(&ns, &address, &["near"])?;
     drop(zones);
     are_answered_by(&ns, &address, &["far", "near"])
