@@ -6,6 +6,7 @@ use cilium_api::kubernetes_network_policy::NetworkPolicy;
 use cilium_api::{CiliumCIDRGroup, CiliumClusterwideNetworkPolicy, CiliumNetworkPolicy};
 use cilium_plan::{Kind, Object, ObjectKey};
 use cilium_policy::{PolicyKey, reduce};
+use kube::{Resource, ResourceExt as _};
 use serde::{Deserialize as _, Serialize};
 use serde_json::Value;
 
@@ -38,47 +39,28 @@ fn collect(value: &Value, namespace: &str, found: &mut Vec<New>) -> anyhow::Resu
             items.try_for_each(|item| collect(item, namespace, found))
         }
         "CiliumNetworkPolicy" => {
-            let mut policy: CiliumNetworkPolicy = object(&kind, value)?;
-            policy.metadata.namespace.get_or_insert_with(|| namespace.to_owned());
-            let key = reduce::cnp_key(&policy);
-            let in_namespace = policy.metadata.namespace.clone().unwrap_or_default();
-            let name = policy.metadata.name.clone().unwrap_or_default();
-            let object = ObjectKey::namespaced(Kind::NetworkPolicy, &in_namespace, &name);
-            found.push(New { key: Some(key), object, content: policy.into() });
+            let policy: CiliumNetworkPolicy = within(Some(namespace), object(&kind, value)?);
+            found.push(new(Kind::NetworkPolicy, Some(reduce::cnp_key(&policy)), policy));
             Ok(())
         }
         "NetworkPolicy" => {
-            let mut policy: NetworkPolicy = object(&kind, value)?;
-            policy.metadata.namespace.get_or_insert_with(|| namespace.to_owned());
-            let key = reduce::netpol_key(&policy);
-            let in_namespace = policy.metadata.namespace.clone().unwrap_or_default();
-            let name = policy.metadata.name.clone().unwrap_or_default();
-            let object = ObjectKey::namespaced(Kind::KubernetesNetworkPolicy, &in_namespace, &name);
-            found.push(New { key: Some(key), object, content: policy.into() });
+            let policy: NetworkPolicy = within(Some(namespace), object(&kind, value)?);
+            found.push(new(Kind::KubernetesNetworkPolicy, Some(reduce::netpol_key(&policy)), policy));
             Ok(())
         }
         "CiliumClusterwideNetworkPolicy" => {
-            let policy: CiliumClusterwideNetworkPolicy = object(&kind, value)?;
-            let name = policy.metadata.name.clone().unwrap_or_default();
-            let object = ObjectKey::cluster(Kind::ClusterwideNetworkPolicy, &name);
-            found.push(New { key: Some(reduce::ccnp_key(&policy)), object, content: policy.into() });
+            let policy: CiliumClusterwideNetworkPolicy = within(None, object(&kind, value)?);
+            found.push(new(Kind::ClusterwideNetworkPolicy, Some(reduce::ccnp_key(&policy)), policy));
             Ok(())
         }
         "ClusterNetworkPolicy" => {
-            let policy: ClusterNetworkPolicy = object(&kind, value)?;
-            let name = policy.metadata.name.clone().unwrap_or_default();
-            let object = ObjectKey::cluster(Kind::ClusterNetworkPolicy, &name);
-            found.push(New { key: Some(reduce::clusternetpol_key(&policy)), object, content: policy.into() });
+            let policy: ClusterNetworkPolicy = within(None, object(&kind, value)?);
+            found.push(new(Kind::ClusterNetworkPolicy, Some(reduce::clusternetpol_key(&policy)), policy));
             Ok(())
         }
         "CiliumCIDRGroup" => {
-            let group: CiliumCIDRGroup = object(&kind, value)?;
-            let name = group.metadata.name.clone().unwrap_or_default();
-            found.push(New {
-                key: None,
-                object: ObjectKey::cluster(Kind::CidrGroup, &name),
-                content: group.into(),
-            });
+            let group: CiliumCIDRGroup = within(None, object(&kind, value)?);
+            found.push(new(Kind::CidrGroup, None, group));
             Ok(())
         }
         other => {
@@ -87,6 +69,23 @@ fn collect(value: &Value, namespace: &str, found: &mut Vec<New>) -> anyhow::Resu
             Ok(())
         }
     }
+}
+
+/// Puts an object that names no namespace into this one; without one, it is the whole cluster's whatever it says.
+fn within<K: Resource>(namespace: Option<&str>, mut object: K) -> K {
+    let own = object.meta_mut().namespace.take();
+    object.meta_mut().namespace = namespace.map(|namespace| own.unwrap_or_else(|| namespace.to_owned()));
+    object
+}
+
+/// An object of a namespace if it has one, or else of the cluster.
+fn new<K: Resource + Into<Object>>(kind: Kind, key: Option<PolicyKey>, object: K) -> New {
+    let name = object.name_any();
+    let place = match object.namespace() {
+        Some(namespace) => ObjectKey::namespaced(kind, &namespace, &name),
+        None => ObjectKey::cluster(kind, &name),
+    };
+    New { key, object: place, content: object.into() }
 }
 
 /// Kinds that are compared, with the groups that they are of.
