@@ -3,7 +3,7 @@
 use anyhow::Context as _;
 
 use crate::kubectl::Namespace;
-use crate::pods::{exec, mk_pod, mk_server};
+use crate::pods::{addresses, exec, mk_pod, mk_server};
 
 /// A namespace with a pod `server` that listens on 7000, and the pods `client` and `other`.
 ///
@@ -46,7 +46,7 @@ pub fn outside() -> anyhow::Result<(String, String)> {
 }
 
 /// A name server `names`, labelled as the cluster's own, that knows `api.test` and `other.test` as one address.
-pub fn mk_name_server(address: &str) -> String {
+fn mk_name_server(address: &str) -> String {
     format!(
         "\
 apiVersion: v1
@@ -86,11 +86,24 @@ spec:
 }
 
 /// A pod `client` that asks this name server, and nobody else.
-pub fn mk_asking_client(name_server: &str) -> String {
+fn mk_asking_client(name_server: &str) -> String {
     let resolver = format!(
         "  dnsPolicy: None\n  dnsConfig:\n    nameservers: [{name_server:?}]\n    options: [{{name: timeout, value: '2'}}]\n  containers:\n"
     );
     mk_pod("client", None, &[], false).replace("  containers:\n", &resolver)
+}
+
+/// A namespace with the pod `client`, which asks a name server `names` there about a host outside.
+///
+/// # Errors
+/// They do not become ready.
+pub fn asking(prefix: &str, host: &str) -> anyhow::Result<Namespace> {
+    let ns = Namespace::new(prefix)?;
+    ns.apply(&mk_name_server(host))?;
+    ns.ready(&["names"])?;
+    ns.apply(&mk_asking_client(&addresses(&ns, "names")?[0]))?;
+    ns.ready(&["client"])?;
+    Ok(ns)
 }
 
 /// Whether the pod `client` is answered by the server outside under a name or address, with the first packet that it sends.

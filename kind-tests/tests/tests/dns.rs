@@ -3,9 +3,8 @@
 use std::time::Duration;
 
 use anyhow::ensure;
-use cluster_tests::pods::addresses;
-use cluster_tests::scenes::{in_force, is_answered, mk_asking_client, mk_name_server, outside};
-use cluster_tests::{Namespace, eventually, exec, holds_for, nodes};
+use cluster_tests::scenes::{asking, in_force, is_answered, outside};
+use cluster_tests::{eventually, exec, holds_for, nodes};
 
 const POLICY: &str = "\
 apiVersion: cilium.io/v2
@@ -25,11 +24,7 @@ spec:
 fn a_pod_reaches_what_it_may_ask_for() -> anyhow::Result<()> {
     let (host, port) = outside()?;
     let host = host.as_str();
-    let ns = Namespace::new("names")?;
-    ns.apply(&mk_name_server(host))?;
-    ns.ready(&["names"])?;
-    ns.apply(&mk_asking_client(&addresses(&ns, "names")?[0]))?;
-    ns.ready(&["client"])?;
+    let ns = asking("names", host)?;
     let reaches = |name: &str| is_answered(&ns, name, &port);
     ensure!(reaches("api.test")? && reaches("other.test")?, "the host outside does not answer");
 

@@ -96,6 +96,37 @@ fn the_door_refuses_and_warns_in_a_dry_run_too() -> anyhow::Result<()> {
 }
 
 #[test]
+fn names_are_told_of_that_no_pod_is_heard_to_ask_for() -> anyhow::Result<()> {
+    let ns = trio("unheard")?;
+    let rule = "{toFQDNs: [{matchName: api.test}], toPorts: [{ports: [{port: '443', protocol: TCP}]}]}";
+    let client = "endpointSelector: {matchLabels: {app: client}}";
+    let names = mk_cnp("names", &format!("{client}, egress: [{rule}]"));
+    let unheard = "spec.egress[0]: no rule with rules.dns selects the same pods";
+    eventually("the door warns", || {
+        let (stored, said) = apply(&ns, &names, &[])?;
+        Ok(stored && said.contains(unheard))
+    })?;
+    eventually("the condition says so", || {
+        let effective = condition(&ns, "names", "Effective")?;
+        let message = effective["message"].as_str().unwrap_or_default();
+        Ok(effective["reason"] == "NoQuestion" && message.contains(unheard))
+    })?;
+    let answer = explain(&ns, "client", "api.test", "443/TCP")?;
+    ensure!(answer["verdict"] == "denied" && answer["question"]["verdict"] == "unheard", "{answer}");
+
+    let questions = "{toEndpoints: [{matchLabels: {'k8s:io.kubernetes.pod.namespace': kube-system, k8s-app: kube-dns}}], toPorts: [{ports: [{port: '53', protocol: ANY}], rules: {dns: [{matchPattern: '*.test'}]}}]}";
+    ns.apply(&mk_cnp("questions", &format!("{client}, egress: [{questions}]")))?;
+    eventually("another policy makes them known", || {
+        Ok(condition(&ns, "names", "Effective")?["status"] == "True")
+    })?;
+    let answer = explain(&ns, "client", "api.test", "443/TCP")?;
+    ensure!(answer["verdict"] == "allowed" && answer["question"]["verdict"] == "allowed", "{answer}");
+    let answer = explain(&ns, "client", "api.example", "443/TCP")?;
+    ensure!(answer["verdict"] == "denied" && answer["question"]["verdict"] == "denied", "{answer}");
+    Ok(())
+}
+
+#[test]
 fn a_dead_webhook_blocks_nothing() -> anyhow::Result<()> {
     let ns = Namespace::new("dead")?;
     let operators = nodes::SYSTEM;

@@ -3,7 +3,7 @@
 
 use anyhow::ensure;
 use cluster_tests::pods::{addresses, mk_pod, mk_server};
-use cluster_tests::scenes::{is_answered, mk_asking_client, mk_name_server, outside};
+use cluster_tests::scenes::{asking, is_answered, outside};
 use cluster_tests::{Namespace, eventually, exec, kubectl, kubectl_json, nodes};
 
 /// As much of the kind as is read.
@@ -138,11 +138,7 @@ fn names_are_accepted_before_networks_are_denied() -> anyhow::Result<()> {
     install()?;
     let (host, port) = outside()?;
     let host = host.as_str();
-    let ns = Namespace::new("tiers-names")?;
-    ns.apply(&mk_name_server(host))?;
-    ns.ready(&["names"])?;
-    ns.apply(&mk_asking_client(&addresses(&ns, "names")?[0]))?;
-    ns.ready(&["client"])?;
+    let ns = asking("tiers-names", host)?;
     let reaches = |name: &str| is_answered(&ns, name, &port);
     ensure!(reaches("api.test")? && reaches(host)?, "the host outside does not answer");
     let policy = Ordered(format!("{}-egress", ns.name));
