@@ -98,7 +98,7 @@ pub(crate) async fn run(cli: &Cli, args: &ExplainArgs) -> anyhow::Result<()> {
     let answers = if let Target::Name(name) = &target {
         name::answers(&planner, &from, name, args.port)
     } else {
-        let ends = receivers(&planner, &target, args.port)?;
+        let ends = receivers(&planner, &from, &target, args.port)?;
         ends.iter().map(|(to, port)| answer(&planner, &from, to, *port)).collect()
     };
     let text = match args.output.output {
@@ -145,28 +145,36 @@ fn pod(planner: &Planner, namespace: &str, name: &str) -> anyhow::Result<End> {
 }
 
 /// All ends that a target stands for, with the port that packets have there.
-fn receivers(planner: &Planner, target: &Target, port: Port) -> anyhow::Result<Vec<(End, Port)>> {
+fn receivers(planner: &Planner, from: &End, target: &Target, port: Port) -> anyhow::Result<Vec<(End, Port)>> {
     match target {
         Target::Address(address) => match planner.service_at(*address) {
-            Some((namespace, name)) => backends(planner, &namespace, &name, port),
+            Some((namespace, name)) => backends(planner, from, &namespace, &name, port),
             None => Ok(vec![(planner.address(*address), port)]),
         },
         // What runs under one name often is a Service under the same.
         Target::Pod(namespace, name) => match pod(planner, namespace, name) {
             Ok(end) => Ok(vec![(end, port)]),
-            Err(error) => backends(planner, namespace, name, port).map_err(|_| error),
+            Err(error) => backends(planner, from, namespace, name, port).map_err(|_| error),
         },
         Target::Name(name) => bail!("{name} is outside of the cluster"),
-        Target::Service(namespace, name) => backends(planner, namespace, name, port),
+        Target::Service(namespace, name) => backends(planner, from, namespace, name, port),
     }
 }
 
-/// What a Service stands for.
-fn backends(planner: &Planner, namespace: &str, name: &str, port: Port) -> anyhow::Result<Vec<(End, Port)>> {
-    let found = planner.backends(namespace, name, port.protocol, port.number);
+/// What a Service stands for, where the sender is.
+fn backends(
+    planner: &Planner,
+    from: &End,
+    namespace: &str,
+    name: &str,
+    port: Port,
+) -> anyhow::Result<Vec<(End, Port)>> {
+    let found = planner.backends(from, namespace, name, port.protocol, port.number);
     let found =
         found.with_context(|| format!("there is no Service {namespace}/{name} with a cluster address"))?;
-    ensure!(!found.is_empty(), "the Service {namespace}/{name} has no ready backend for {port}");
+    let place =
+        if planner.is_local(namespace, name) { " on the sender's node, and uses no others" } else { "" };
+    ensure!(!found.is_empty(), "the Service {namespace}/{name} has no ready backend for {port}{place}");
     let mut ends: Vec<(End, Port)> = Vec::new();
     for (address, number) in found {
         let end = (planner.address(address).by_any_address(), Port { number, ..port });
@@ -372,7 +380,7 @@ mod tests {
     fn ask(planner: &Planner, from: &str, to: &str, port: u16) -> Answer {
         let from = sender(planner, &Target::parse(from, "default")).unwrap();
         let port = Port { protocol: 6, number: port };
-        let mut ends = receivers(planner, &Target::parse(to, "default"), port).unwrap();
+        let mut ends = receivers(planner, &from, &Target::parse(to, "default"), port).unwrap();
         assert_eq!(ends.len(), 1);
         let (to, port) = ends.remove(0);
         answer(planner, &from, &to, port)
@@ -410,11 +418,13 @@ Not in force: cnp/default/later: spec.ingress[0].authentication.mode: authentica
     #[test]
     fn a_service_stands_for_its_backends() {
         let planner = mk_galaxy();
+        let from = planner.pod("default", "xwing").unwrap();
         let answer = ask(&planner, "xwing", "deathstar.default.svc.cluster.local", 8080);
         assert_eq!((answer.to.name.as_str(), answer.port.as_str()), ("default/deathstar", "80/TCP"));
         let port = Port { protocol: 6, number: 9 };
-        let missing =
-            |name: &str| receivers(&planner, &Target::parse(name, "default"), port).unwrap_err().to_string();
+        let missing = |name: &str| {
+            receivers(&planner, &from, &Target::parse(name, "default"), port).unwrap_err().to_string()
+        };
         assert_eq!(
             missing("deathstar.default.svc"),
             "the Service default/deathstar has no ready backend for 9/TCP"

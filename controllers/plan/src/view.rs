@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use cilium_api::frontends::Here;
 use cilium_api::parts::Policy;
 use cilium_core::{Labels, reserved};
 use cilium_policy::{Decision, Flow, Host, PolicyKey, Side, ToName};
@@ -164,17 +165,30 @@ impl Planner {
         self.services.part(&ServiceName::new(namespace, name)).is_some()
     }
 
-    /// Backends of a Service for one of its ports: addresses with their ports. `None` when there is no such Service.
+    /// Whether nodes use nothing but their own backends of a Service (`internalTrafficPolicy: Local`).
+    pub fn is_local(&self, namespace: &str, name: &str) -> bool {
+        self.services.part(&ServiceName::new(namespace, name)).is_some_and(|part| part.local)
+    }
+
+    /// Backends of a Service for one of its ports, as the node of a sender uses them: addresses with their ports. `None` when there is no
+    /// such Service.
     pub fn backends(
         &self,
+        from: &End,
         namespace: &str,
         name: &str,
         protocol: u8,
         port: u16,
     ) -> Option<Vec<(IpAddr, u16)>> {
         let part = self.services.part(&ServiceName::new(namespace, name))?;
-        let asked = part.ports.iter().filter(|known| (known.protocol, known.port) == (protocol, port));
-        Some(asked.flat_map(|known| &known.backends).map(|it| (it.address, it.port)).collect())
+        let node = from.node().unwrap_or_default();
+        let object = self.nodes.get(node).and_then(|entry| entry.object.as_ref());
+        let zone = object.map(|object| object.zone.clone()).unwrap_or_default();
+        let here = Here { node: node.to_owned(), zone };
+        let asked = part.frontends(&here).filter(|it| (it.port.protocol, it.port.port) == (protocol, port));
+        let backends: BTreeSet<_> =
+            asked.flat_map(|it| it.backends).map(|it| (it.address, it.port)).collect();
+        Some(backends.into_iter().collect())
     }
 
     /// What both sides say about the first packet of a connection or exchange.

@@ -50,13 +50,43 @@ fn addresses_are_pods_nodes_or_outside() {
     assert!(narrow >= 1 << 24 && wide >= 1 << 24 && narrow != wide);
     assert_eq!(world.planner.labels(narrow).unwrap().to_strings()[0], "cidr:192.0.2.0/24");
     assert_eq!(
-        world.planner.backends("default", "kubernetes", 6, 443),
+        world.planner.backends(&node, "default", "kubernetes", 6, 443),
         Some(vec![(ip("192.168.0.1"), 6443)])
     );
-    assert_eq!(world.planner.backends("default", "nobody", 6, 443), None);
+    assert_eq!(world.planner.backends(&node, "default", "nobody", 6, 443), None);
     let service = world.planner.service_at(ip("10.96.0.1"));
     assert_eq!(service, Some(("default".to_owned(), "kubernetes".to_owned())));
     assert_eq!(world.planner.service_at(ip("192.0.2.1")), None);
+}
+
+#[test]
+fn a_service_has_the_backends_that_the_senders_node_uses() {
+    let mut world = World::new(Config::default());
+    world.apply(mk_namespace("default", &[]));
+    for (name, number) in [("a", 1), ("b", 2)] {
+        world.apply(mk_node(name, number));
+        world.apply(mk_pod("default", &format!("pod-{name}"), name, &["app=web"]));
+    }
+    let mut service = mk_service("default", "web", "10.96.0.7", 80);
+    let mut slice = mk_endpoint_slice("default", "web", &["10.1.0.10", "10.2.0.10"], 8080);
+    for (endpoint, node) in slice.endpoints.iter_mut().zip(["a", "b"]) {
+        endpoint.node_name = Some(node.to_owned());
+    }
+    world.apply(service.clone());
+    world.apply(slice);
+    world.settle();
+    let seen = |world: &World, pod: &str| {
+        let from = world.planner.pod("default", pod).unwrap();
+        world.planner.backends(&from, "default", "web", 6, 80).unwrap()
+    };
+    let both = vec![(ip("10.1.0.10"), 8080), (ip("10.2.0.10"), 8080)];
+    assert_eq!((seen(&world, "pod-a"), world.planner.is_local("default", "web")), (both, false));
+    service.spec.internal_traffic_policy = Some("Local".to_owned());
+    world.apply(service);
+    world.settle();
+    assert_eq!(seen(&world, "pod-a"), [(ip("10.1.0.10"), 8080)]);
+    assert_eq!(seen(&world, "pod-b"), [(ip("10.2.0.10"), 8080)]);
+    assert!(world.planner.is_local("default", "web"));
 }
 
 #[test]

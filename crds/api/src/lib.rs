@@ -15,6 +15,7 @@ mod definition;
 pub mod digest;
 pub mod egress;
 pub mod endpoint;
+pub mod frontends;
 pub mod icmp;
 pub mod identity;
 pub mod ingress;

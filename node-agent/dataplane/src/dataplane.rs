@@ -1,6 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::IpAddr;
 
+use cilium_api::frontends::Frontend;
 use cilium_api::node_state::Failure;
 use cilium_api::parts::{DnsRule, Part, PartKey, Policy, Service};
 use cilium_bpf::layout::{Addr, Endpoint, IpcacheKey};
@@ -13,7 +14,7 @@ use crate::ipcache::{Ipcache, address_of, prefix_of};
 use crate::kernel::{Kernel, Parts, SlotIndex, chain};
 use crate::named::Named;
 use crate::policies::Policies;
-use crate::services::{Frontend, Services};
+use crate::services::Services;
 use crate::{Config, Link, Neighbour, Route};
 
 /// Desired and actual entries of everything. See the crate documentation for guarantees.

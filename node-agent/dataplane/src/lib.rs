@@ -47,7 +47,6 @@ pub use displaced::Displaced;
 pub use endpoints::Planned;
 pub use kernel::{Kernel, Lookup, Parts, Piece, PieceKey, SlotIndex};
 pub use nodes::router_address;
-pub use services::Frontend;
 
 /// How long entries of a generation stay after the switch away from it, in milliseconds. A program runs for microseconds; the
 /// margin is for one that was preempted in the middle of a look-up.

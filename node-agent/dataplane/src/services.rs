@@ -1,10 +1,10 @@
 //! Services: one pointer for each address and port, and the backends behind it that this node uses.
 
 use std::collections::{BTreeSet, HashMap};
-use std::net::IpAddr;
 use std::sync::Arc;
 
-use cilium_api::parts::{Backend, BackendPlace, PartKey, Service, ServicePort};
+use cilium_api::frontends::{Frontend, Here};
+use cilium_api::parts::{Backend, PartKey, Service, ServicePort};
 use cilium_bpf::layout::{BackendEntry, BackendKey, NetPort, ServiceEntry, ServiceKey};
 
 use crate::switched::{Scheme, Switched};
@@ -57,14 +57,6 @@ pub(crate) struct Content {
     backends: Vec<BackendEntry>,
 }
 
-/// What decides which backends are near.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Here {
-    pub(crate) node: String,
-    /// Empty when the node is in none.
-    pub(crate) zone: String,
-}
-
 /// Frontends of every Service.
 pub(crate) struct Services {
     pub(crate) switched: Switched<ServiceScheme>,
@@ -88,28 +80,28 @@ impl Services {
     }
 
     /// Takes a service part, or that there is none.
-    pub(crate) fn set(&mut self, key: &PartKey, service: Option<&Service>) {
-        let mut old = self.frontends.remove(key).unwrap_or_default();
+    pub(crate) fn set(&mut self, part: &PartKey, service: Option<&Service>) {
+        let mut old = self.frontends.remove(part).unwrap_or_default();
         let mut new = BTreeSet::new();
         if let Some(service) = service {
-            for frontend in frontends(service, &self.here) {
-                let owner = frontend.key();
+            for frontend in service.frontends(&self.here) {
+                let owner = key(&frontend);
                 old.remove(&owner);
                 new.insert(owner);
-                self.switched.set(owner, Arc::new(frontend.content(service.affinity)));
+                self.switched.set(owner, Arc::new(content(&frontend, service.affinity)));
             }
         }
         for frontend in old {
             self.switched.remove(frontend);
         }
         if !new.is_empty() {
-            self.frontends.insert(key.clone(), new);
+            self.frontends.insert(part.clone(), new);
         }
     }
 
     /// A Service as this node has it.
     pub(crate) fn frontends<'a>(&'a self, service: &'a Service) -> impl Iterator<Item = Frontend<'a>> {
-        frontends(service, &self.here)
+        service.frontends(&self.here)
     }
 
     /// Services that are not in force, and why.
@@ -122,64 +114,12 @@ impl Services {
     }
 }
 
-/// A Service under one of its addresses and ports, as this node has it.
-#[derive(Debug)]
-pub struct Frontend<'a> {
-    /// Where clients connect to.
-    pub address: IpAddr,
-    /// The port there.
-    pub port: &'a ServicePort,
-    /// It is an address of the load balancer, and none of the cluster.
-    pub is_load_balancer: bool,
-    /// The backends that this node uses, all of the address's family: a socket cannot change it.
-    pub backends: Vec<&'a Backend>,
+fn key(frontend: &Frontend<'_>) -> ServiceKey {
+    let ServicePort { port, protocol, .. } = frontend.port;
+    ServiceKey { address: frontend.address.into(), port: NetPort(*port), protocol: *protocol }
 }
 
-impl Frontend<'_> {
-    fn key(&self) -> ServiceKey {
-        let ServicePort { port, protocol, .. } = self.port;
-        ServiceKey { address: self.address.into(), port: NetPort(*port), protocol: *protocol }
-    }
-
-    fn content(&self, affinity: u32) -> Content {
-        let entry = |it: &&Backend| BackendEntry { address: it.address.into(), port: NetPort(it.port) };
-        Content { affinity, backends: self.backends.iter().map(entry).collect() }
-    }
-}
-
-fn frontends<'a>(service: &'a Service, here: &'a Here) -> impl Iterator<Item = Frontend<'a>> {
-    let cluster = service.cluster_ips.iter().map(|address| (*address, false));
-    let load_balancer = service.load_balancer.iter().map(|address| (*address, true));
-    cluster.chain(load_balancer).flat_map(move |(address, is_load_balancer)| {
-        service.ports.iter().map(move |port| {
-            let all = port.backends.iter().filter(|it| it.address.is_ipv4() == address.is_ipv4()).collect();
-            let only_own = service.local && !is_load_balancer;
-            let backends = if only_own { own(all, here) } else { near(healthy(all), here) };
-            Frontend { address, port, is_load_balancer, backends }
-        })
-    })
-}
-
-/// Without those on their way out, unless there is nothing else.
-fn healthy(all: Vec<&Backend>) -> Vec<&Backend> {
-    let is_leaving = |backend: &&Backend| backend.place.as_ref().is_some_and(|place| place.leaving);
-    if all.iter().all(is_leaving) { all } else { all.into_iter().filter(|it| !is_leaving(it)).collect() }
-}
-
-/// Those of this node (Kubernetes API, `internalTrafficPolicy`).
-fn own<'a>(all: Vec<&'a Backend>, here: &Here) -> Vec<&'a Backend> {
-    let is_own = |backend: &&Backend| backend.place.as_ref().is_some_and(|place| place.node == here.node);
-    healthy(all.into_iter().filter(is_own).collect())
-}
-
-/// Those that are meant for this node, or else for its zone. Hints count when every backend has them and one of them is for this
-/// node; otherwise all are used (Kubernetes API, EndpointSlice, `hints`).
-fn near<'a>(all: Vec<&'a Backend>, here: &Here) -> Vec<&'a Backend> {
-    let hinted = |names: fn(&BackendPlace) -> &[String], own: &str| {
-        let of = |backend: &&'a Backend| backend.place.as_deref().map_or(&[][..], names);
-        let found: Vec<_> = all.iter().copied().filter(|it| of(it).iter().any(|name| name == own)).collect();
-        (!found.is_empty() && all.iter().all(|it| !of(it).is_empty())).then_some(found)
-    };
-    let for_node = hinted(|place| &place.for_nodes, &here.node);
-    for_node.or_else(|| hinted(|place| &place.for_zones, &here.zone)).unwrap_or(all)
+fn content(frontend: &Frontend<'_>, affinity: u32) -> Content {
+    let entry = |it: &&Backend| BackendEntry { address: it.address.into(), port: NetPort(it.port) };
+    Content { affinity, backends: frontend.backends.iter().map(entry).collect() }
 }

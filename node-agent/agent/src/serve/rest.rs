@@ -198,8 +198,7 @@ async fn map(State(api): State<Api>, Path(name): Path<String>) -> Answer<serde_j
     apart(move || maps::list(&api.bpffs, &name, &generations)).await.map(Json)
 }
 
-/// Large maps take a while to read: not on the thread that puts policies in force.
-/// Does what may take a while on a thread of its own.
+/// Does what may take a while, as to read a large map, on a thread of its own: not on the one that puts policies in force.
 async fn apart<T: Send + 'static>(
     work: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
 ) -> Result<T, Refused> {
