@@ -148,32 +148,32 @@ fn pod(planner: &Planner, namespace: &str, name: &str) -> anyhow::Result<End> {
 fn receivers(planner: &Planner, from: &End, target: &Target, port: Port) -> anyhow::Result<Vec<(End, Port)>> {
     match target {
         Target::Address(address) => match planner.service_at(*address) {
-            Some((namespace, name)) => backends(planner, from, &namespace, &name, port),
+            Some((namespace, name)) => backends(planner, from, (&namespace, &name), Some(*address), port),
             None => Ok(vec![(planner.address(*address), port)]),
         },
         // What runs under one name often is a Service under the same.
         Target::Pod(namespace, name) => match pod(planner, namespace, name) {
             Ok(end) => Ok(vec![(end, port)]),
-            Err(error) => backends(planner, from, namespace, name, port).map_err(|_| error),
+            Err(error) => backends(planner, from, (namespace, name), None, port).map_err(|_| error),
         },
         Target::Name(name) => bail!("{name} is outside of the cluster"),
-        Target::Service(namespace, name) => backends(planner, from, namespace, name, port),
+        Target::Service(namespace, name) => backends(planner, from, (namespace, name), None, port),
     }
 }
 
-/// What a Service stands for, where the sender is.
+/// What a Service stands for under one of its addresses or its name, where the sender is.
 fn backends(
     planner: &Planner,
     from: &End,
-    namespace: &str,
-    name: &str,
+    (namespace, name): (&str, &str),
+    at: Option<IpAddr>,
     port: Port,
 ) -> anyhow::Result<Vec<(End, Port)>> {
-    let found = planner.backends(from, namespace, name, port.protocol, port.number);
+    let found = planner.backends(from, (namespace, name), at, port.protocol, port.number);
     let found =
         found.with_context(|| format!("there is no Service {namespace}/{name} with a cluster address"))?;
     let place =
-        if planner.is_local(namespace, name) { " on the sender's node, and uses no others" } else { "" };
+        if planner.is_local(namespace, name, at) { " on the sender's node, and uses no others" } else { "" };
     ensure!(!found.is_empty(), "the Service {namespace}/{name} has no ready backend for {port}{place}");
     let mut ends: Vec<(End, Port)> = Vec::new();
     for (address, number) in found {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use cilium_api::frontends::Here;
+use cilium_api::frontends::{Frontend, FrontendKind, Here, Scope};
 use cilium_api::parts::Policy;
 use cilium_core::{Labels, reserved};
 use cilium_policy::{Decision, Flow, Host, PolicyKey, Side, ToName};
@@ -165,18 +165,20 @@ impl Planner {
         self.services.part(&ServiceName::new(namespace, name)).is_some()
     }
 
-    /// Whether nodes use nothing but their own backends of a Service (`internalTrafficPolicy: Local`).
-    pub fn is_local(&self, namespace: &str, name: &str) -> bool {
-        self.services.part(&ServiceName::new(namespace, name)).is_some_and(|part| part.local)
+    /// Whether nodes use nothing but their own backends of a Service under this address of it, or under its name
+    /// (`internalTrafficPolicy: Local`).
+    pub fn is_local(&self, namespace: &str, name: &str, at: Option<IpAddr>) -> bool {
+        let part = self.services.part(&ServiceName::new(namespace, name));
+        part.is_some_and(|part| part.local && at.is_none_or(|at| part.cluster_ips.contains(&at)))
     }
 
-    /// Backends of a Service for one of its ports, as the node of a sender uses them: addresses with their ports. `None` when there is no
-    /// such Service.
+    /// Backends of a Service for one of its ports, as the node of a sender uses them: addresses with their ports. Under this address of
+    /// the Service, or under its name, which stands for its cluster addresses. `None` when there is no such Service.
     pub fn backends(
         &self,
         from: &End,
-        namespace: &str,
-        name: &str,
+        (namespace, name): (&str, &str),
+        at: Option<IpAddr>,
         protocol: u8,
         port: u16,
     ) -> Option<Vec<(IpAddr, u16)>> {
@@ -185,7 +187,12 @@ impl Planner {
         let object = self.nodes.get(node).and_then(|entry| entry.object.as_ref());
         let zone = object.map(|object| object.zone.clone()).unwrap_or_default();
         let here = Here { node: node.to_owned(), zone };
-        let asked = part.frontends(&here).filter(|it| (it.port.protocol, it.port.port) == (protocol, port));
+        let is_asked = |it: &Frontend<'_>| match at {
+            Some(at) => it.address == at && it.scope == Scope::Internal,
+            None => it.kind == FrontendKind::ClusterIp,
+        };
+        let asked = part.frontends(&here).filter(is_asked);
+        let asked = asked.filter(|it| (it.service_port.protocol, it.port) == (protocol, port));
         let backends: BTreeSet<_> =
             asked.flat_map(|it| it.backends).map(|it| (it.address, it.port)).collect();
         Some(backends.into_iter().collect())

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use cilium_api::node_state::DesiredState;
 use cilium_api::parts::Part;
-use cilium_api::slim::Pod;
+use cilium_api::slim::{Pod, Service};
 use cilium_plan::{Action, Config, Kind, Object, ObjectKey, Planner};
 use common::*;
 use proptest::prelude::*;
@@ -45,6 +45,7 @@ enum Step {
     Service {
         name: usize,
         backends: Option<u8>,
+        outside: u8,
     },
     ApiServer {
         place: u8,
@@ -251,7 +252,7 @@ fn mk_step() -> impl Strategy<Value = Step> {
         2 => pod.prop_map(|name| Step::DeletePod { name }),
         2 => (0..2usize, prop::option::weighted(0.8, 0..4usize)).prop_map(|(name, labels)| Step::Namespace { name, labels }),
         2 => (0..3usize, prop::option::weighted(0.8, 0..3u8)).prop_map(|(name, addresses)| Step::Node { name, addresses }),
-        2 => (0..3usize, prop::option::weighted(0.8, 0..4u8)).prop_map(|(name, backends)| Step::Service { name, backends }),
+        2 => (0..3usize, prop::option::weighted(0.8, 0..4u8), any::<u8>()).prop_map(|(name, backends, outside)| Step::Service { name, backends, outside }),
         1 => (0..4u8).prop_map(|place| Step::ApiServer { place }),
         6 => (0..5usize, prop::option::weighted(0.8, prop_oneof![0..18u64, any::<u64>()])).prop_map(|(name, spec)| Step::Policy { name, spec }),
         2 => (0..2usize, prop::option::weighted(0.8, 0..GROUPS.len()), any::<bool>()).prop_map(|(name, content, color)| Step::Group { name, content, color }),
@@ -343,7 +344,9 @@ impl History {
             }
             Step::Namespace { name, labels } => self.namespace(["red", "blue"][*name], *labels),
             Step::Node { name, addresses } => self.node(*name, *addresses),
-            Step::Service { name, backends } => self.service(["web", "db", "dns"][*name], *backends),
+            Step::Service { name, backends, outside } => {
+                self.service(["web", "db", "dns"][*name], *backends, *outside);
+            }
             Step::ApiServer { place } => self.api_server(*place),
             Step::Group { name, content, color } => self.group(["g", "h"][*name], *content, *color),
             Step::Policy { name, spec } => self.policy(*name, *spec),
@@ -450,7 +453,7 @@ impl History {
         }
     }
 
-    fn service(&mut self, name: &str, backends: Option<u8>) {
+    fn service(&mut self, name: &str, backends: Option<u8>, outside: u8) {
         let Some(backends) = backends else {
             return self.world.delete(&ObjectKey::namespaced(Kind::Service, "red", name));
         };
@@ -459,8 +462,16 @@ impl History {
         let mut service = mk_service("red", name, "10.96.0.9", 80);
         // Its backends are as they are, but policies go by the selector.
         service.spec.selector = (backends == 3).then(|| mk(labels(&["org=alliance"])));
+        open_to_outside(&mut service, outside);
+        let mut slice = mk_endpoint_slice("red", name, &addresses, 8080);
+        for (number, endpoint) in slice.endpoints.iter_mut().enumerate() {
+            endpoint.node_name = Some(NODES[number].to_owned());
+            let is_leaving = outside & 0x80 != 0 && number == 1;
+            endpoint.conditions =
+                mk(json!({"ready": !is_leaving, "serving": true, "terminating": is_leaving}));
+        }
         self.world.apply(service);
-        self.world.apply(mk_endpoint_slice("red", name, &addresses, 8080));
+        self.world.apply(slice);
     }
 
     fn api_server(&mut self, place: u8) {
@@ -551,6 +562,26 @@ impl History {
         assert_eq!(desired, stored_desired);
         assert_eq!(slices, stored_slices);
     }
+}
+
+/// Has a Service met from outside, as the bits of a number say.
+fn open_to_outside(service: &mut Service, bits: u8) {
+    let has = |bit: u8| bits & 1 << bit != 0;
+    let local = |bit| if has(bit) { "Local" } else { "Cluster" };
+    let spec = &mut service.spec;
+    spec.type_ =
+        Some(["ClusterIP", "NodePort", "LoadBalancer", "LoadBalancer"][usize::from(bits & 3)].to_owned());
+    spec.ports[0].node_port = (bits & 3 != 0).then_some(30_000 + i32::from(bits & 7));
+    spec.external_traffic_policy = Some(local(2).to_owned());
+    spec.internal_traffic_policy = Some(local(3).to_owned());
+    spec.health_check_node_port = Some(31_000 + i32::from(bits & 7));
+    spec.external_ips = if has(4) { vec!["192.0.2.9".to_owned()] } else { Vec::new() };
+    spec.load_balancer_source_ranges = match (has(5), has(6)) {
+        (false, _) => Vec::new(),
+        (true, false) => vec!["moon".to_owned()],
+        (true, true) => vec!["198.51.100.0/24".to_owned(), "moon".to_owned()],
+    };
+    service.status = mk(json!({"loadBalancer": {"ingress": [{"ip": "192.0.2.80"}]}}));
 }
 
 fn endpoint_key(name: usize) -> ObjectKey {

@@ -50,10 +50,10 @@ fn addresses_are_pods_nodes_or_outside() {
     assert!(narrow >= 1 << 24 && wide >= 1 << 24 && narrow != wide);
     assert_eq!(world.planner.labels(narrow).unwrap().to_strings()[0], "cidr:192.0.2.0/24");
     assert_eq!(
-        world.planner.backends(&node, "default", "kubernetes", 6, 443),
+        world.planner.backends(&node, ("default", "kubernetes"), None, 6, 443),
         Some(vec![(ip("192.168.0.1"), 6443)])
     );
-    assert_eq!(world.planner.backends(&node, "default", "nobody", 6, 443), None);
+    assert_eq!(world.planner.backends(&node, ("default", "nobody"), None, 6, 443), None);
     let service = world.planner.service_at(ip("10.96.0.1"));
     assert_eq!(service, Some(("default".to_owned(), "kubernetes".to_owned())));
     assert_eq!(world.planner.service_at(ip("192.0.2.1")), None);
@@ -75,18 +75,32 @@ fn a_service_has_the_backends_that_the_senders_node_uses() {
     world.apply(service.clone());
     world.apply(slice);
     world.settle();
-    let seen = |world: &World, pod: &str| {
+    let asked = |world: &World, pod: &str, at: Option<&str>, port: u16| {
         let from = world.planner.pod("default", pod).unwrap();
-        world.planner.backends(&from, "default", "web", 6, 80).unwrap()
+        world.planner.backends(&from, ("default", "web"), at.map(ip), 6, port).unwrap()
     };
+    let seen = |world: &World, pod: &str| asked(world, pod, None, 80);
+    let is_local = |world: &World, at: Option<&str>| world.planner.is_local("default", "web", at.map(ip));
     let both = vec![(ip("10.1.0.10"), 8080), (ip("10.2.0.10"), 8080)];
-    assert_eq!((seen(&world, "pod-a"), world.planner.is_local("default", "web")), (both, false));
+    assert_eq!((seen(&world, "pod-a"), is_local(&world, None)), (both.clone(), false));
     service.spec.internal_traffic_policy = Some("Local".to_owned());
+    service.spec.type_ = Some("LoadBalancer".to_owned());
+    service.spec.external_ips = vec!["192.0.2.81".to_owned()];
+    service.spec.ports[0].node_port = Some(30080);
+    service.status = mk(json!({"loadBalancer": {"ingress": [{"ip": "192.0.2.80"}]}}));
     world.apply(service);
     world.settle();
     assert_eq!(seen(&world, "pod-a"), [(ip("10.1.0.10"), 8080)]);
     assert_eq!(seen(&world, "pod-b"), [(ip("10.2.0.10"), 8080)]);
-    assert!(world.planner.is_local("default", "web"));
+    assert_eq!(asked(&world, "pod-b", Some("10.96.0.7"), 80), [(ip("10.2.0.10"), 8080)]);
+    assert!(is_local(&world, None) && is_local(&world, Some("10.96.0.7")));
+    // The load balancer's address leads everywhere, and only to its own port.
+    let at = Some("192.0.2.80");
+    assert_eq!((asked(&world, "pod-b", at, 80), is_local(&world, at)), (both, false));
+    assert_eq!(asked(&world, "pod-b", at, 30080), []);
+    assert_eq!(asked(&world, "pod-b", None, 30080), []);
+    // From within the cluster, an external address is what the network takes it for.
+    assert_eq!(world.planner.service_at(ip("192.0.2.81")), None);
 }
 
 #[test]

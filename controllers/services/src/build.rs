@@ -4,20 +4,28 @@ use std::collections::BTreeMap;
 
 use cilium_api::parts::{Backend, BackendPlace, Service, ServicePort};
 
-use crate::reduce::{Endpoint, Frontend, Port, Readiness, Slice};
+use crate::reduce::{Endpoint, Frontend, FrontendPort, Port, Readiness, Slice};
+
+/// A backend of a port, whether it is used or not.
+type Found<'a> = (u16, &'a Endpoint, Readiness);
 
 /// Puts a Service and the slices that name it together.
 pub(crate) fn build(frontend: &Frontend, slices: &BTreeMap<String, Slice>) -> Service {
-    let ports = frontend.ports.iter().map(|port| ServicePort {
+    let ports = frontend.ports.iter().map(|FrontendPort { port, node_port }| ServicePort {
         name: port.name.clone(),
         protocol: port.protocol,
         port: port.port,
+        node_port: *node_port,
         backends: backends(port, frontend, slices.values()),
     });
     Service {
         cluster_ips: frontend.cluster_ips.clone(),
         load_balancer: frontend.load_balancer.clone(),
+        external: frontend.external.clone(),
         local: frontend.local,
+        external_local: frontend.external_local,
+        health_port: frontend.health_port,
+        source_ranges: frontend.source_ranges.clone(),
         affinity: frontend.affinity,
         ports: ports.collect(),
     }
@@ -26,7 +34,7 @@ pub(crate) fn build(frontend: &Frontend, slices: &BTreeMap<String, Slice>) -> Se
 /// Backends of one port, of both families.
 fn backends<'a>(port: &Port, frontend: &Frontend, slices: impl Iterator<Item = &'a Slice>) -> Vec<Backend> {
     let is_port = |target: &&Port| target.name == port.name && target.protocol == port.protocol;
-    let found: Vec<(u16, &Endpoint, Readiness)> = slices
+    let found: Vec<Found<'_>> = slices
         .flat_map(|slice| {
             let targets = slice.ports.iter().filter(is_port).map(|target| target.port);
             targets.flat_map(|port| slice.endpoints.iter().map(move |endpoint| (port, endpoint)))
@@ -36,44 +44,36 @@ fn backends<'a>(port: &Port, frontend: &Frontend, slices: impl Iterator<Item = &
             (port, endpoint, readiness)
         })
         .collect();
-    let choose = if frontend.local { choose_by_node } else { choose };
-    let mut chosen: Vec<Backend> = [true, false].into_iter().flat_map(|ipv4| choose(&found, ipv4)).collect();
+    let by_node = frontend.goes_by_node();
+    let is_usable = |readiness| match readiness {
+        Readiness::Ready => true,
+        // Where nodes use their own, one of them may have no better one.
+        Readiness::LastResort => by_node,
+        Readiness::NotReady => false,
+    };
+    let of_family = |ipv4| {
+        let all = found.iter().filter(move |(_, at, _)| at.address.is_ipv4() == ipv4);
+        let usable: Vec<_> = all.clone().filter(|(_, _, readiness)| is_usable(*readiness)).collect();
+        if usable.is_empty() { all.filter(|(_, _, r)| *r == Readiness::LastResort).collect() } else { usable }
+    };
+    let chosen = [true, false].into_iter().flat_map(of_family);
+    let mut chosen: Vec<Backend> = chosen.map(|found| backend(found, by_node)).collect();
     chosen.sort();
     chosen.dedup_by(|b, a| (a.address, a.port) == (b.address, b.port));
     chosen
 }
 
-/// The ready ones of a family, with their hints, or those of last resort if none is ready.
-fn choose(found: &[(u16, &Endpoint, Readiness)], ipv4: bool) -> Vec<Backend> {
-    let with = |wanted: Readiness| {
-        found.iter().filter(move |(_, at, ready)| at.address.is_ipv4() == ipv4 && *ready == wanted)
-    };
-    let hinted = |(port, at, _): &(u16, &Endpoint, Readiness)| {
-        let (for_nodes, for_zones) = (at.for_nodes.clone(), at.for_zones.clone());
-        let place = BackendPlace { for_nodes, for_zones, ..BackendPlace::default() };
-        let place = (place != BackendPlace::default()).then(|| Box::new(place));
-        Backend { address: at.address, port: *port, place }
-    };
-    let ready: Vec<Backend> = with(Readiness::Ready).map(hinted).collect();
-    if !ready.is_empty() {
-        return ready;
+/// With no more of its place than nodes have to know. Hints are about ready ones.
+fn backend((port, at, readiness): &Found<'_>, by_node: bool) -> Backend {
+    let mut place = BackendPlace::default();
+    if *readiness == Readiness::Ready {
+        place.for_nodes.clone_from(&at.for_nodes);
+        place.for_zones.clone_from(&at.for_zones);
     }
-    let plain = |(port, at, _): &(u16, &Endpoint, Readiness)| Backend {
-        address: at.address,
-        port: *port,
-        place: None,
-    };
-    with(Readiness::LastResort).map(plain).collect()
-}
-
-/// All of a family that a node may have to use for want of a better one.
-fn choose_by_node(found: &[(u16, &Endpoint, Readiness)], ipv4: bool) -> Vec<Backend> {
-    let usable =
-        found.iter().filter(|(_, at, ready)| at.address.is_ipv4() == ipv4 && *ready != Readiness::NotReady);
-    let placed = usable.map(|(port, at, ready)| {
-        let leaving = *ready == Readiness::LastResort;
-        let place = BackendPlace { node: at.node.clone(), leaving, ..BackendPlace::default() };
-        Backend { address: at.address, port: *port, place: Some(Box::new(place)) }
-    });
-    placed.collect()
+    if by_node {
+        place.node.clone_from(&at.node);
+        place.leaving = *readiness == Readiness::LastResort;
+    }
+    let place = (place != BackendPlace::default()).then(|| Box::new(place));
+    Backend { address: at.address, port: *port, place }
 }

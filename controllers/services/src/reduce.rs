@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use cilium_api::slim;
+use ipnet::IpNet;
 
 /// Label by which a Service is handed to another proxy (Kubernetes, "well-known labels").
 const OTHER_PROXY: &str = "service.kubernetes.io/service-proxy-name";
@@ -13,19 +14,35 @@ const OTHER_PROXY: &str = "service.kubernetes.io/service-proxy-name";
 pub(crate) struct Frontend {
     pub(crate) cluster_ips: Vec<IpAddr>,
     /// Sorted by (port, protocol).
-    pub(crate) ports: Vec<Port>,
+    pub(crate) ports: Vec<FrontendPort>,
     /// Readiness does not matter.
     pub(crate) publish_not_ready: bool,
     /// Addresses of the load balancer that nodes answer for.
     pub(crate) load_balancer: Vec<IpAddr>,
+    /// Addresses that the network brings to nodes.
+    pub(crate) external: Vec<IpAddr>,
     /// Nodes use their own backends under the cluster addresses.
     pub(crate) local: bool,
+    /// Nodes use their own backends for what comes from outside.
+    pub(crate) external_local: bool,
+    /// 0 is none.
+    pub(crate) health_port: u16,
+    /// Who may come by way of the load balancer; `None` is everybody.
+    pub(crate) source_ranges: Option<Vec<IpNet>>,
     /// Seconds; 0 is no affinity.
     pub(crate) affinity: u32,
 }
 
 /// Seconds of affinity when the Service does not say (Kubernetes API, `ClientIPConfig`).
 const AFFINITY: u32 = 10_800;
+
+/// A port of a Service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct FrontendPort {
+    pub(crate) port: Port,
+    /// Where every node answers for it; 0 is nowhere.
+    pub(crate) node_port: u16,
+}
 
 /// A port of a Service or of a slice.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,34 +96,101 @@ impl Frontend {
         if cluster_ips.is_empty() {
             return None;
         }
-        let mut ports: Vec<Port> = spec
-            .ports
-            .iter()
-            .filter_map(|p| Port::reduce(p.name.as_deref(), p.protocol.as_deref(), Some(p.port)))
-            .collect();
-        ports.sort_by_key(|p| (p.port, p.protocol));
-        let has_affinity = spec.session_affinity.as_deref() == Some("ClientIP");
-        let seconds = spec.session_affinity_config.client_ip.timeout_seconds.unwrap_or(AFFINITY);
+        let external = usable(spec.external_ips.iter(), &cluster_ips);
+        let external_local = external_local(spec, &external);
         Some(Self {
-            cluster_ips,
-            ports,
+            ports: ports(spec),
             publish_not_ready: spec.publish_not_ready_addresses.unwrap_or(false),
-            load_balancer: load_balancer(service),
+            load_balancer: load_balancer(service, &cluster_ips),
+            external,
             local: spec.internal_traffic_policy.as_deref() == Some("Local"),
-            affinity: if has_affinity { seconds } else { 0 },
+            external_local,
+            health_port: health_port(spec),
+            source_ranges: source_ranges(spec),
+            affinity: affinity(spec),
+            cluster_ips,
         })
+    }
+
+    /// Nodes are told apart by where backends are.
+    pub(crate) fn goes_by_node(&self) -> bool {
+        self.local || self.external_local
     }
 }
 
-/// Sorted, without duplicates.
-fn load_balancer(service: &slim::Service) -> Vec<IpAddr> {
-    if service.spec.type_.as_deref() != Some("LoadBalancer") {
+fn is_load_balancer(spec: &slim::ServiceSpec) -> bool {
+    spec.type_.as_deref() == Some("LoadBalancer")
+}
+
+/// Every Service for a load balancer is one for ports of nodes, too (Kubernetes API, `ServiceSpec.type`).
+fn has_node_ports(spec: &slim::ServiceSpec) -> bool {
+    is_load_balancer(spec) || spec.type_.as_deref() == Some("NodePort")
+}
+
+/// Sorted by (port, protocol).
+fn ports(spec: &slim::ServiceSpec) -> Vec<FrontendPort> {
+    let reduce = |p: &slim::ServicePort| {
+        let port = Port::reduce(p.name.as_deref(), p.protocol.as_deref(), Some(p.port))?;
+        let node_port = p.node_port.filter(|_| has_node_ports(spec)).and_then(port_number);
+        Some(FrontendPort { port, node_port: node_port.unwrap_or(0) })
+    };
+    let mut ports: Vec<FrontendPort> = spec.ports.iter().filter_map(reduce).collect();
+    ports.sort_by_key(|p| (p.port.port, p.port.protocol));
+    ports
+}
+
+/// Addresses of families that the Service has, sorted and without duplicates. An unspecified address is none: it stands for the
+/// addresses of nodes.
+fn usable<'a>(texts: impl Iterator<Item = &'a String>, cluster_ips: &[IpAddr]) -> Vec<IpAddr> {
+    let has_family = |ip: &IpAddr| cluster_ips.iter().any(|own| own.is_ipv4() == ip.is_ipv4());
+    let parsed = texts.filter_map(|text| text.parse::<IpAddr>().ok());
+    let found: BTreeSet<IpAddr> = parsed.filter(|ip| has_family(ip) && !ip.is_unspecified()).collect();
+    found.into_iter().collect()
+}
+
+fn load_balancer(service: &slim::Service, cluster_ips: &[IpAddr]) -> Vec<IpAddr> {
+    if !is_load_balancer(&service.spec) {
         return Vec::new();
     }
     let ingress = service.status.load_balancer.ingress.iter();
     let ours = ingress.filter(|it| it.ip_mode.as_deref().unwrap_or("VIP") == "VIP");
-    let addresses: BTreeSet<IpAddr> = ours.filter_map(|it| it.ip.as_ref()?.parse().ok()).collect();
-    addresses.into_iter().collect()
+    usable(ours.filter_map(|it| it.ip.as_ref()), cluster_ips)
+}
+
+/// The field may be left over from a time at which the Service was met from outside.
+fn external_local(spec: &slim::ServiceSpec, external: &[IpAddr]) -> bool {
+    let is_external = has_node_ports(spec) || !external.is_empty();
+    is_external && spec.external_traffic_policy.as_deref() == Some("Local")
+}
+
+/// Only a load balancer asks, and only where nodes differ (Kubernetes API, `ServiceSpec.healthCheckNodePort`).
+fn health_port(spec: &slim::ServiceSpec) -> u16 {
+    let is_asked = is_load_balancer(spec) && spec.external_traffic_policy.as_deref() == Some("Local");
+    spec.health_check_node_port.filter(|_| is_asked).and_then(port_number).unwrap_or(0)
+}
+
+/// A range that cannot be read lets nobody in; the Service stays closed to all but the others, also if there are no others.
+fn source_ranges(spec: &slim::ServiceSpec) -> Option<Vec<IpNet>> {
+    let texts = &spec.load_balancer_source_ranges;
+    if texts.is_empty() || !is_load_balancer(spec) {
+        return None;
+    }
+    let ranges = texts.iter().filter_map(|text| text.trim().parse::<IpNet>().ok());
+    let ranges: BTreeSet<IpNet> = ranges.map(|range| range.trunc()).collect();
+    Some(ranges.into_iter().collect())
+}
+
+/// Seconds; 0 is no affinity.
+fn affinity(spec: &slim::ServiceSpec) -> u32 {
+    if spec.session_affinity.as_deref() != Some("ClientIP") {
+        return 0;
+    }
+    spec.session_affinity_config.client_ip.timeout_seconds.unwrap_or(AFFINITY)
+}
+
+/// `None` for 0, which stands for no port.
+fn port_number(number: i32) -> Option<u16> {
+    u16::try_from(number).ok().filter(|port| *port != 0)
 }
 
 impl Endpoint {
@@ -134,7 +218,7 @@ impl Port {
             "SCTP" => 132,
             _ => return None,
         };
-        let port = u16::try_from(port?).ok().filter(|port| *port != 0)?;
+        let port = port_number(port?)?;
         Some(Self { name: name.unwrap_or_default().to_owned(), protocol, port })
     }
 }

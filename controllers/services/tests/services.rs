@@ -186,6 +186,138 @@ fn affinity_and_addresses_of_the_load_balancer_are_part_of_a_service() {
     assert_eq!(part(&service).affinity, 0);
 }
 
+/// The part of a Service without backends.
+fn part_of(spec: Value) -> parts::Service {
+    mk_services(&mk_service(spec), &[]).part(&web()).expect("it has a cluster address")
+}
+
+#[test]
+fn ports_of_nodes_are_those_of_types_that_have_them() {
+    let with = |type_: &str| {
+        let ports = json!([
+            {"port": 80, "nodePort": 30080}, {"name": "calls", "port": 5060, "protocol": "SCTP", "nodePort": 30060},
+            {"name": "inside", "port": 81}, {"name": "bad", "port": 82, "nodePort": 70000}, {"name": "none", "port": 83, "nodePort": 0},
+        ]);
+        let part = part_of(json!({"type": type_, "clusterIPs": ["10.96.0.9"], "ports": ports}));
+        part.ports.iter().map(|port| (port.port, port.protocol, port.node_port)).collect::<Vec<_>>()
+    };
+    let all = [(80, 6, 30080), (81, 6, 0), (82, 6, 0), (83, 6, 0), (5060, 132, 30060)];
+    assert_eq!(with("NodePort"), all);
+    assert_eq!(with("LoadBalancer"), all);
+    assert!(with("ClusterIP").iter().all(|(_, _, node_port)| *node_port == 0));
+}
+
+#[test]
+fn external_addresses_are_of_families_that_the_service_has() {
+    let listed = json!(["fd00::9", "192.0.2.9", "192.0.2.8", "192.0.2.9", "moon", "0.0.0.0", "::"]);
+    let with = |type_: &str, cluster_ips: Value| {
+        let ports = one_port();
+        let spec =
+            json!({"type": type_, "clusterIPs": cluster_ips, "ports": ports, "externalIPs": listed.clone()});
+        part_of(spec).external.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(with("ClusterIP", json!(["10.96.0.9"])), ["192.0.2.8", "192.0.2.9"]);
+    assert_eq!(with("LoadBalancer", json!(["10.96.0.9"])), ["192.0.2.8", "192.0.2.9"]);
+    assert_eq!(with("NodePort", json!(["fd96::9", "10.96.0.9"])), ["192.0.2.8", "192.0.2.9", "fd00::9"]);
+}
+
+#[test]
+fn the_external_policy_and_the_health_port_count_where_the_service_is_met_from_outside() {
+    let with = |more: Value| {
+        let mut spec = json!({
+            "clusterIPs": ["10.96.0.9"], "ports": one_port(), "externalTrafficPolicy": "Local", "healthCheckNodePort": 31000,
+        });
+        more.as_object().into_iter().flatten().for_each(|(name, value)| spec[name] = value.clone());
+        let part = part_of(spec);
+        (part.external_local, part.health_port)
+    };
+    assert_eq!(with(json!({"type": "LoadBalancer"})), (true, 31000));
+    assert_eq!(with(json!({"type": "LoadBalancer", "healthCheckNodePort": 70000})), (true, 0));
+    assert_eq!(with(json!({"type": "LoadBalancer", "externalTrafficPolicy": "Cluster"})), (false, 0));
+    assert_eq!(with(json!({"type": "LoadBalancer", "externalTrafficPolicy": null})), (false, 0));
+    assert_eq!(with(json!({"type": "NodePort"})), (true, 0));
+    assert_eq!(with(json!({"type": "ClusterIP"})), (false, 0));
+    assert_eq!(with(json!({"externalIPs": ["fd00::9"]})), (false, 0), "of a family that it has not");
+    assert_eq!(with(json!({"externalIPs": ["192.0.2.9"]})), (true, 0));
+}
+
+#[test]
+fn ranges_that_cannot_be_read_let_nobody_in() {
+    let with = |type_: &str, ranges: Value| {
+        let ports = one_port();
+        let spec = json!({"type": type_, "clusterIPs": ["10.96.0.9"], "ports": ports, "loadBalancerSourceRanges": ranges});
+        serde_json::to_value(part_of(spec)).unwrap()["sourceRanges"].clone()
+    };
+    let ranges =
+        json!([" 192.0.2.0/24 ", "198.51.100.7/16", "fd00::/8\n", "192.0.2.0/24", "moon", "10.0.0.0/33"]);
+    assert_eq!(
+        with("LoadBalancer", ranges.clone()),
+        json!(["192.0.2.0/24", "198.51.0.0/16", "fd00::/8"]),
+        "sorted, without bits behind the length, and without those that are none"
+    );
+    assert_eq!(with("LoadBalancer", json!(["moon", ""])), json!([]));
+    assert_eq!(with("LoadBalancer", json!([])), json!(null));
+    assert_eq!(with("LoadBalancer", json!(null)), json!(null));
+    assert_eq!(with("NodePort", ranges), json!(null));
+    // An empty list is not lost on the way.
+    let closed = parts::Service { source_ranges: Some(Vec::new()), ..parts::Service::default() };
+    let text = serde_json::to_string(&closed).unwrap();
+    assert_eq!(serde_json::from_str::<parts::Service>(&text).unwrap(), closed);
+}
+
+#[test]
+fn the_usual_service_takes_no_more_bytes() {
+    let service =
+        json!({"clusterIPs": ["10.96.0.9"], "ports": one_port(), "externalTrafficPolicy": "Cluster"});
+    let slice = mk_slice("a", "IPv4", one_port(), json!([{"addresses": ["10.0.0.2"], "nodeName": "n1"}]));
+    let part = mk_services(&mk_service(service), &[slice]).part(&web()).unwrap();
+    assert_eq!(
+        serde_json::to_string(&part).unwrap(),
+        r#"{"clusterIps":["10.96.0.9"],"ports":[{"protocol":6,"port":80,"backends":[["10.0.0.2",80]]}]}"#
+    );
+}
+
+#[test]
+fn hints_and_nodes_travel_together() {
+    let leaving = json!({"ready": false, "serving": true, "terminating": true});
+    let hints = json!({"forZones": [{"name": "z"}]});
+    let endpoints = json!([
+        {"addresses": ["10.0.0.2"], "nodeName": "n1", "hints": hints},
+        {"addresses": ["10.0.0.3"], "nodeName": "n2", "hints": hints, "conditions": leaving},
+        {"addresses": ["10.0.0.4"], "hints": hints, "conditions": {"ready": false}},
+        {"addresses": ["10.0.0.5"]},
+    ]);
+    let slice = mk_slice("a", "IPv4", one_port(), endpoints);
+    let with = |policies: Value| {
+        let mut spec = json!({"type": "NodePort", "clusterIPs": ["10.96.0.9"], "ports": one_port()});
+        policies.as_object().into_iter().flatten().for_each(|(name, value)| spec[name] = value.clone());
+        places(&mk_services(&mk_service(spec), std::slice::from_ref(&slice)).part(&web()).unwrap())
+    };
+    let placed =
+        [json!({"node": "n1", "forZones": ["z"]}), json!({"node": "n2", "leaving": true}), json!(null)];
+    assert_eq!(with(json!({"externalTrafficPolicy": "Local"})), placed);
+    assert_eq!(with(json!({"internalTrafficPolicy": "Local"})), placed);
+    assert_eq!(with(json!({})), [json!({"forZones": ["z"]}), json!(null)]);
+}
+
+#[test]
+fn what_nodes_serve_from_outside_marks_a_service() {
+    let spec = json!({"type": "LoadBalancer", "clusterIPs": ["10.96.0.9"], "ports": one_port()});
+    let mut services = mk_services(&mk_service(spec.clone()), &[]);
+    services.take_changed();
+    let changes = json!({
+        "externalIPs": ["192.0.2.9"], "externalTrafficPolicy": "Local", "healthCheckNodePort": 31000,
+        "loadBalancerSourceRanges": ["moon"], "ports": [{"port": 80, "nodePort": 30080}],
+    });
+    let mut now = spec;
+    for (name, value) in changes.as_object().into_iter().flatten() {
+        now[name] = value.clone();
+        services.set_service(&mk_service(now.clone()));
+        assert_eq!(services.take_changed(), BTreeSet::from([web()]), "{name}");
+    }
+    assert_eq!(services.part(&web()), mk_services(&mk_service(now), &[]).part(&web()));
+}
+
 #[test]
 fn services_without_a_cluster_address_have_no_part() {
     let cases = [
@@ -244,7 +376,11 @@ fn mk_event_slice((number, owner, endpoints): &Event) -> EndpointSlice {
     };
     let endpoints: Vec<_> = endpoints
         .iter()
-        .map(|(last, kind)| json!({"addresses": [format!("10.0.0.{last}")], "conditions": conditions(*kind)}))
+        .map(|(last, kind)| {
+            let hints = if last % 2 == 0 { json!([{"name": "z"}]) } else { json!([]) };
+            json!({"addresses": [format!("10.0.0.{last}")], "nodeName": format!("n{}", last % 3),
+                "conditions": conditions(*kind), "hints": {"forZones": hints}})
+        })
         .collect();
     let mut slice = mk_slice(&format!("s{number}"), "IPv4", one_port(), json!(endpoints));
     let owner = ["", "web", "api"][usize::from(*owner)].to_owned();
@@ -256,8 +392,11 @@ proptest! {
     #[test]
     fn history_leaves_no_trace(
         events in prop::collection::vec((0..4u8, 0..3u8, prop::collection::vec((0..5u8, 0..3u8), 0..4)), 1..40),
+        policy in prop::sample::select(vec!["Cluster", "Local"]),
     ) {
-        let service = mk_service(json!({"clusterIPs": ["10.96.0.9"], "ports": one_port()}));
+        let service = mk_service(json!({
+            "type": "NodePort", "clusterIPs": ["10.96.0.9"], "ports": one_port(), "externalTrafficPolicy": policy,
+        }));
         let (mut services, mut last, mut known) = (Services::default(), std::collections::BTreeMap::new(), None);
         services.set_service(&service);
         for event in &events {

@@ -452,9 +452,22 @@ pub struct Service {
     /// Addresses of its load balancer, under which pods of the cluster find the same backends.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub load_balancer: Vec<IpAddr>,
+    /// Further addresses under which it is met from outside (`externalIPs`); sorted, of families that it has cluster addresses of.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub external: Vec<IpAddr>,
     /// A node uses its own backends only under the cluster addresses (`internalTrafficPolicy: Local`).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub local: bool,
+    /// A node uses its own backends only for what comes from outside, so that these see who comes (`externalTrafficPolicy: Local`).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub external_local: bool,
+    /// Port on which nodes say whether they have backends of their own (`healthCheckNodePort`); 0 is none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub health_port: u16,
+    /// From where it may be met under the addresses of its load balancer (`loadBalancerSourceRanges`), sorted. `None` is from anywhere.
+    /// With an empty list nobody may come: the Service names ranges, and none that can be read. So it is for a family without a range.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_ranges: Option<Vec<IpNet>>,
     /// Seconds since its last connection in which a client comes to the same backend again (`sessionAffinity: ClientIP`); 0 is never.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub affinity: u32,
@@ -473,6 +486,9 @@ pub struct ServicePort {
     pub protocol: u8,
     /// Port of the Service.
     pub port: u16,
+    /// Port of every node (`nodePort`); 0 is none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub node_port: u16,
     /// Backends of both families, sorted by address and port, without duplicates.
     pub backends: Vec<Backend>,
 }
@@ -507,8 +523,8 @@ pub struct BackendPlace {
     pub for_zones: Vec<String>,
 }
 
-fn is_zero(number: &u32) -> bool {
-    *number == 0
+fn is_zero<N: Default + PartialEq>(number: &N) -> bool {
+    *number == N::default()
 }
 
 #[derive(Serialize, Deserialize)]

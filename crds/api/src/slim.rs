@@ -238,6 +238,17 @@ pub struct ServiceSpec {
     pub session_affinity: Option<String>,
     /// For how long.
     pub session_affinity_config: SessionAffinityConfig,
+    /// Addresses that the network brings to nodes, whoever sees to that.
+    #[serde(rename = "externalIPs")]
+    #[serde(deserialize_with = "null_as_empty")]
+    pub external_ips: Vec<String>,
+    /// Cluster when absent, or Local.
+    pub external_traffic_policy: Option<String>,
+    /// Where nodes say whether they have backends; absent or 0: nowhere.
+    pub health_check_node_port: Option<i32>,
+    /// Who may come by way of the load balancer; everybody when empty.
+    #[serde(deserialize_with = "null_as_empty")]
+    pub load_balancer_source_ranges: Vec<String>,
 }
 
 /// See [`Service`].
@@ -286,7 +297,7 @@ pub struct LoadBalancerIngress {
 
 /// See [`Service`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(rename_all = "camelCase", default)]
 pub struct ServicePort {
     /// Absent for a single port.
     pub name: Option<String>,
@@ -294,6 +305,8 @@ pub struct ServicePort {
     pub protocol: Option<String>,
     /// Port of the Service.
     pub port: i32,
+    /// Port of every node; absent or 0: none.
+    pub node_port: Option<i32>,
 }
 
 /// Backends of a Service.

@@ -3,8 +3,8 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use cilium_api::frontends::{Frontend, Here};
-use cilium_api::parts::{Backend, PartKey, Service, ServicePort};
+use cilium_api::frontends::{Frontend, FrontendKind, Here, Scope};
+use cilium_api::parts::{Backend, PartKey, Service};
 use cilium_bpf::layout::{BackendEntry, BackendKey, NetPort, ServiceEntry, ServiceKey};
 
 use crate::switched::{Scheme, Switched};
@@ -84,7 +84,7 @@ impl Services {
         let mut old = self.frontends.remove(part).unwrap_or_default();
         let mut new = BTreeSet::new();
         if let Some(service) = service {
-            for frontend in service.frontends(&self.here) {
+            for frontend in service.frontends(&self.here).filter(is_served) {
                 let owner = key(&frontend);
                 old.remove(&owner);
                 new.insert(owner);
@@ -114,9 +114,15 @@ impl Services {
     }
 }
 
+/// What sockets connect to.
+fn is_served(frontend: &Frontend<'_>) -> bool {
+    let is_address = matches!(frontend.kind, FrontendKind::ClusterIp | FrontendKind::LoadBalancer);
+    is_address && frontend.scope == Scope::Internal
+}
+
 fn key(frontend: &Frontend<'_>) -> ServiceKey {
-    let ServicePort { port, protocol, .. } = frontend.port;
-    ServiceKey { address: frontend.address.into(), port: NetPort(*port), protocol: *protocol }
+    let protocol = frontend.service_port.protocol;
+    ServiceKey { address: frontend.address.into(), port: NetPort(frontend.port), protocol }
 }
 
 fn content(frontend: &Frontend<'_>, affinity: u32) -> Content {

@@ -32,7 +32,7 @@ fn mk_services(count: u32) -> Vec<Parts> {
             .map(|backend| std::net::Ipv4Addr::from(0x0af4_0200 + number % 200 + backend))
             .map(|address| Backend::from((address.into(), 8080)))
             .collect();
-        let port = ServicePort { name: "http".into(), protocol: 6, port: 80, backends };
+        let port = ServicePort { name: "http".into(), protocol: 6, port: 80, node_port: 0, backends };
         let service = Service { cluster_ips: vec![address.into()], ports: vec![port], ..Service::default() };
         (PartKey::service("load", &format!("service-{number}")), Part::Service(service))
     };

@@ -51,6 +51,7 @@ pub(crate) fn mk_shared(pods: impl IntoIterator<Item = u16>) -> Parts {
         name: String::new(),
         protocol: 6,
         port: 80,
+        node_port: 0,
         backends: vec![(address4(2).into(), 8080).into()],
     };
     let service = Service { cluster_ips: vec![ip("10.96.0.1")], ports: vec![port], ..Service::default() };

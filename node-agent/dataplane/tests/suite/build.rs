@@ -85,7 +85,7 @@ pub(crate) fn mk_service(name: &str, number: u8, backends: &[(&str, u16)]) -> (P
 }
 
 pub(crate) fn mk_service_of(number: u8, backends: Vec<Backend>) -> Service {
-    let port = ServicePort { name: String::new(), protocol: 6, port: 80, backends };
+    let port = ServicePort { name: String::new(), protocol: 6, port: 80, node_port: 0, backends };
     let cluster_ips = vec![ip(&format!("10.96.0.{number}")), ip(&format!("fd00:10:96::{number}"))];
     Service { cluster_ips, ports: vec![port], ..Service::default() }
 }

@@ -228,8 +228,12 @@ fn cluster(answers: Answers) -> Answers {
 }
 
 fn services() -> Vec<Service> {
-    let address =
-        |ip: &str, port, protocol: &str| ServiceAddress { ip: ip.into(), port, protocol: protocol.into() };
+    let address = |ip: &str, port, protocol: &str| ServiceAddress {
+        ip: ip.into(),
+        port,
+        protocol: protocol.into(),
+        scope: String::new(),
+    };
     let service = |id, name: &str, frontend, backends| Service {
         spec: ServiceSpec {
             id,

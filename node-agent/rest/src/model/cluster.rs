@@ -40,7 +40,7 @@ pub struct ServiceSpec {
     pub namespace: String,
     /// Name of the Service.
     pub name: String,
-    /// `ClusterIP`.
+    /// `ClusterIP`, `NodePort`, `LoadBalancer` or `ExternalIPs`.
     pub r#type: String,
 }
 
@@ -56,6 +56,8 @@ pub struct NameEntry {
 }
 
 /// Address, port and protocol.
+///
+/// The scope is that of a frontend which leads elsewhere for packets that come from the network. It is written behind the rest, as `/i`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceAddress {
     /// Address.
@@ -65,7 +67,13 @@ pub struct ServiceAddress {
     /// `TCP`, `UDP` or `SCTP`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub protocol: String,
+    /// [`SCOPE_INTERNAL`], or empty: for everybody who meets the Service there.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub scope: String,
 }
+
+/// Scope of a frontend for sockets of pods and of the node, where there is another one for packets from the network.
+pub const SCOPE_INTERNAL: &str = "internal";
 
 impl std::fmt::Display for ServiceAddress {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -74,7 +82,10 @@ impl std::fmt::Display for ServiceAddress {
         } else {
             write!(f, "{}:{}", self.ip, self.port)
         }?;
-        if self.protocol.is_empty() { Ok(()) } else { write!(f, "/{}", self.protocol) }
+        if !self.protocol.is_empty() {
+            write!(f, "/{}", self.protocol)?;
+        }
+        if self.scope == SCOPE_INTERNAL { f.write_str("/i") } else { Ok(()) }
     }
 }
 
