@@ -1,5 +1,7 @@
 //! `cilium policy explain`.
 
+use std::net::IpAddr;
+
 use anyhow::{Context as _, bail, ensure};
 use cilium_core::NamePattern;
 use cilium_core::name::absolute;

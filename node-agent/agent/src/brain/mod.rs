@@ -4,6 +4,7 @@
 mod endpoints;
 mod names;
 mod report;
+mod services;
 mod start;
 mod views;
 

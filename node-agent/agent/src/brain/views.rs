@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use cilium_api::frontends::{Frontend, FrontendKind, Scope};
 use cilium_api::parts::{Direction, DnsRule, Entry, NamedPeer, Note, Part, PartKey, Policy, Step};
 use cilium_bpf::layout::{DIRECTION_EGRESS, DIRECTION_INGRESS, Event};
 use cilium_bpf::reason::DropReason;
@@ -141,22 +140,6 @@ impl Brain {
         }
     }
 
-    /// One entry for each address and port of a Service, or two where it matters who comes.
-    pub(crate) fn services(&self) -> Vec<model::Service> {
-        let mut list = Vec::new();
-        let Some(running) = &self.running else { return list };
-        for (key, part) in self.state.iter() {
-            let Part::Service(service) = part else { continue };
-            let (namespace, name) = key.0.trim_start_matches("service/").split_once('/').unwrap_or_default();
-            let specs = service_specs(running.dataplane.frontends(service), namespace, name);
-            list.extend(specs.into_iter().map(|spec| model::Service { spec }));
-        }
-        for (number, service) in (1..).zip(&mut list) {
-            service.spec.id = number;
-        }
-        list
-    }
-
     /// All nodes.
     pub(crate) fn nodes(&self) -> model::ClusterNodes {
         let node = |(key, part): (&PartKey, &Part)| match part {
@@ -218,61 +201,6 @@ fn deciding<'a>(policy: &'a Policy, event: &Event) -> Vec<&'a str> {
         _ => return Vec::new(),
     };
     policy.origin_names(closed_by.iter().copied())
-}
-
-/// Entries of one Service, still without numbers. Both scopes of an address and port are one entry when they lead to the same backends.
-fn service_specs<'a>(
-    frontends: impl Iterator<Item = Frontend<'a>>,
-    namespace: &str,
-    name: &str,
-) -> Vec<model::ServiceSpec> {
-    let mut frontends = frontends.peekable();
-    let mut specs = Vec::new();
-    while let Some(frontend) = frontends.next() {
-        let is_twin =
-            |next: &&Frontend<'_>| frontend.scope == Scope::Internal && is_same_place(next, &frontend);
-        let twin = frontends.peek().filter(is_twin).map(|twin| twin.backends == frontend.backends);
-        let mut spec = service_spec(&frontend, namespace, name);
-        match twin {
-            Some(true) => drop(frontends.next()),
-            Some(false) => model::SCOPE_INTERNAL.clone_into(&mut spec.frontend_address.scope),
-            None => {}
-        }
-        specs.push(spec);
-    }
-    specs
-}
-
-fn is_same_place(one: &Frontend<'_>, other: &Frontend<'_>) -> bool {
-    let place = |it: &Frontend<'_>| (it.kind, it.address, it.port, it.service_port.protocol);
-    place(one) == place(other)
-}
-
-fn service_spec(frontend: &Frontend<'_>, namespace: &str, name: &str) -> model::ServiceSpec {
-    let protocol = describe::protocol(frontend.service_port.protocol);
-    let backends = frontend.backends.iter().map(|it| mk_address(it.address, it.port, &protocol));
-    model::ServiceSpec {
-        id: 0,
-        frontend_address: mk_address(frontend.address, frontend.port, &protocol),
-        backend_addresses: backends.collect(),
-        namespace: namespace.to_owned(),
-        name: name.to_owned(),
-        r#type: service_type(frontend.kind).to_owned(),
-    }
-}
-
-/// As upstream writes them in lists.
-fn service_type(kind: FrontendKind) -> &'static str {
-    match kind {
-        FrontendKind::ClusterIp => "ClusterIP",
-        FrontendKind::NodePort => "NodePort",
-        FrontendKind::LoadBalancer => "LoadBalancer",
-        FrontendKind::ExternalIp => "ExternalIPs",
-    }
-}
-
-fn mk_address(ip: std::net::IpAddr, port: u16, protocol: &str) -> model::ServiceAddress {
-    model::ServiceAddress { ip: ip.to_string(), port, protocol: protocol.to_owned(), scope: String::new() }
 }
 
 /// A pod that is linked, but not planned any more.
