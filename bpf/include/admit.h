@@ -21,8 +21,13 @@ SUBPROGRAM int identify_sender(const struct flow *f, struct sides *s, __u32 tunn
 		return 0;
 	if (s->from_identity == IDENTITY_HOST || find_endpoint(&f->source, &local))
 		return DROP_INVALID_SOURCE_IP;
-	if (s->route & CT_TUNNEL && is_world(s->from_identity) && tunnel_identity)
+	if (!(s->route & CT_TUNNEL) || !tunnel_identity)
+		return 0;
+	if (is_world(s->from_identity))
 		s->from_identity = tunnel_identity == IDENTITY_HOST ? IDENTITY_REMOTE_NODE : tunnel_identity;
+	/* Clients of services come with the address of the node that they came to. */
+	else if (is_remote_node(s->from_identity) && tunnel_identity != IDENTITY_HOST && !is_remote_node(tunnel_identity))
+		s->from_identity = tunnel_identity;
 	return 0;
 }
 

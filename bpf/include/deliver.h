@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 #pragma once
 
-#include "icmp.h"
+#include "scratch.h"
 
 #define AF_INET 2
 #define AF_INET6 10
 #define PACKET_HOST 0
 #define TUNNEL_TTL 64
-#define MARK_FORWARDED 0x0e00 /* on its way out for a pod; only read where the node has a policy of its own */
+#define MARK_FORWARDED 0x0e00 /* on its way out for a pod or a client of a service, and not the node's own */
 
 /* A packet that has used up its hops goes to the stack, which answers with an ICMP error and drops it. */
 static __always_inline bool hops_used_up(const struct flow *f)
@@ -97,8 +97,15 @@ static __always_inline int set_tunnel(struct __sk_buff *skb, const struct addr *
 /* What pods send leaves the node with the node's address, masqueraded or in a tunnel. It is not what the node itself sends. */
 static __always_inline void mark_as_forwarded(struct __sk_buff *skb)
 {
-	if (has_host_firewall())
-		skb->mark = MARK_FORWARDED;
+	skb->mark = MARK_FORWARDED;
+}
+
+/* What other nodes may know of an identity: this node is another one to them, and prefixes have identities of their own on each. */
+static __always_inline __u32 shared_identity(__u32 identity, bool v4)
+{
+	if (identity >> 24 == SCOPE_CIDR)
+		return v4 ? CFG.world4 : CFG.world6;
+	return identity >> 24 || identity <= IDENTITY_HOST ? IDENTITY_REMOTE_NODE : identity;
 }
 
 SUBPROGRAM int encapsulate(struct __sk_buff *skb, const struct flow *f, const struct sides *s)
@@ -115,7 +122,7 @@ SUBPROGRAM int encapsulate(struct __sk_buff *skb, const struct flow *f, const st
 	if (!peer || addr_is_none(&peer->tunnel))
 		return drop(skb, f, s, DROP_NO_TUNNEL_ENDPOINT, DIRECTION_EGRESS);
 	node = peer->tunnel;
-	reason = set_tunnel(skb, &node, s->from_here ? s->from.identity : IDENTITY_REMOTE_NODE);
+	reason = set_tunnel(skb, &node, s->from_here ? s->from.identity : shared_identity(s->from_identity, f->v4));
 	if (!reason)
 		reason = take_hop(skb, f);
 	if (reason)
@@ -126,19 +133,17 @@ SUBPROGRAM int encapsulate(struct __sk_buff *skb, const struct flow *f, const st
 }
 
 static __always_inline void fill_route_query(struct bpf_fib_lookup *query, struct __sk_buff *skb, const struct flow *f,
-					     bool masquerade)
+					     const struct addr *source)
 {
-	struct addr source = masquerade ? host_address(f->v4) : f->source;
-
 	query->ifindex = skb->ifindex;
 	query->l4_protocol = f->protocol;
 	if (f->v4) {
 		query->family = AF_INET;
-		query->ipv4_src = addr_v4(&source);
+		query->ipv4_src = addr_v4(source);
 		query->ipv4_dst = addr_v4(&f->destination);
 	} else {
 		query->family = AF_INET6;
-		__builtin_memcpy(query->ipv6_src, &source, sizeof(source));
+		__builtin_memcpy(query->ipv6_src, source, sizeof(*source));
 		__builtin_memcpy(query->ipv6_dst, &f->destination, sizeof(f->destination));
 	}
 }
@@ -162,50 +167,75 @@ static __always_inline bool stack_would_forward(const struct flow *f, long resul
 	       (result == BPF_FIB_LKUP_RET_FRAG_NEEDED && f->v4 && !f->dont_fragment);
 }
 
-/* An ICMP error about a reply to a masqueraded connection: the quoted packet must be the one that its receiver sent. */
-SUBPROGRAM int masquerade_error(struct __sk_buff *skb, const struct flow *f, __be16 port)
+/* An ICMP error about what came for a pod by another address: the quoted packet must be the one that its receiver sent. */
+SUBPROGRAM int disguise_error(struct __sk_buff *skb, const struct flow *f, const struct nat_target *as)
 {
-	struct nat_target to = { .port = port };
-	struct quoted quoted = {};
+	struct scratch *w = find_scratch();
+	struct nat_target to;
 	int reason;
 
-	if (!f || !read_quoted(skb, f, &quoted))
+	if (!f || !as || !w || !read_quoted_aside(skb, f, w))
 		return DROP_WRITE_ERROR;
-	to.address = host_address(f->v4);
-	reason = rewrite_quoted(skb, f, &quoted, &to);
+	to = *as;
+	to.is_source = 0;
+	reason = rewrite_quoted(skb, f, &w->quoted, &to);
 	to.is_source = 1;
 	return reason ? reason : rewrite_address(skb, f, &to);
 }
 
-/* Gives the packet the node's address. 0 or the reason to drop. */
-static __always_inline int masquerade(struct __sk_buff *skb, struct flow *f, __be16 port)
+/* The service as which a pod answers a client. 0 or the reason to drop. */
+SUBPROGRAM int find_service_of(struct __sk_buff *skb, const struct flow *f, struct nat_target *as)
 {
-	struct nat_target to = { .address = host_address(f->v4), .port = port, .is_source = 1 };
+	struct scratch *w = find_scratch();
 
-	return f->icmp_error ? masquerade_error(skb, f, port) : rewrite(skb, f, &to);
+	if (!f || !as || !w)
+		return DROP_NAT_NO_MAPPING;
+	if (!f->icmp_error)
+		return nat_find_service(f, as) ? 0 : DROP_NAT_NO_MAPPING;
+	if (!read_quoted_aside(skb, f, w))
+		return DROP_NAT_NO_MAPPING;
+	w->answer.icmp_error = 1;
+	return nat_find_service(&w->answer, as) ? 0 : DROP_NAT_NO_MAPPING;
+}
+
+/* Whose address and port a pod's packet leaves with, if not its own: the node's, or those of the service that it answers as. 0 or the
+ * reason to drop. */
+static __always_inline int find_disguise(struct __sk_buff *skb, const struct flow *f, const struct sides *s,
+					 struct nat_target *as)
+{
+	as->is_source = 1;
+	if (s->route & CT_SERVICE)
+		return find_service_of(skb, f, as);
+	as->address = s->nat_port ? host_address(f->v4) : f->source;
+	as->port = s->nat_port;
+	return 0;
 }
 
 /* Out of the node by its routes. */
 SUBPROGRAM int forward(struct __sk_buff *skb, struct flow *f, const struct sides *s)
 {
 	struct bpf_fib_lookup route = {};
-	int reason = 0;
+	struct nat_target as = {};
+	int reason;
 	long result;
 
 	if (!f || !s)
 		return TC_ACT_SHOT;
 	if (hops_used_up(f))
 		return pass_expired(skb, f, s, DIRECTION_EGRESS);
-	fill_route_query(&route, skb, f, s->nat_port != 0);
+	reason = find_disguise(skb, f, s, &as);
+	if (reason)
+		return drop(skb, f, s, reason, DIRECTION_EGRESS);
+	fill_route_query(&route, skb, f, &as.address);
 	result = bpf_fib_lookup(skb, &route, sizeof(route), 0);
 	if (result != BPF_FIB_LKUP_RET_SUCCESS && result != BPF_FIB_LKUP_RET_NO_NEIGH) {
-		if (s->nat_port && stack_would_forward(f, result))
+		if (s->translated || (as.port && stack_would_forward(f, result)))
 			return drop(skb, f, s, DROP_FIB_LOOKUP_FAILED, DIRECTION_EGRESS);
 		count(FORWARDED, DIRECTION_EGRESS, skb->len);
 		return TC_ACT_OK;
 	}
-	if (s->nat_port)
-		reason = masquerade(skb, f, s->nat_port);
+	if (as.port)
+		reason = f->icmp_error ? disguise_error(skb, f, &as) : rewrite(skb, f, &as);
 	if (!reason)
 		reason = take_hop(skb, f);
 	if (reason)

@@ -152,6 +152,7 @@ SUBPROGRAM __u64 take_fast_path(struct __sk_buff *skb)
 	if (sender->ifindex != skb->ifindex || !fast_is_judged(entry, sender, receiver, reply))
 		return NOT_TAKEN;
 	if (entry->flags & CT_ROUTE)
-		return WAY_KNOWN | (entry->flags & CT_ROUTE) | (reply ? 0 : (__u32)entry->nat_port << 16);
+		return WAY_KNOWN | (entry->flags & (CT_ROUTE | (reply ? CT_SERVICE : 0))) |
+		       (reply ? 0 : (__u32)entry->nat_port << 16);
 	return fast_deliver(skb, &f, receiver);
 }

@@ -69,6 +69,16 @@ SUBPROGRAM bool read_quoted(struct __sk_buff *skb, const struct flow *f, struct 
 	return addr_equal(&f->destination, &quoted->flow.source) && read_quoted_ports(skb, &quoted->flow);
 }
 
+/* An answer to the quoted packet. */
+static __always_inline void turn_around(struct flow *answer, const struct flow *q)
+{
+	*answer = *q;
+	answer->source = q->destination;
+	answer->source_port = q->destination_port;
+	answer->destination = q->source;
+	answer->destination_port = q->source_port;
+}
+
 /* What is kept of the connection that an ICMP error is about. */
 struct relation {
 	struct addr receiver; /* for whom the quoted packet was */

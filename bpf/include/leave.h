@@ -76,7 +76,7 @@ static __always_inline int follow(struct ct_entry *entry, const struct flow *f, 
 {
 	bool moved = ct_touch(entry, f, reply, now);
 
-	s->route = entry->flags & (CT_ROUTE | CT_PROXY);
+	s->route = entry->flags & (CT_ROUTE | CT_PROXY | (reply ? CT_SERVICE : 0));
 	if (reply || !entry->nat_port)
 		return 0;
 	if (moved && f->fragment != FRAGMENT_LATER)
@@ -158,7 +158,7 @@ SUBPROGRAM int relate_out(struct __sk_buff *skb, const struct flow *f, struct si
 	}
 	s->nat_port = relation.nat_port;
 	if (!s->to_here && relation.flags & CT_ROUTE)
-		s->route = relation.flags & CT_ROUTE;
+		s->route = relation.flags & (CT_ROUTE | CT_SERVICE);
 	return 0;
 }
 

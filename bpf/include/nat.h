@@ -59,20 +59,41 @@ static __always_inline __u32 nat_lease(__u32 now, __u8 protocol, __u16 ct_flags,
 	return now + ct_lifetime(protocol, ct_flags);
 }
 
-static __always_inline bool nat_claim(const struct nat_key *in, const struct flow *f, __u32 now, __u32 expires)
+static __always_inline bool nat_is_same(const struct nat_entry *a, const struct nat_entry *b)
 {
-	struct nat_entry mine = { .to = f->source, .to_port = f->source_port, .expires = expires };
-	struct nat_entry *held = bpf_map_lookup_elem(&cilium_snat, in);
+	return addr_equal(&a->to, &b->to) && a->to_port == b->to_port && addr_equal(&a->from, &b->from) &&
+	       a->from_port == b->from_port;
+}
 
-	if (held && addr_equal(&held->to, &f->source) && held->to_port == f->source_port) {
-		held->expires = expires;
+/* Takes a mapping for a connection, or renews it; false when another connection has it. */
+static __always_inline bool nat_claim(const struct nat_key *key, const struct nat_entry *mine, __u32 now)
+{
+	struct nat_entry *held = bpf_map_lookup_elem(&cilium_snat, key);
+
+	if (held && nat_is_same(held, mine)) {
+		held->expires = mine->expires;
+		held->flags = mine->flags;
 		return true;
 	}
 	if (held && held->expires > now)
 		return false;
 	if (held)
-		bpf_map_delete_elem(&cilium_snat, in);
-	return bpf_map_update_elem(&cilium_snat, in, &mine, BPF_NOEXIST) == 0;
+		bpf_map_delete_elem(&cilium_snat, key);
+	return bpf_map_update_elem(&cilium_snat, key, mine, BPF_NOEXIST) == 0;
+}
+
+/* Takes one of the node's ports: `in->local_port`. */
+static __always_inline bool nat_claim_any(struct nat_key *in, const struct nat_entry *mine, __u32 now)
+{
+	__u32 span = CFG.nat_last - CFG.nat_first + 1;
+	__u32 start = bpf_get_prandom_u32();
+
+	for (int i = 0; i < NAT_TRIES; i++) {
+		in->local_port = bpf_htons(CFG.nat_first + (start + i) % span);
+		if (nat_claim(in, mine, now))
+			return true;
+	}
+	return false;
 }
 
 static __always_inline void nat_key_of(const struct flow *f, __u8 direction, struct nat_key *key)
@@ -83,67 +104,133 @@ static __always_inline void nat_key_of(const struct flow *f, __u8 direction, str
 	key->remote_port = f->destination_port;
 	key->protocol = f->protocol;
 	key->direction = direction;
-}
-
-static __always_inline void nat_remember(const struct nat_key *out, __be16 port, bool v4, __u32 expires)
-{
-	struct nat_entry entry = { .to = host_address(v4), .to_port = port, .expires = expires };
-
-	bpf_map_update_elem(&cilium_snat, out, &entry, BPF_ANY);
+	__builtin_memset(key->pad, 0, sizeof(key->pad));
 }
 
 /* Finds or takes the node's port for a connection that leaves the cluster, and keeps it until `expires`. The connection
- * keeps its port as long as nobody else has taken it. 0 or the reason to drop. */
+ * keeps its port as long as nobody else has taken it. 0 or the reason to drop. One key and one entry serve for both directions, as
+ * the stack is short. */
 SUBPROGRAM int nat_acquire(const struct flow *f, __u32 now, __u32 expires, __be16 *port)
 {
-	__u32 span = CFG.nat_last - CFG.nat_first + 1;
-	__u32 start = bpf_get_prandom_u32();
-	struct nat_key out = {}, in = {};
+	struct nat_entry mine = { .expires = expires };
 	struct nat_entry *known;
+	struct nat_key key;
 
 	if (!f || !port || !nat_supports(f))
 		return DROP_NAT_UNSUPPORTED_PROTOCOL;
-	nat_key_of(f, NAT_OUT, &out);
-	nat_key_of(f, NAT_IN, &in);
-	known = bpf_map_lookup_elem(&cilium_snat, &out);
-	in.local_port = known ? known->to_port : 0;
-	if (known && nat_claim(&in, f, now, expires)) {
+	mine.to = f->source;
+	mine.to_port = f->source_port;
+	nat_key_of(f, NAT_OUT, &key);
+	known = bpf_map_lookup_elem(&cilium_snat, &key);
+	if (known && known->flags & CT_SERVICE)
+		known = NULL;
+	nat_key_of(f, NAT_IN, &key);
+	key.local_port = known ? known->to_port : 0;
+	if (known && nat_claim(&key, &mine, now)) {
 		known->expires = expires;
-		*port = in.local_port;
+		*port = key.local_port;
 		return 0;
 	}
-	for (int i = 0; i < NAT_TRIES; i++) {
-		in.local_port = bpf_htons(CFG.nat_first + (start + i) % span);
-		if (!nat_claim(&in, f, now, expires))
-			continue;
-		nat_remember(&out, in.local_port, f->v4, expires);
-		*port = in.local_port;
-		return 0;
-	}
-	return DROP_NAT_NO_MAPPING;
+	if (!nat_claim_any(&key, &mine, now))
+		return DROP_NAT_NO_MAPPING;
+	*port = key.local_port;
+	nat_key_of(f, NAT_OUT, &key);
+	mine.to = host_address(f->v4);
+	mine.to_port = *port;
+	bpf_map_update_elem(&cilium_snat, &key, &mine, BPF_ANY);
+	return 0;
 }
 
-/* The pod behind a port of the node's address, for a packet that came from `f->source` (or an ICMP error about one that went
- * there). A reply keeps the mapping alive for a little. */
-SUBPROGRAM bool nat_find_pod(const struct flow *f, struct nat_target *pod)
+/* The key for a packet that comes to the node, or to a service. */
+static __always_inline void nat_key_of_arrival(const struct flow *f, __u8 direction, struct nat_key *key)
+{
+	key->local = f->destination;
+	key->remote = f->source;
+	key->local_port = f->destination_port;
+	key->remote_port = f->source_port;
+	key->protocol = f->protocol;
+	key->direction = direction;
+	__builtin_memset(key->pad, 0, sizeof(key->pad));
+}
+
+/* Who is behind a port of the node's address, for a packet that came from `f->source` (or an ICMP error about one that went
+ * there): a pod, or the client of a service. An answer keeps the mapping alive for a little. */
+SUBPROGRAM bool nat_find_in(const struct flow *f, struct nat_entry *in)
 {
 	__u32 least = now_seconds() + NAT_LEASE_SHORT;
-	struct nat_key in = { .direction = NAT_IN };
 	struct nat_entry *entry;
+	struct nat_key key;
 
-	if (!f || !pod)
+	if (!f || !in)
 		return false;
-	in.local = f->destination;
-	in.remote = f->source;
-	in.local_port = f->destination_port;
-	in.remote_port = f->source_port;
-	in.protocol = f->protocol;
-	entry = bpf_map_lookup_elem(&cilium_snat, &in);
+	nat_key_of_arrival(f, NAT_IN, &key);
+	entry = bpf_map_lookup_elem(&cilium_snat, &key);
 	if (!entry)
 		return false;
 	if (entry->expires < least)
 		entry->expires = least;
-	pod->address = entry->to;
-	pod->port = entry->to_port;
+	*in = *entry;
+	return true;
+}
+
+static __always_inline void nat_prolong(const struct nat_key *key, __u16 flags, __u32 expires)
+{
+	struct nat_entry *entry = bpf_map_lookup_elem(&cilium_snat, key);
+
+	if (!entry)
+		return;
+	entry->flags |= flags;
+	entry->expires = expires;
+}
+
+/* An answer keeps the connection of a service's client alive, and may end it. `back` is the key by which answers find back. */
+SUBPROGRAM int nat_answer_goes_on(const struct flow *f, const struct nat_key *back, const struct nat_target *service,
+				  const struct nat_target *client)
+{
+	struct nat_key forth = { .direction = NAT_SERVICE };
+	struct nat_entry *known;
+	__u32 expires;
+	__u16 flags;
+
+	if (!f || !back || !service || !client)
+		return 0;
+	known = bpf_map_lookup_elem(&cilium_snat, back);
+	if (!known)
+		return 0;
+	flags = ct_next_flags(known->flags, f, true);
+	expires = now_seconds() + ct_lifetime(f->protocol, flags);
+	if (flags == known->flags && expires == known->expires)
+		return 0;
+	forth.local = service->address;
+	forth.local_port = service->port;
+	forth.remote = client->address;
+	forth.remote_port = client->port;
+	forth.protocol = f->protocol;
+	nat_prolong(back, flags, expires);
+	nat_prolong(&forth, flags, expires);
+	return 0;
+}
+
+/* The service as which a backend of this node answers a client. */
+SUBPROGRAM bool nat_find_service(const struct flow *f, struct nat_target *service)
+{
+	struct nat_target client = {};
+	struct nat_key key = { .direction = NAT_OUT };
+	struct nat_entry *entry;
+
+	if (!f || !service)
+		return false;
+	key.local = f->source;
+	key.local_port = f->source_port;
+	key.remote = client.address = f->destination;
+	key.remote_port = client.port = f->destination_port;
+	key.protocol = f->protocol;
+	entry = bpf_map_lookup_elem(&cilium_snat, &key);
+	if (!entry || entry->expires < now_seconds() || !(entry->flags & CT_SERVICE))
+		return false;
+	service->address = entry->to;
+	service->port = entry->to_port;
+	if (!f->icmp_error)
+		nat_answer_goes_on(f, &key, service, &client);
 	return true;
 }

@@ -15,13 +15,14 @@ struct sides {
 	__u32 from_identity;
 	__u32 to_identity;
 	__u32 cookie;    /* origin of the rule that refused the packet, when one did */
-	__u16 route;     /* one of CT_ROUTE: how the other side is reached; 0: it is a pod of this node */
+	__u16 route;     /* one of CT_ROUTE: how the other side is reached; 0: it is a pod of this node; CT_SERVICE: as below */
 	__be16 nat_port; /* leave with the node's address and this port; 0: as it is */
 	__u8 from_here;  /* the sender is a pod of this node */
 	__u8 to_here;    /* the receiver is a pod of this node, and of interest */
 	__u8 leaves;     /* the destination must see the node's address */
 	__u8 from_host;  /* the sender is this node, whose own policy counts */
 	__u8 to_host;    /* the receiver is this node, whose own policy counts */
+	__u8 translated; /* its addresses are not those that it came with: only the way on may see it, and not the stack */
 	__u8 refused;    /* enum direction: whose policy refused the packet, when one did */
 };
 

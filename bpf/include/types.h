@@ -115,6 +115,7 @@ struct ct_key {
 #define CT_DIRECT (1 << 7) /* by the node's routes */
 #define CT_REFUSED (1 << 8) /* policy has ended it */
 #define CT_PROXY (1 << 9)   /* with CT_STACK: the other side is the DNS proxy of this node, which stands in for it */
+#define CT_SERVICE (1 << 10) /* with CT_DIRECT: the starter came by a service, as which answers leave */
 #define CT_ROUTE (CT_TUNNEL | CT_STACK | CT_DIRECT)
 
 /* A pod of this node at one end of a connection; valid for the second in which `expires` was written. */
@@ -135,8 +136,10 @@ struct ct_entry {
 	struct ct_side high_side;
 };
 
-#define NAT_OUT 0 /* local = pod, entry.to = the node's address and port */
-#define NAT_IN 1  /* local = the node's address, entry.to = pod and its port */
+/* What the two sides of the key are, and what becomes of a packet. */
+#define NAT_OUT 0 /* local sends to remote: its source becomes `to`, which is the node, or the service that local is a backend of */
+#define NAT_IN 1  /* remote answers to local, the node: its destination becomes `to`; its source becomes `from` if there is one */
+#define NAT_SERVICE 2 /* remote, a client, sends to local, a service: its destination becomes `to`, a backend; `from` as above */
 
 struct nat_key {
 	struct addr local;
@@ -150,9 +153,13 @@ struct nat_key {
 
 struct nat_entry {
 	struct addr to;
+	struct addr from; /* zero: the other side stays as it is */
 	__be16 to_port;
-	__u16 pad;
+	__be16 from_port;
 	__u32 expires; /* seconds of CLOCK_MONOTONIC; from then on another connection may take the port */
+	__u32 generation; /* NAT_SERVICE: backends among which `to` was seen last */
+	__u16 flags;      /* CT_*; with CT_SERVICE, also the state of the connection of a service's client */
+	__u16 pad;
 };
 
 struct fragment_key {
@@ -170,17 +177,39 @@ struct fragment_ports {
 
 /* --- services --- */
 
+enum scope {
+	SCOPE_INTERNAL = 0, /* sockets of pods and of the node */
+	SCOPE_EXTERNAL = 1, /* packets that reach the node from the network */
+};
+
 struct service_key {
-	struct addr address;
+	struct addr address; /* zero (of the family): any address of a node */
 	__be16 port;
 	__u8 protocol;
-	__u8 pad[5];
+	__u8 scope; /* enum scope */
+	__u8 pad[4];
 };
+
+#define SERVICE_ONLY_OWN (1U << 0) /* without a backend on this node, packets are dropped and not refused */
+#define SERVICE_RANGES (1U << 1)   /* only clients in cilium_source_ranges, under the same generation */
 
 struct service_entry {
 	__u32 generation;
 	__u32 count; /* backends 0..count exist under this generation */
 	__u32 affinity; /* seconds */
+	__u32 flags; /* SERVICE_* */
+};
+
+#define RANGE_PREFIX_FULL 160 /* bits of source_range_key behind prefix_len */
+
+struct source_range_key {
+	__u32 prefix_len;
+	__u32 generation;
+	__u8 address[16];
+};
+
+struct source_range_entry {
+	__u32 allowed; /* 1 */
 };
 
 struct backend_key {
@@ -195,7 +224,7 @@ struct backend_entry {
 };
 
 struct affinity_key {
-	__u64 client; /* cookie of the network namespace */
+	struct addr client; /* hi = all ones: lo is the cookie of a network namespace */
 	struct service_key service;
 };
 
@@ -295,5 +324,8 @@ struct config {
 	__u16 nat_first;  /* ports of masqueraded connections */
 	__u16 nat_last;
 	__be16 dns_port; /* of the DNS proxy on the loopback addresses; 0: there is none */
-	__u8 pad[6];
+	__u16 nodeport_first; /* ports on which every node serves */
+	__u16 nodeport_last;
+	__u8 pad[2];
+	__u64 netns_cookie; /* of the node's own network namespace; 0: unknown */
 };

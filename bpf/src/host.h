@@ -5,6 +5,7 @@
  * nothing is enforced, so that a policy does not cut off what goes on. Without CONFIG_HOST_FIREWALL nothing of this is there. */
 
 #include "../include/admit.h"
+#include "../include/nodeport.h"
 
 /* For this node itself: its addresses, and unicast that no router forwards. */
 static __always_inline bool is_for_host(const struct flow *f)
@@ -81,6 +82,15 @@ static __always_inline int leave_host(struct __sk_buff *skb, struct flow *f, str
 	return ask_host(skb, f, s);
 }
 
+/* The node's own policy on what it sends. 0 or the reason to drop. */
+static __always_inline int check_own(struct __sk_buff *skb, struct flow *f, struct sides *s)
+{
+	if (!has_host_firewall() || is_neighbour_discovery(f) || addr_is_multicast(&f->destination) ||
+	    peer_identity(&f->source) != IDENTITY_HOST)
+		return 0;
+	return leave_host(skb, f, s);
+}
+
 /* Out of the node by its network device: the node's own traffic, and what it forwards. */
 SEC("classifier")
 int to_netdev(struct __sk_buff *skb)
@@ -89,10 +99,10 @@ int to_netdev(struct __sk_buff *skb)
 	struct sides s = { .route = CT_DIRECT };
 	int reason;
 
-	if (!has_host_firewall() || skb->mark == MARK_FORWARDED || skb->vlan_present || parse(skb, &f) ||
-	    is_neighbour_discovery(&f) || addr_is_multicast(&f.destination) ||
-	    peer_identity(&f.source) != IDENTITY_HOST)
+	if (skb->mark == MARK_FORWARDED || skb->vlan_present || parse(skb, &f))
 		return TC_ACT_OK;
-	reason = leave_host(skb, &f, &s);
+	reason = check_own(skb, &f, &s);
+	if (!reason)
+		reason = answer_as_service(skb, &f);
 	return reason ? drop(skb, &f, &s, reason, DIRECTION_EGRESS) : TC_ACT_OK;
 }

@@ -5,69 +5,6 @@
 
 #include "host.h"
 
-static __always_inline bool is_own_address(const struct flow *f)
-{
-	struct addr own = host_address(f->v4);
-
-	return addr_equal(&f->destination, &own);
-}
-
-static __always_inline bool may_be_masqueraded(const struct flow *f)
-{
-	return nat_enabled(f->v4) &&
-	       (f->icmp_error || f->fragment == FRAGMENT_LATER || nat_port_in_range(f->destination_port));
-}
-
-/* An answer to the quoted packet. */
-static __always_inline void turn_around(struct flow *answer, const struct flow *q)
-{
-	*answer = *q;
-	answer->source = q->destination;
-	answer->source_port = q->destination_port;
-	answer->destination = q->source;
-	answer->destination_port = q->source_port;
-}
-
-/* An ICMP error about a masqueraded packet: finds the pod by the quoted packet, and moves both. */
-SUBPROGRAM int unmasquerade_error(struct __sk_buff *skb, struct flow *f)
-{
-	struct nat_target pod = {};
-	struct quoted quoted = {};
-	struct flow answer;
-	int reason;
-
-	if (!f || !read_quoted(skb, f, &quoted))
-		return 0;
-	turn_around(&answer, &quoted.flow);
-	if (!nat_find_pod(&answer, &pod))
-		return 0;
-	pod.is_source = 1;
-	reason = rewrite_quoted(skb, f, &quoted, &pod);
-	pod.is_source = 0;
-	if (!reason)
-		reason = rewrite_address(skb, f, &pod);
-	f->destination = pod.address;
-	return reason;
-}
-
-/* Turns the node's address back into the pod's, where the packet answers a masqueraded connection. 0, also when it does not,
- * or the reason to drop. */
-SUBPROGRAM int unmasquerade(struct __sk_buff *skb, struct flow *f)
-{
-	struct nat_target pod = {};
-
-	if (!f)
-		return 0;
-	if (f->icmp_error)
-		return unmasquerade_error(skb, f);
-	/* A later fragment of the node's own traffic has no entry here, as its first fragment was of no interest. */
-	if (f->fragment && fragment_ports(f))
-		return 0;
-	if (!nat_has_port(f) || !nat_find_pod(f, &pod))
-		return 0;
-	return rewrite(skb, f, &pod);
-}
-
 static __always_inline int receive(struct __sk_buff *skb, struct flow *f, struct sides *s, __u32 tunnel_identity,
 				   bool only_reply)
 {
@@ -78,21 +15,27 @@ static __always_inline int receive(struct __sk_buff *skb, struct flow *f, struct
 	return deliver_to_pod(skb, f, s, DIRECTION_INGRESS);
 }
 
-/* For the node itself, unless its address stands for a pod's. */
-static __always_inline int receive_own(struct __sk_buff *skb, struct flow *f, struct sides *s)
+/* For the node itself, unless its address, or another that stands for a service, stands for somebody else. */
+static __always_inline int receive_for_others(struct __sk_buff *skb, struct flow *f, struct sides *s,
+					      __u32 tunnel_identity)
 {
-	int reason = unmasquerade(skb, f);
+	struct passage passage = {};
+	int reason = translate_arrival(skb, f, &passage);
 
-	if (!reason && is_own_address(f))
-		return enter_host(skb, f, s, 0);
-	s->to_here = !reason && find_endpoint(&f->destination, &s->to);
-	if (!reason && !s->to_here)
-		reason = DROP_UNKNOWN_TARGET;
 	if (reason)
 		return drop(skb, f, s, reason, DIRECTION_INGRESS);
+	if (passage.way == WAY_STACK)
+		return enter_host(skb, f, s, tunnel_identity);
+	if (passage.way == WAY_ON)
+		return send_elsewhere(skb, f, s, passage.client);
+	s->to_here = find_endpoint(&f->destination, &s->to);
+	if (!s->to_here)
+		return drop(skb, f, s, DROP_UNKNOWN_TARGET, DIRECTION_INGRESS);
 	/* The ports are known already, and later fragments come with the address of before. */
 	f->fragment = FRAGMENT_NONE;
-	return receive(skb, f, s, 0, true);
+	if (passage.way == WAY_POD)
+		s->route = CT_DIRECT | CT_SERVICE;
+	return receive(skb, f, s, 0, passage.way == WAY_ANSWER);
 }
 
 /* What cannot be parsed is the stack's, unless the node has a policy, which such a packet must not get past. */
@@ -116,8 +59,6 @@ int from_netdev(struct __sk_buff *skb)
 		return TC_ACT_OK;
 	if (parse(skb, &f))
 		return refuse_unreadable(skb, &f, &s);
-	if (is_own_address(&f) && may_be_masqueraded(&f))
-		return receive_own(skb, &f, &s);
 	s.to_here = !is_own_address(&f) && find_endpoint(&f.destination, &s.to);
-	return s.to_here ? receive(skb, &f, &s, 0, false) : enter_host(skb, &f, &s, 0);
+	return s.to_here ? receive(skb, &f, &s, 0, false) : receive_for_others(skb, &f, &s, 0);
 }

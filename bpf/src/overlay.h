@@ -37,7 +37,7 @@ int from_overlay(struct __sk_buff *skb)
 	/* For the node itself, or for nobody. */
 	if (!reason && peer_identity(&f.destination) != IDENTITY_HOST)
 		reason = DROP_UNKNOWN_TARGET;
-	return reason ? drop(skb, &f, &s, reason, DIRECTION_INGRESS) : enter_host(skb, &f, &s, identity);
+	return reason ? drop(skb, &f, &s, reason, DIRECTION_INGRESS) : receive_for_others(skb, &f, &s, identity);
 }
 
 /* From the node's own processes to pods of other nodes. Their identity there is "remote node", not "host": that is what

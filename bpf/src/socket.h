@@ -3,147 +3,13 @@
 
 /* Services: a socket that connects or sends to a cluster address goes straight to a backend, so no packet needs translation. */
 
-#include "addr.h"
-#include "maps.h"
-#include <linux/in.h>
+#include "../include/identity.h"
+#include "../include/service.h"
+#include "../include/sides.h"
 
 #define PROCEED 1
 #define REFUSE 0
 #define EHOSTUNREACH 113
-#define BACKEND_TRIES 2
-#define NANOSECONDS 1000000000ULL
-
-/* What a socket is being pointed at. */
-struct target {
-	struct addr address;
-	__be16 port;
-	__u8 protocol;
-	__u8 pad[5];
-};
-
-enum choice {
-	NOT_A_SERVICE,
-	NO_BACKEND,
-	CHOSEN,
-};
-
-/* TCP connections spread at random. A UDP socket stays with its backend, so that a conversation by sendto works. */
-static __always_inline __u32 pick(struct bpf_sock_addr *ctx, __u8 protocol, __u32 count)
-{
-	__u64 number = bpf_get_prandom_u32();
-
-	if (protocol == IPPROTO_UDP) {
-		number = bpf_get_socket_cookie(ctx) * 0x9e3779b97f4a7c15ULL;
-		number >>= 32;
-	}
-	return (__u32)number % count;
-}
-
-struct search {
-	const struct backend_entry *backend;
-	__u32 generation;
-	bool found;
-};
-
-static long is_sought(__u64 index, struct search *search)
-{
-	struct backend_key key = { .generation = search->generation, .index = (__u32)index };
-	struct backend_entry *other = bpf_map_lookup_elem(&cilium_backends, &key);
-
-	search->found = other && other->port == search->backend->port &&
-			addr_equal(&other->address, &search->backend->address);
-	return search->found;
-}
-
-/* A plain loop would be checked turn by turn when the program is loaded. Kernels without bpf_loop (before 5.17) are taken for those
- * without bpf_set_retval: there, a client may get another backend whenever the set changes. */
-static __always_inline bool is_among(const struct service_entry *service, const struct backend_entry *backend)
-{
-	struct search search = { .backend = backend, .generation = service->generation };
-
-	if (!(CFG.flags & CONFIG_SET_RETVAL))
-		return false;
-	bpf_loop(service->count, is_sought, &search, 0);
-	return search.found;
-}
-
-/* The backend that the client had last, if that is not long ago and the service still has it. Concurrent writers write the same. */
-static __always_inline struct backend_entry *last_backend(const struct affinity_key *key,
-							   const struct service_entry *service)
-{
-	struct affinity_entry *last = bpf_map_lookup_elem(&cilium_affinity, key);
-	__u64 now = bpf_ktime_get_ns();
-
-	if (!last || now - last->used >= service->affinity * NANOSECONDS)
-		return NULL;
-	if (last->generation != service->generation) {
-		if (!is_among(service, &last->backend))
-			return NULL;
-		last->generation = service->generation;
-	}
-	last->used = now;
-	return &last->backend;
-}
-
-static __always_inline void keep_backend(const struct affinity_key *key, const struct service_entry *service,
-					 const struct backend_entry *backend)
-{
-	struct affinity_entry entry = {
-		.backend = *backend, .used = bpf_ktime_get_ns(), .generation = service->generation
-	};
-
-	bpf_map_update_elem(&cilium_affinity, key, &entry, BPF_ANY);
-}
-
-/* The backend of a client that keeps one, or any. NULL when the set has just been exchanged. */
-static __noinline struct backend_entry *find_backend(struct bpf_sock_addr *ctx, const struct service_key *service,
-						     const struct service_entry *seen)
-{
-	struct backend_key wanted = { .generation = seen->generation };
-	struct backend_entry *backend;
-	struct affinity_key client = {};
-
-	if (seen->affinity) {
-		client.client = bpf_get_netns_cookie(ctx);
-		client.service = *service;
-		backend = last_backend(&client, seen);
-		if (backend)
-			return backend;
-	}
-	wanted.index = pick(ctx, service->protocol, seen->count);
-	backend = bpf_map_lookup_elem(&cilium_backends, &wanted);
-	if (backend && seen->affinity)
-		keep_backend(&client, seen, backend);
-	return backend;
-}
-
-/* Replaces a service by one of its backends. The set may be exchanged between the two look-ups; the service then names a new
- * generation. */
-static __noinline enum choice choose_backend(struct bpf_sock_addr *ctx, struct target *t)
-{
-	struct service_key key = { .address = t->address, .port = t->port, .protocol = t->protocol };
-
-	for (int i = 0; i < BACKEND_TRIES; i++) {
-		struct service_entry *service = bpf_map_lookup_elem(&cilium_services, &key);
-		struct backend_entry *backend;
-		struct service_entry seen __attribute__((aligned(8))) = {};
-
-		if (!service)
-			return i ? NO_BACKEND : NOT_A_SERVICE;
-		/* Generation and count at once: the entry may be written to meanwhile. */
-		*(__u64 *)&seen = *(volatile __u64 *)service;
-		seen.affinity = service->affinity;
-		if (!seen.count)
-			return NO_BACKEND;
-		backend = find_backend(ctx, &key, &seen);
-		if (!backend)
-			continue;
-		t->address = backend->address;
-		t->port = backend->port;
-		return CHOSEN;
-	}
-	return NO_BACKEND;
-}
 
 /* Remembers what the program believes it talks to. Most sends repeat the last one, and only read. */
 static __always_inline void remember(struct bpf_sock_addr *ctx, const struct target *backend,
@@ -166,15 +32,55 @@ static __always_inline int refuse(void)
 	return REFUSE;
 }
 
+/* A client is a network namespace. TCP connections spread at random; a UDP socket stays with its backend, so that a conversation by
+ * sendto works. */
+static __always_inline struct client read_client(struct bpf_sock_addr *ctx, __u8 protocol)
+{
+	struct client client = { .address = { .hi = ~0ULL, .lo = bpf_get_netns_cookie(ctx) } };
+
+	if (protocol == IPPROTO_UDP)
+		client.number = (bpf_get_socket_cookie(ctx) * 0x9e3779b97f4a7c15ULL) >> 32;
+	else
+		client.number = bpf_get_prandom_u32();
+	return client;
+}
+
+static __always_inline bool is_loopback(const struct addr *a)
+{
+	if (addr_is_v4(a))
+		return (__u32)bpf_be64_to_cpu(a->lo) >> 24 == 127;
+	return a->hi == 0 && bpf_be64_to_cpu(a->lo) == 1;
+}
+
+/* A port on which every node serves, at an address of a node. The loopback addresses are the node's only for its own processes. */
+static __always_inline bool is_at_node(const struct target *t, const struct client *client)
+{
+	__u32 identity;
+
+	if (!is_nodeport(t->port))
+		return false;
+	if (is_loopback(&t->address))
+		return CFG.netns_cookie && client->address.lo == CFG.netns_cookie;
+	identity = peer_identity(&t->address);
+	return identity == IDENTITY_HOST || is_remote_node(identity);
+}
+
 /* Points `t` at a backend if it is a service; tells whether the socket must be rewritten, or refused. */
 static __noinline enum choice translate(struct bpf_sock_addr *ctx, struct target *t)
 {
+	struct service_key key = { .address = t->address, .port = t->port, .protocol = t->protocol };
 	struct target service = *t;
+	struct client client;
 	enum choice choice;
 
 	if (t->protocol != IPPROTO_TCP && t->protocol != IPPROTO_UDP)
 		return NOT_A_SERVICE;
-	choice = choose_backend(ctx, t);
+	client = read_client(ctx, t->protocol);
+	choice = choose_backend(t, &key, &client);
+	if (choice == NOT_A_SERVICE && is_at_node(t, &client)) {
+		key.address = any_address(addr_is_v4(&t->address));
+		choice = choose_backend(t, &key, &client);
+	}
 	if (choice == CHOSEN)
 		remember(ctx, t, &service);
 	return choice;

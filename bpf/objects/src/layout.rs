@@ -19,9 +19,9 @@ pub use config::{
     Config, MARK_MASK, MARK_TO_PROXY, Prefix,
 };
 pub use conntrack::{
-    CT_CONFIRMED, CT_DIRECT, CT_FIN_ANSWERER, CT_FIN_STARTER, CT_PROXY, CT_REFUSED, CT_REPLIED, CT_STACK,
-    CT_STARTED_BY_HIGH, CT_TUNNEL, CtEntry, CtKey, CtSide, FragmentKey, FragmentPorts, NAT_IN, NAT_OUT,
-    NatEntry, NatKey,
+    CT_CONFIRMED, CT_DIRECT, CT_FIN_ANSWERER, CT_FIN_STARTER, CT_PROXY, CT_REFUSED, CT_REPLIED, CT_SERVICE,
+    CT_STACK, CT_STARTED_BY_HIGH, CT_TUNNEL, CtEntry, CtKey, CtSide, FragmentKey, FragmentPorts, NAT_IN,
+    NAT_OUT, NAT_SERVICE, NatEntry, NatKey,
 };
 pub use event::{
     EVENT_DROP, EVENT_MASK_DROP, EVENT_MASK_VERDICT, EVENT_VERDICT, Event, EventBudget, METRIC_COLUMNS,
@@ -31,7 +31,10 @@ pub use policy::{
     AGGREGATES, BlockEntry, BlockKey, DIRECTION_EGRESS, DIRECTION_INGRESS, HOST_SLOT, POLICY_ALLOW,
     POLICY_DENY, POLICY_NONE, POLICY_PROXY, PolicyEntry, PolicyKey, SLOT_COUNT, Slot, aggregate_of,
 };
-pub use service::{BackendEntry, BackendKey, ServiceEntry, ServiceKey, SockRevnatEntry, SockRevnatKey};
+pub use service::{
+    BackendEntry, BackendKey, SCOPE_EXTERNAL, SCOPE_INTERNAL, SERVICE_ONLY_OWN, SERVICE_RANGES, ServiceEntry,
+    ServiceKey, SockRevnatEntry, SockRevnatKey, SourceRangeEntry, SourceRangeKey,
+};
 
 /// Where a field stands in its C struct.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

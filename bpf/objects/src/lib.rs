@@ -37,7 +37,7 @@ pub const SOCKET_PROGRAMS: [&str; 8] = [
 ];
 
 /// Maps that live longer than the process that made them: the loader pins them by these names.
-pub const PINNED_MAPS: [&str; 16] = [
+pub const PINNED_MAPS: [&str; 17] = [
     "cilium_endpoints",
     "cilium_ipcache",
     "cilium_slots",
@@ -49,6 +49,7 @@ pub const PINNED_MAPS: [&str; 16] = [
     "cilium_services",
     "cilium_backends",
     "cilium_affinity",
+    "cilium_source_ranges",
     "cilium_sock_revnat",
     "cilium_events",
     "cilium_event_mask",

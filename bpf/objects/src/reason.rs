@@ -61,6 +61,8 @@ reasons! {
     CtInsertFailed = 155, "CT_MAP_INSERTION_FAILED", "CT: Map insertion failed";
     /// Too many extension headers.
     InvalidExtensionHeader = 156, "INVALID_IPV6_EXTENSION_HEADER", "Invalid IPv6 extension header";
+    /// A service without a backend that this node may use.
+    NoService = 158, "SERVICE_BACKEND_NOT_FOUND", "Service backend not found";
     /// The destination's node has no tunnel endpoint.
     NoTunnelEndpoint = 160, "NO_TUNNEL_OR_ENCAPSULATION_ENDPOINT", "No tunnel/encapsulation endpoint (datapath BUG!)";
     /// A reply to a masqueraded connection that is not known any more.
@@ -69,12 +71,14 @@ reasons! {
     NatNoMapping = 167, "NO_MAPPING_FOR_NAT_MASQUERADE", "No mapping for NAT masquerade";
     /// A protocol that cannot share the node's address (SCTP, ICMP other than echo and errors).
     NatUnsupportedProtocol = 168, "UNSUPPORTED_PROTOCOL_FOR_NAT_MASQUERADE", "Unsupported protocol for NAT masquerade";
-    /// No route that a masqueraded packet could take.
+    /// No route that a masqueraded packet, or one of a service, could take.
     FibLookupFailed = 169, "FIB_LOOKUP_FAILED", "FIB lookup failed";
     /// A later fragment came without, or before, the first.
     FragmentNotFound = 175, "FIRST_LOGICAL_DATAGRAM_FRAGMENT_NOT_FOUND", "First logical datagram fragment not found";
     /// Router discovery, multicast listener reports and the like, which pods do not need. Counted, never an event.
     ForbiddenIcmp6 = 176, "FORBIDDEN_ICMPV6_MESSAGE", "Forbidden ICMPv6 message";
+    /// The client is in none of the source ranges of the service.
+    NotInSourceRange = 177, "DENIED_BY_LB_SRC_RANGE_CHECK", "Denied by LB src range check";
     /// The DNS proxy does not run.
     SocketLookup = 178, "SOCKET_LOOKUP_FAILED", "Socket lookup failed";
     /// The kernel would not give the packet to the DNS proxy.

@@ -105,6 +105,8 @@ fn mk_config(number: u8, mode: Mode, tunnel: u32) -> Config {
         event_rate: 1000,
         nat_first: 61000,
         nat_last: 65535,
+        nodeport_first: 30000,
+        nodeport_last: 32767,
         ..Config::default()
     };
     config.kept[0] = Prefix::new(ip("10.0.0.0"), 8);

@@ -6,6 +6,7 @@
 //! | [`stage`] | the node: programs, maps, devices |
 //! | [`packet`] | packets as they stand on the wire |
 //! | [`seen`] | what stands in a packet, and whether its checksums are right |
+//! | [`services`] | what packets from outside may be for |
 //! | [`cluster`] | two nodes with real packets between them |
 //! | [`btf`] | the structs that an object describes |
 
@@ -13,6 +14,7 @@ pub mod btf;
 pub mod cluster;
 pub mod packet;
 pub mod seen;
+pub mod services;
 pub mod stage;
 
 pub use packet::{Echo, Family, Tcp};

@@ -11,7 +11,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bpf_tests::stage::{Mode, Stage, ip};
-use cilium_bpf::layout::{BackendEntry, BackendKey, CONFIG_SET_RETVAL, NetPort, ServiceEntry, ServiceKey};
+use cilium_bpf::layout::{
+    BackendEntry, BackendKey, CONFIG_SET_RETVAL, NetPort, SCOPE_INTERNAL, ServiceEntry, ServiceKey,
+};
 use cilium_delta::Table;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
 
@@ -67,8 +69,13 @@ impl Services {
             let entry = BackendEntry { address: backend.ip().into(), port: NetPort(backend.port()) };
             self.stage.maps.backends.set(&key, &entry).unwrap();
         }
-        let key = ServiceKey { address: service.ip().into(), port: NetPort(service.port()), protocol };
-        let entry = ServiceEntry { generation, count: backends.len() as u32, affinity };
+        let key = ServiceKey {
+            address: service.ip().into(),
+            port: NetPort(service.port()),
+            protocol,
+            scope: SCOPE_INTERNAL,
+        };
+        let entry = ServiceEntry { generation, count: backends.len() as u32, affinity, flags: 0 };
         self.stage.maps.services.set(&key, &entry).unwrap();
     }
 }

@@ -8,6 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use bpf_tests::cluster::{Cluster, identity, node_ip, pod_ip, world};
+use bpf_tests::services::Outside;
 use bpf_tests::{Family, Mode, Rule};
 use cilium_drivers::netns::Netns;
 
@@ -151,6 +152,88 @@ fn a_pod_reaches_nodes() {
             let seen = stream(pod, &cluster.two.netns, node_ip(2, family));
             let expected = if mode == Mode::Tunnel { node_ip(1, family) } else { five };
             assert_eq!(seen, expected, "{mode:?}");
+        }
+    }
+}
+
+/// A connection from an address of its own.
+fn connect(from: IpAddr, to: SocketAddr) -> TcpStream {
+    use rustix::net::{AddressFamily, SocketType, bind, connect, socket, sockopt};
+    let family = if from.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket = socket(family, SocketType::STREAM, None).unwrap();
+    sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, Some(PATIENCE)).unwrap();
+    bind(&socket, &SocketAddr::new(from, 0)).unwrap();
+    connect(&socket, &to).expect("the server is reached");
+    socket.into()
+}
+
+/// A client outside comes to a port of node 1, by UDP and by TCP.
+fn visit(cluster: &Cluster, family: Family, backend: (&Netns, IpAddr), large: usize) -> IpAddr {
+    const PORT: u16 = 30_080;
+    let at = SocketAddr::new(node_ip(1, family), PORT);
+    let listener = backend.0.run(|| TcpListener::bind((backend.1, 80)).unwrap()).unwrap();
+    let server = backend.0.run(|| UdpSocket::bind((backend.1, 80)).unwrap()).unwrap();
+    server.set_read_timeout(Some(PATIENCE)).unwrap();
+    let client = bind(&cluster.two.netns, world(family));
+    for size in [10, large] {
+        let mut buffer = vec![0; 65_536];
+        client.send_to(&vec![7; size], at).unwrap();
+        let (length, from) = server.recv_from(&mut buffer).expect("the question arrives");
+        server.send_to(&buffer[..length], from).unwrap();
+        assert_eq!(client.recv_from(&mut buffer).expect("the answer arrives"), (size, at));
+    }
+    let mut connection = cluster.two.netns.run(|| connect(world(family), at)).unwrap();
+    let (mut accepted, peer) = listener.accept().unwrap();
+    for end in [&connection, &accepted] {
+        end.set_read_timeout(Some(PATIENCE)).unwrap();
+    }
+    connection.write_all(b"question").unwrap();
+    accepted.read_exact(&mut [0; 8]).unwrap();
+    accepted.write_all(&vec![5; 100_000]).unwrap();
+    connection.read_exact(&mut vec![0; 100_000]).unwrap();
+    drop(accepted);
+    assert_eq!(connection.read(&mut [0; 1]).unwrap(), 0, "the end arrives, too");
+    peer.ip()
+}
+
+#[test]
+fn the_world_is_served_at_a_port_of_a_node() {
+    for mode in [Mode::Native, Mode::Tunnel] {
+        let mut cluster = Cluster::new(mode);
+        for (generation, family) in (1u32..).zip(Family::ALL) {
+            let any = if family == Family::V4 { "0.0.0.0:30080" } else { "[::]:30080" };
+            let any = any.parse().unwrap();
+            let serve = |cluster: &mut Cluster, number: u32, backend: IpAddr| {
+                for protocol in [TCP, UDP] {
+                    let generation = 100 * generation + 10 * number + u32::from(protocol);
+                    let service = Outside { generation, protocol, ..Outside::default() };
+                    service.serve(&mut cluster.one.maps, any, &[(backend, 80).into()]);
+                }
+            };
+            let here = pod_ip(1, 5, family);
+            serve(&mut cluster, 1, here);
+            cluster.one.enforce(
+                5,
+                10 * generation,
+                Some(&[Rule(9, 0, Some(80)), Rule(10, 0, Some(80))]),
+                None,
+            );
+            assert_eq!(
+                visit(&cluster, family, (&cluster.one.pod(5).netns, here), 8000),
+                world(family),
+                "{mode:?}"
+            );
+
+            // In the tunnel, the other node hears that a client from the world is behind the node's address.
+            let elsewhere = pod_ip(2, 7, family);
+            serve(&mut cluster, 2, elsewhere);
+            let who: &[u32] = if mode == Mode::Tunnel { &[9, 10] } else { &[6] };
+            let rules: Vec<Rule> = who.iter().map(|who| Rule(*who, 0, Some(80))).collect();
+            cluster.two.enforce(7, 10 * generation, Some(&rules), None);
+            // Fragments that fill a frame do not fit into a tunnel over IPv6, which has no fragments on the way.
+            let large = if (mode, family) == (Mode::Tunnel, Family::V6) { 1300 } else { 8000 };
+            let seen = visit(&cluster, family, (&cluster.two.pod(7).netns, elsewhere), large);
+            assert_eq!(seen, node_ip(1, family), "{mode:?}");
         }
     }
 }

@@ -11,6 +11,8 @@ use cilium_bpf::PINNED_MAPS;
 use cilium_names::Limits;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+use crate::host::NAT_PORTS;
+
 /// Why the settings cannot be used. What only an edit can fix is not tried again: the agent exits.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
@@ -54,6 +56,8 @@ pub(crate) struct Settings {
     pub(crate) dns_socket: PathBuf,
     /// Port of the DNS proxy on the loopback addresses.
     pub(crate) dns_port: u16,
+    /// First and last of the ports on which every node may serve.
+    pub(crate) nodeports: (u16, u16),
     /// Bounds of what is learned from DNS.
     pub(crate) names: Limits,
     pub(crate) state_dir: PathBuf,
@@ -99,6 +103,7 @@ impl Settings {
             socket: keys.text("socket-path", cilium_rest::SOCKET).into(),
             dns_socket: keys.text("dns-proxy-socket-path", cilium_rest::dns::SOCKET).into(),
             dns_port: keys.nonzero_port("tofqdns-proxy-port", cilium_rest::dns::PORT)?,
+            nodeports: keys.ports("node-port-range", (30_000, 32_767))?,
             names: keys.names()?,
             state_dir: keys.text("state-dir", "/var/run/cilium").into(),
             bpffs: Path::new(&keys.text("bpf-root", "/sys/fs/bpf")).join("cilium"),
@@ -187,6 +192,18 @@ impl Keys<'_> {
         Ok(self.value(key, "a port")?.filter(|port| *port != 0).unwrap_or(default))
     }
 
+    /// `<first>,<last>`, apart from the ports of masqueraded connections.
+    fn ports(&self, key: &'static str, default: (u16, u16)) -> Result<(u16, u16), Error> {
+        let expected = "first,last with 0 < first < last < 61000";
+        let Some(text) = self.get(key) else { return Ok(default) };
+        let read = || {
+            let (first, last) = text.split_once(',')?;
+            let (first, last) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
+            (0 < first && first < last && last < NAT_PORTS.0).then_some((first, last))
+        };
+        read().ok_or_else(|| Error::Value { key, value: text.to_owned(), expected })
+    }
+
     fn text(&self, key: &str, default: &str) -> String {
         self.get(key).unwrap_or(default).to_owned()
     }
@@ -264,12 +281,14 @@ mod tests {
             ("tunnel-port", "0"),
             ("write-cni-conf-when-ready", ""),
             ("bpf-map-sizes", "cilium_policy=5, cilium_ipcache=7"),
+            ("node-port-range", "20000, 22767"),
         ])
         .expect("parses");
         assert!(!settings.tunnel);
         assert_eq!(settings.native, ["10.0.0.0/8".parse::<IpNet>().expect("a prefix")]);
         assert_eq!(settings.prometheus, "127.0.0.1:9962".parse().ok());
         assert_eq!(settings.tunnel_port, 8472);
+        assert_eq!(settings.nodeports, (20000, 22767));
         assert_eq!(settings.map_sizes, [("cilium_policy".into(), 5), ("cilium_ipcache".into(), 7)].into());
     }
 
@@ -284,6 +303,9 @@ mod tests {
             ("prometheus-serve-addr", "9962"),
             ("bpf-map-sizes", "cilium_policy=0"),
             ("bpf-map-sizes", "cilium_polcy=5"),
+            ("node-port-range", "30000"),
+            ("node-port-range", "32767,30000"),
+            ("node-port-range", "30000,62000"),
         ] {
             let error = mk_settings(&[(key, value)]).expect_err("is refused").to_string();
             assert!(error.contains(key) && error.contains(value), "{error}");

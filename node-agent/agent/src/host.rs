@@ -13,6 +13,7 @@ use cilium_bpf::layout::{
 use cilium_dataplane::{Devices, router_address};
 use cilium_drivers::datapath::{AttachMode, Attached, Datapath, DeviceProgram, LoadOptions};
 use cilium_drivers::netlink::{HOST_DEVICE, Link, NET_DEVICE, Netlink, VXLAN_DEVICE};
+use cilium_drivers::netns::Netns;
 use cilium_drivers::{probe, sysctl};
 use cilium_rest::model::EndpointChange;
 use ipnet::IpNet;
@@ -20,7 +21,7 @@ use ipnet::IpNet;
 use crate::config::Settings;
 
 /// Ports of masqueraded connections: behind those that the kernel gives to the node's own (32768–60999).
-const NAT_PORTS: (u16, u16) = (61000, 65535);
+pub(crate) const NAT_PORTS: (u16, u16) = (61000, 65535);
 
 /// Events of one reason that one CPU may report in a second.
 const EVENT_RATE: u32 = 1000;
@@ -234,7 +235,19 @@ fn mk_config(settings: &Settings, facts: &Facts, tunnel: Option<&Link>) -> Confi
         nat_first: NAT_PORTS.0,
         nat_last: NAT_PORTS.1,
         dns_port: NetPort(settings.dns_port),
+        nodeport_first: settings.nodeports.0,
+        nodeport_last: settings.nodeports.1,
+        netns_cookie: own_cookie(),
     }
+}
+
+/// Without it, the node's processes do not find ports of nodes at loopback addresses.
+fn own_cookie() -> u64 {
+    Netns::cookie().unwrap_or_else(|error| {
+        let error = format!("{:#}", anyhow::Error::from(error));
+        tracing::warn!(error, "ports of nodes are not served at loopback addresses");
+        0
+    })
 }
 
 /// What is reached with the pod's own address: the configured prefixes, and the node's own pods, known or not.

@@ -2,11 +2,9 @@
 
 use std::path::Path;
 
-use cilium_bpf::layout::{
-    Addr, BackendEntry, BackendKey, Endpoint, IpcacheEntry, IpcacheKey, ServiceEntry, ServiceKey, Slot,
-};
+use cilium_bpf::layout::{Addr, Endpoint, IpcacheEntry, IpcacheKey, ServiceEntry, ServiceKey, Slot};
 use cilium_dataplane as dataplane;
-use cilium_dataplane::{Kernel, Lookup, Piece, PieceKey, SlotIndex};
+use cilium_dataplane::{Behind, BehindKey, Kernel, Lookup, Piece, PieceKey, SlotIndex};
 use cilium_delta::Table;
 use cilium_drivers::maps::{self, Maps};
 use cilium_drivers::netlink;
@@ -23,6 +21,8 @@ pub(crate) enum Fault {
     Netlink(#[from] netlink::Error),
     #[error("{0:?} and its value belong to different maps: the agent is faulty")]
     Mixed(PieceKey),
+    #[error("{0:?} and its value belong to different maps: the agent is faulty")]
+    MixedService(BehindKey),
 }
 
 /// Maps, routes and neighbours of this node.
@@ -58,7 +58,6 @@ macro_rules! map_table {
 map_table!(Addr, Endpoint, endpoints);
 map_table!(IpcacheKey, IpcacheEntry, ipcache);
 map_table!(ServiceKey, ServiceEntry, services);
-map_table!(BackendKey, BackendEntry, backends);
 
 impl Table<PieceKey, Piece> for Tables {
     type Error = Fault;
@@ -107,9 +106,35 @@ impl Lookup<PieceKey, Piece> for Tables {
     }
 }
 
-impl Lookup<BackendKey, BackendEntry> for Tables {
-    fn lookup(&mut self, key: &BackendKey) -> Result<Option<BackendEntry>, Fault> {
-        Ok(self.maps.backends.get(key)?)
+impl Table<BehindKey, Behind> for Tables {
+    type Error = Fault;
+    fn list(&mut self) -> Result<Vec<(BehindKey, Behind)>, Fault> {
+        let backends = self.maps.backends.list()?.into_iter();
+        let backends = backends.map(|(key, value)| (BehindKey::Backend(key), Behind::Backend(value)));
+        let ranges = self.maps.source_ranges.list()?.into_iter();
+        Ok(backends.chain(ranges.map(|(key, value)| (BehindKey::Range(key), Behind::Range(value)))).collect())
+    }
+    fn set(&mut self, key: &BehindKey, value: &Behind) -> Result<(), Fault> {
+        match (key, value) {
+            (BehindKey::Backend(key), Behind::Backend(value)) => Ok(self.maps.backends.set(key, value)?),
+            (BehindKey::Range(key), Behind::Range(value)) => Ok(self.maps.source_ranges.set(key, value)?),
+            _ => Err(Fault::MixedService(*key)),
+        }
+    }
+    fn delete(&mut self, key: &BehindKey) -> Result<(), Fault> {
+        match key {
+            BehindKey::Backend(key) => Ok(self.maps.backends.delete(key)?),
+            BehindKey::Range(key) => Ok(self.maps.source_ranges.delete(key)?),
+        }
+    }
+}
+
+impl Lookup<BehindKey, Behind> for Tables {
+    fn lookup(&mut self, key: &BehindKey) -> Result<Option<Behind>, Fault> {
+        match key {
+            BehindKey::Backend(key) => Ok(self.maps.backends.get(key)?.map(Behind::Backend)),
+            BehindKey::Range(key) => Ok(self.maps.source_ranges.get(key)?.map(Behind::Range)),
+        }
     }
 }
 

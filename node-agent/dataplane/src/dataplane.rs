@@ -467,7 +467,8 @@ impl Dataplane {
         let mut failures: Vec<Failure> =
             named.map(|(key, message)| Failure { object: key.0, message }).collect();
         failures.extend(self.failed.values().flatten().cloned());
-        failures.sort_unstable_by(|a, b| a.object.cmp(&b.object));
+        failures.sort_unstable_by(|a, b| (&a.object, &a.message).cmp(&(&b.object, &b.message)));
+        failures.dedup();
         failures
     }
 

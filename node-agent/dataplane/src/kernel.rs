@@ -3,7 +3,7 @@ use std::error::Error;
 use cilium_api::parts::{Part, PartKey};
 use cilium_bpf::layout::{
     Addr, BackendEntry, BackendKey, BlockEntry, BlockKey, Endpoint, IpcacheEntry, IpcacheKey, PolicyEntry,
-    PolicyKey, ServiceEntry, ServiceKey, Slot,
+    PolicyKey, ServiceEntry, ServiceKey, Slot, SourceRangeEntry, SourceRangeKey,
 };
 use cilium_delta::Table;
 use ipnet::IpNet;
@@ -32,6 +32,24 @@ pub enum Piece {
     Block(BlockEntry),
 }
 
+/// Key of what stands behind a frontend of a Service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum BehindKey {
+    /// Of a backend.
+    Backend(BackendKey),
+    /// Of a source range.
+    Range(SourceRangeKey),
+}
+
+/// What stands behind a frontend, of the same variant as its key: a table refuses what is not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Behind {
+    /// A backend.
+    Backend(BackendEntry),
+    /// A source range.
+    Range(SourceRangeEntry),
+}
+
 /// Reads single entries back.
 pub trait Lookup<K, V>: Table<K, V> {
     /// The entry with exactly this key.
@@ -50,7 +68,7 @@ pub trait Kernel:
     + Table<SlotIndex, Slot, Error = Self::Fault>
     + Lookup<PieceKey, Piece, Error = Self::Fault>
     + Table<ServiceKey, ServiceEntry, Error = Self::Fault>
-    + Lookup<BackendKey, BackendEntry, Error = Self::Fault>
+    + Lookup<BehindKey, Behind, Error = Self::Fault>
     + Table<IpNet, Route, Error = Self::Fault>
     + Table<Neighbour, Mac, Error = Self::Fault>
 {

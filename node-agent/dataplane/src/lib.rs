@@ -45,7 +45,7 @@ pub use config::{Config, Devices, Link, Mac, Neighbour, Route};
 pub use dataplane::{Dataplane, Unready};
 pub use displaced::Displaced;
 pub use endpoints::Planned;
-pub use kernel::{Kernel, Lookup, Parts, Piece, PieceKey, SlotIndex};
+pub use kernel::{Behind, BehindKey, Kernel, Lookup, Parts, Piece, PieceKey, SlotIndex};
 pub use nodes::router_address;
 
 /// How long entries of a generation stay after the switch away from it, in milliseconds. A program runs for microseconds; the

@@ -1,12 +1,18 @@
-//! Services: one pointer for each address and port, and the backends behind it that this node uses.
+//! Services: one pointer for each address, port and scope, and what is behind it: the backends that this node uses, and the source
+//! ranges of clients.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use cilium_api::frontends::{Frontend, FrontendKind, Here, Scope};
 use cilium_api::parts::{Backend, PartKey, Service};
-use cilium_bpf::layout::{BackendEntry, BackendKey, NetPort, ServiceEntry, ServiceKey};
+use cilium_bpf::layout::{
+    BackendEntry, BackendKey, NetPort, SCOPE_EXTERNAL, SCOPE_INTERNAL, SERVICE_ONLY_OWN, SERVICE_RANGES,
+    ServiceEntry, ServiceKey, SourceRangeEntry, SourceRangeKey,
+};
+use ipnet::IpNet;
 
+use crate::kernel::{Behind, BehindKey};
 use crate::switched::{Scheme, Switched};
 
 pub(crate) struct ServiceScheme;
@@ -15,37 +21,66 @@ impl Scheme for ServiceScheme {
     type Owner = ServiceKey;
     type Pointer = ServiceEntry;
     type Content = Content;
-    type Key = BackendKey;
-    type Value = BackendEntry;
+    type Key = BehindKey;
+    type Value = Behind;
 
     const FIRST: u32 = 1;
 
-    fn items(generation: u32, content: &Content) -> Vec<(BackendKey, BackendEntry)> {
-        (0..)
-            .zip(&content.backends)
-            .map(|(index, entry)| (BackendKey { generation, index }, *entry))
-            .collect()
+    fn items(generation: u32, content: &Content) -> Vec<(BehindKey, Behind)> {
+        let backends = (0..).zip(&content.backends).map(|(index, entry)| {
+            (BehindKey::Backend(BackendKey { generation, index }), Behind::Backend(*entry))
+        });
+        let ranges = content.ranges.iter().flatten().map(|range| {
+            let key = SourceRangeKey::new(generation, range.network(), range.prefix_len());
+            (BehindKey::Range(key), Behind::Range(SourceRangeEntry { allowed: 1 }))
+        });
+        backends.chain(ranges).collect()
     }
     fn pointer(generation: u32, content: &Content) -> ServiceEntry {
         let count = u32::try_from(content.backends.len()).unwrap_or(u32::MAX);
-        ServiceEntry { generation, count, affinity: content.affinity }
+        let flag = |on: bool, flag: u32| if on { flag } else { 0 };
+        let flags = flag(content.only_own, SERVICE_ONLY_OWN) | flag(content.ranges.is_some(), SERVICE_RANGES);
+        ServiceEntry { generation, count, affinity: content.affinity, flags }
     }
-    /// Nothing remembers a generation of backends beyond the run of a program.
+    /// Nothing remembers a generation of backends but to ask whether it is still the same one: seven weeks of changes go by before a
+    /// number comes again.
     fn mark(_: u32) -> Option<(ServiceKey, ServiceEntry)> {
         None
     }
     fn generation(pointer: &ServiceEntry) -> Option<u32> {
         Some(pointer.generation)
     }
-    fn item_generation(key: &BackendKey) -> u32 {
-        key.generation
+    fn item_generation(key: &BehindKey) -> u32 {
+        match key {
+            BehindKey::Backend(key) => key.generation,
+            BehindKey::Range(key) => key.generation,
+        }
     }
-    fn content(pointer: &ServiceEntry, mut items: Vec<(BackendKey, BackendEntry)>) -> Option<Content> {
-        items.sort_unstable_by_key(|(key, _)| key.index);
-        let gapless = (0..).zip(&items).all(|(index, (key, _))| key.index == index);
-        let whole = usize::try_from(pointer.count) == Ok(items.len());
-        let backends = || items.into_iter().map(|(_, entry)| entry).collect();
-        (gapless && whole).then(|| Content { affinity: pointer.affinity, backends: backends() })
+    fn content(pointer: &ServiceEntry, items: Vec<(BehindKey, Behind)>) -> Option<Content> {
+        let mut backends = Vec::new();
+        let mut ranges = Vec::new();
+        for item in items {
+            match item {
+                (BehindKey::Backend(key), Behind::Backend(entry)) => backends.push((key.index, entry)),
+                (BehindKey::Range(key), Behind::Range(_)) => {
+                    let (address, length) = key.prefix()?;
+                    ranges.push(IpNet::new(address, length).ok()?);
+                }
+                _ => return None,
+            }
+        }
+        backends.sort_unstable_by_key(|(index, _)| *index);
+        ranges.sort_unstable();
+        let gapless = (0..).zip(&backends).all(|(index, (found, _))| *found == index);
+        let whole = usize::try_from(pointer.count) == Ok(backends.len());
+        let is_restricted = pointer.flags & SERVICE_RANGES != 0;
+        let known = pointer.flags & !(SERVICE_ONLY_OWN | SERVICE_RANGES) == 0;
+        (gapless && whole && known && (is_restricted || ranges.is_empty())).then(|| Content {
+            affinity: pointer.affinity,
+            only_own: pointer.flags & SERVICE_ONLY_OWN != 0,
+            ranges: is_restricted.then_some(ranges),
+            backends: backends.into_iter().map(|(_, entry)| entry).collect(),
+        })
     }
 }
 
@@ -54,20 +89,33 @@ impl Scheme for ServiceScheme {
 pub(crate) struct Content {
     /// Seconds for which a client keeps its backend; 0 is not at all.
     affinity: u32,
+    /// Without backends, packets are dropped and not refused.
+    only_own: bool,
+    /// Clients that are served, sorted; `None` is everybody.
+    ranges: Option<Vec<IpNet>>,
     backends: Vec<BackendEntry>,
+}
+
+/// A Service's wish to have a frontend.
+struct Claim {
+    kind: FrontendKind,
+    part: Arc<PartKey>,
+    content: Arc<Content>,
 }
 
 /// Frontends of every Service.
 pub(crate) struct Services {
     pub(crate) switched: Switched<ServiceScheme>,
-    frontends: HashMap<PartKey, BTreeSet<ServiceKey>>,
+    frontends: HashMap<Arc<PartKey>, Vec<ServiceKey>>,
+    /// Sorted: the first one has the frontend. Addresses that users choose may be chosen twice.
+    claims: HashMap<ServiceKey, Vec<Claim>>,
     here: Here,
 }
 
 impl Services {
     pub(crate) fn new(node: String) -> Self {
         let here = Here { node, zone: String::new() };
-        Self { switched: Switched::new(), frontends: HashMap::new(), here }
+        Self { switched: Switched::new(), frontends: HashMap::new(), claims: HashMap::new(), here }
     }
 
     /// Takes the node's zone. Returns the Services to be set again.
@@ -76,26 +124,40 @@ impl Services {
             return Vec::new();
         }
         zone.clone_into(&mut self.here.zone);
-        self.frontends.keys().cloned().collect()
+        self.frontends.keys().map(|key| PartKey::clone(key)).collect()
     }
 
     /// Takes a service part, or that there is none.
     pub(crate) fn set(&mut self, part: &PartKey, service: Option<&Service>) {
-        let mut old = self.frontends.remove(part).unwrap_or_default();
-        let mut new = BTreeSet::new();
-        if let Some(service) = service {
-            for frontend in service.frontends(&self.here).filter(is_served) {
-                let owner = key(&frontend);
-                old.remove(&owner);
-                new.insert(owner);
-                self.switched.set(owner, Arc::new(content(&frontend, service.affinity)));
+        let part = Arc::new(part.clone());
+        let mut old = self.frontends.remove(&part).unwrap_or_default();
+        let mut new = Vec::new();
+        for frontend in service.into_iter().flat_map(|service| service.frontends(&self.here)) {
+            let key = key(&frontend);
+            old.retain(|it| *it != key);
+            // A Service that names an address twice has it once, as what comes first.
+            if new.contains(&key) {
+                continue;
+            }
+            new.push(key);
+            let content = Arc::new(content(&frontend, service));
+            let claims = self.claims.entry(key).or_default();
+            claims.retain(|claim| claim.part != part);
+            claims.push(Claim { kind: frontend.kind, part: part.clone(), content });
+            claims.sort_by(|a, b| (a.kind, &a.part).cmp(&(b.kind, &b.part)));
+            grant(&mut self.switched, key, claims);
+        }
+        for key in old {
+            let Some(claims) = self.claims.get_mut(&key) else { continue };
+            claims.retain(|claim| claim.part != part);
+            grant(&mut self.switched, key, claims);
+            if claims.is_empty() {
+                self.claims.remove(&key);
             }
         }
-        for frontend in old {
-            self.switched.remove(frontend);
-        }
         if !new.is_empty() {
-            self.frontends.insert(part.clone(), new);
+            new.shrink_to_fit();
+            self.frontends.insert(part, new);
         }
     }
 
@@ -106,26 +168,57 @@ impl Services {
 
     /// Services that are not in force, and why.
     pub(crate) fn failures(&self) -> Vec<(PartKey, String)> {
-        let owner = |frontend| self.frontends.iter().find(|(_, frontends)| frontends.contains(&frontend));
-        self.switched
-            .failures()
-            .filter_map(|(frontend, message)| Some((owner(frontend)?.0.clone(), message.to_owned())))
-            .collect()
+        let first = |key| self.claims.get(&key).and_then(|claims| claims.first());
+        let switched = self.switched.failures();
+        let switched = switched
+            .filter_map(|(key, message)| Some((first(key)?.part.as_ref().clone(), message.to_owned())));
+        switched.chain(self.claims.iter().flat_map(|(key, claims)| refused(key, claims))).collect()
     }
 }
 
-/// What sockets connect to.
-fn is_served(frontend: &Frontend<'_>) -> bool {
-    let is_address = matches!(frontend.kind, FrontendKind::ClusterIp | FrontendKind::LoadBalancer);
-    is_address && frontend.scope == Scope::Internal
+/// Gives a frontend to the first that wants it.
+fn grant(switched: &mut Switched<ServiceScheme>, key: ServiceKey, claims: &[Claim]) {
+    match claims.first() {
+        Some(first) => switched.set(key, first.content.clone()),
+        None => switched.remove(key),
+    }
+}
+
+/// All but the first that want a frontend.
+fn refused(key: &ServiceKey, claims: &[Claim]) -> Vec<(PartKey, String)> {
+    let Some((first, others)) = claims.split_first() else { return Vec::new() };
+    let owner = first.part.0.trim_start_matches("service/");
+    let message = || format!("{} port {} belongs to Service {owner}", key.address, key.port.0);
+    others.iter().map(|claim| (claim.part.as_ref().clone(), message())).collect()
 }
 
 fn key(frontend: &Frontend<'_>) -> ServiceKey {
-    let protocol = frontend.service_port.protocol;
-    ServiceKey { address: frontend.address.into(), port: NetPort(frontend.port), protocol }
+    ServiceKey {
+        address: frontend.address.into(),
+        port: NetPort(frontend.port),
+        protocol: frontend.service_port.protocol,
+        scope: match frontend.scope {
+            Scope::Internal => SCOPE_INTERNAL,
+            Scope::External => SCOPE_EXTERNAL,
+        },
+    }
 }
 
-fn content(frontend: &Frontend<'_>, affinity: u32) -> Content {
+fn content(frontend: &Frontend<'_>, service: Option<&Service>) -> Content {
     let entry = |it: &&Backend| BackendEntry { address: it.address.into(), port: NetPort(it.port) };
-    Content { affinity, backends: frontend.backends.iter().map(entry).collect() }
+    let is_restricted = (frontend.kind, frontend.scope) == (FrontendKind::LoadBalancer, Scope::External);
+    let ranges = service.and_then(|service| service.source_ranges.as_ref()).filter(|_| is_restricted);
+    let of_family = |range: &&IpNet| range.addr().is_ipv4() == frontend.address.is_ipv4();
+    let mut ranges: Option<Vec<IpNet>> =
+        ranges.map(|ranges| ranges.iter().filter(of_family).map(IpNet::trunc).collect());
+    if let Some(ranges) = &mut ranges {
+        ranges.sort_unstable();
+        ranges.dedup();
+    }
+    Content {
+        affinity: service.map_or(0, |service| service.affinity),
+        only_own: frontend.only_own,
+        ranges,
+        backends: frontend.backends.iter().map(entry).collect(),
+    }
 }

@@ -6,6 +6,7 @@
 use std::{
     fs::File,
     io,
+    net::{Ipv4Addr, UdpSocket},
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
     panic,
     path::Path,
@@ -14,6 +15,8 @@ use std::{
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use thiserror::Error;
+
+use crate::sys;
 
 /// Why a namespace could not be used.
 #[derive(Debug, Error)]
@@ -29,6 +32,9 @@ pub enum Error {
     /// The kernel makes no new namespace for us.
     #[error("cannot create a network namespace (is this process root?)")]
     Create(#[source] io::Error),
+    /// The namespace does not say its number.
+    #[error("cannot read the cookie of the network namespace")]
+    Cookie(#[source] io::Error),
     /// No thread could be started.
     #[error("cannot start a thread to enter network namespace {path}")]
     Thread {
@@ -68,6 +74,15 @@ impl Netns {
             Ok(file) => Ok(Self { fd: file.into(), path: path.display().to_string() }),
             Err(source) => Err(Error::Open { path: path.display().to_string(), source }),
         }
+    }
+
+    /// The number by which socket programs know the namespace of the calling thread.
+    ///
+    /// # Errors
+    /// [`Error::Cookie`], with Linux before 5.14.
+    pub fn cookie() -> Result<u64, Error> {
+        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).map_err(Error::Cookie)?;
+        sys::cookie::netns(socket.as_fd()).map_err(Error::Cookie)
     }
 
     /// The namespace of the calling thread.

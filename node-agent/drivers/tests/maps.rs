@@ -60,8 +60,8 @@ fn every_kind_of_map_gives_back_what_was_written() {
     check_round_trip(&mut maps.slots, &4095, &slot, &Slot { generation: 9, ..slot });
     let (key, entry) = mk_policy(1, 80);
     check_round_trip(&mut maps.policy, &key, &entry, &PolicyEntry { verdict: 2, ..entry });
-    let service = ServiceKey { address, port: NetPort(80), protocol: 6 };
-    let count = |count| ServiceEntry { generation: 1, count, affinity: 0 };
+    let service = ServiceKey { address, port: NetPort(80), protocol: 6, scope: 0 };
+    let count = |count| ServiceEntry { generation: 1, count, affinity: 0, flags: 0 };
     check_round_trip(&mut maps.services, &service, &count(1), &count(2));
     let backend = |port| BackendEntry { address, port: NetPort(port) };
     check_round_trip(&mut maps.backends, &BackendKey { generation: 1, index: 0 }, &backend(1), &backend(2));

@@ -74,5 +74,11 @@ layout! {
         pub nat_last: u16,
         /// Port of the DNS proxy on the loopback addresses; 0: there is none.
         pub dns_port: NetPort,
+        /// First port on which every node may serve (`node-port-range`).
+        pub nodeport_first: u16,
+        /// Last of these ports.
+        pub nodeport_last: u16,
+        /// Cookie of the node's own network namespace (`SO_NETNS_COOKIE`); 0: unknown, so its processes are not served at loopback addresses.
+        pub netns_cookie: u64,
     }
 }

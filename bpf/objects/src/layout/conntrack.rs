@@ -22,11 +22,16 @@ pub const CT_DIRECT: u16 = 1 << 7;
 pub const CT_REFUSED: u16 = 1 << 8;
 /// With [`CT_STACK`]: the other side is the DNS proxy of this node, which stands in for it.
 pub const CT_PROXY: u16 = 1 << 9;
+/// With [`CT_DIRECT`]: the starter came by a service, as which answers leave.
+pub const CT_SERVICE: u16 = 1 << 10;
 
-/// [`NatKey::direction`]: `local` is the pod, the value is the node's address and port.
+/// [`NatKey::direction`]: `local` sends to `remote`; its source becomes the node's address and port, or those of the service that it is
+/// a backend of.
 pub const NAT_OUT: u8 = 0;
-/// [`NatKey::direction`]: `local` is the node's address, the value is the pod and its port.
+/// [`NatKey::direction`]: `remote` answers to `local`, the node; the destination becomes a pod, or the client of a service.
 pub const NAT_IN: u8 = 1;
+/// [`NatKey::direction`]: `remote`, a client, sends to `local`, a service; the destination becomes a backend.
+pub const NAT_SERVICE: u8 = 2;
 
 layout! {
     /// Key of `cilium_ct`. Both directions have the same key; see [`CtKey::new`].
@@ -94,9 +99,9 @@ layout! {
 layout! {
     /// Key of `cilium_snat`: a connection as seen on one side of the translation.
     pub struct NatKey as "nat_key" {
-        /// The pod ([`NAT_OUT`]) or the node's address ([`NAT_IN`]).
+        /// The pod or backend ([`NAT_OUT`]), the node's address ([`NAT_IN`]), or the service ([`NAT_SERVICE`]).
         pub local: Addr,
-        /// The other end, outside of the cluster.
+        /// The other end; of a service, its client.
         pub remote: Addr,
         /// Port (or ICMP id) that belongs to `local`.
         pub local_port: NetPort,
@@ -104,7 +109,7 @@ layout! {
         pub remote_port: NetPort,
         /// IP protocol number.
         pub protocol: u8,
-        /// [`NAT_OUT`] or [`NAT_IN`].
+        /// [`NAT_OUT`], [`NAT_IN`] or [`NAT_SERVICE`].
         pub direction: u8,
     }
 }
@@ -114,10 +119,18 @@ layout! {
     pub struct NatEntry as "nat_entry" {
         /// What `local` of the key is translated to.
         pub to: Addr,
+        /// What `remote` of the key is translated to; [`Addr::NONE`]: it stays.
+        pub from: Addr,
         /// What the local port is translated to.
         pub to_port: NetPort,
+        /// What the remote port is translated to; 0: it stays.
+        pub from_port: NetPort,
         /// Seconds of `CLOCK_MONOTONIC`; from then on another connection may take the port.
         pub expires: u32,
+        /// [`NAT_SERVICE`]: generation of the backends among which `to` was seen last.
+        pub generation: u32,
+        /// `CT_*` bits; with [`CT_SERVICE`], also the state of the connection of a service's client.
+        pub flags: u16,
     }
 }
 

@@ -1,18 +1,31 @@
 //! Services, backends and the way back from a backend to its service.
 
+use std::net::{IpAddr, Ipv6Addr};
+
 use super::{Addr, NetPort, layout};
 
 layout! {
     /// Key of `cilium_services`.
     pub struct ServiceKey as "service_key" {
-        /// Cluster address.
+        /// Address of the service; the unspecified one of a family for any address of a node.
         pub address: Addr,
         /// Port of the service.
         pub port: NetPort,
         /// IP protocol number.
         pub protocol: u8,
+        /// [`SCOPE_INTERNAL`] or [`SCOPE_EXTERNAL`].
+        pub scope: u8,
     }
 }
+
+/// What sockets of pods and of the node connect to.
+pub const SCOPE_INTERNAL: u8 = 0;
+/// What packets that reach the node from the network are for.
+pub const SCOPE_EXTERNAL: u8 = 1;
+/// Without a backend on this node, packets are dropped and not refused.
+pub const SERVICE_ONLY_OWN: u32 = 1 << 0;
+/// Only clients in `cilium_source_ranges` under the same generation are served.
+pub const SERVICE_RANGES: u32 = 1 << 1;
 
 layout! {
     /// Value of `cilium_services`. Backends of a new set are written under a new generation before this value names it.
@@ -23,6 +36,48 @@ layout! {
         pub count: u32,
         /// Seconds since its last use of the service in which a client keeps its backend; 0 is not at all.
         pub affinity: u32,
+        /// `SERVICE_*` bits.
+        pub flags: u32,
+    }
+}
+
+layout! {
+    /// Key of `cilium_source_ranges`, a longest-prefix-match trie over everything behind `prefix_len`.
+    pub struct SourceRangeKey as "source_range_key" {
+        /// Bits that count: 32, and those of the address.
+        pub prefix_len: u32,
+        /// Generation of the service.
+        pub generation: u32,
+        /// As [`Addr`]; bits behind `prefix_len` are zero.
+        pub address: [u8; 16],
+    }
+}
+
+impl SourceRangeKey {
+    /// Bits of the generation.
+    const HEAD: u32 = 32;
+
+    /// Key of the prefix `address`/`length`, with `length` counted in the address's own family. Bits behind the length must be zero.
+    pub fn new(generation: u32, address: IpAddr, length: u8) -> Self {
+        let offset = if address.is_ipv4() { 96 } else { 0 };
+        let prefix_len = Self::HEAD + offset + u32::from(length);
+        Self { prefix_len, generation, address: Addr::from(address).0 }
+    }
+
+    /// Address and length, counted in the address's own family; `None` when the length is one that no prefix has.
+    pub fn prefix(&self) -> Option<(IpAddr, u8)> {
+        let address = Addr(self.address).ip().unwrap_or(Ipv6Addr::UNSPECIFIED.into());
+        let offset = if address.is_ipv4() { 96 } else { 0 };
+        let length = self.prefix_len.checked_sub(Self::HEAD + offset)?;
+        Some((address, u8::try_from(length).ok()?))
+    }
+}
+
+layout! {
+    /// Value of `cilium_source_ranges`.
+    pub struct SourceRangeEntry as "source_range_entry" {
+        /// Always 1.
+        pub allowed: u32,
     }
 }
 

@@ -40,6 +40,8 @@ fn layouts_are_those_of_the_object() {
     compare::<FragmentPorts>(&structs);
     compare::<ServiceKey>(&structs);
     compare::<ServiceEntry>(&structs);
+    compare::<SourceRangeKey>(&structs);
+    compare::<SourceRangeEntry>(&structs);
     compare::<BackendKey>(&structs);
     compare::<BackendEntry>(&structs);
     compare::<SockRevnatKey>(&structs);

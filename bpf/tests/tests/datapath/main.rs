@@ -13,6 +13,7 @@ mod inbound;
 mod layouts;
 mod local;
 mod masquerade;
+mod nodeport;
 mod oracle;
 mod outbound;
 mod prefixes;

@@ -1,13 +1,13 @@
 //! Entries of kernel maps as the API lists them.
 
-use std::collections::HashMap;
-use std::net::IpAddr;
+use std::collections::{HashMap, HashSet};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 
 use cilium_bpf::layout::{
     Addr, CT_CONFIRMED, CT_FIN_ANSWERER, CT_FIN_STARTER, CT_REFUSED, CT_STARTED_BY_HIGH, CtEntry, CtKey,
-    DIRECTION_INGRESS, IpcacheKey, NAT_OUT, NatEntry, NatKey, POLICY_ALLOW, POLICY_NONE, POLICY_PROXY,
-    PolicyEntry, PolicyKey,
+    DIRECTION_INGRESS, IpcacheKey, NAT_OUT, NAT_SERVICE, NatEntry, NatKey, POLICY_ALLOW, POLICY_NONE,
+    POLICY_PROXY, PolicyEntry, PolicyKey, SCOPE_EXTERNAL, SCOPE_INTERNAL, ServiceKey,
 };
 use cilium_drivers::maps::Maps;
 use cilium_rest::model;
@@ -147,14 +147,19 @@ fn ct(key: &CtKey, entry: &CtEntry) -> model::CtEntry {
 fn nat(key: &NatKey, entry: &NatEntry) -> model::NatEntry {
     let local = describe::end(key.local, key.local_port.0);
     let remote = describe::end(key.remote, key.remote_port.0);
-    let (direction, source, destination) =
-        if key.direction == NAT_OUT { ("OUT", local, remote) } else { ("IN", remote, local) };
+    let (direction, source, destination) = match key.direction {
+        NAT_OUT => ("OUT", local, remote),
+        NAT_SERVICE => ("SERVICE", remote, local),
+        _ => ("IN", remote, local),
+    };
+    let to = describe::end(entry.to, entry.to_port.0);
+    let from = (entry.from_port.0 != 0).then(|| describe::end(entry.from, entry.from_port.0));
     model::NatEntry {
         protocol: describe::protocol(key.protocol),
         direction: direction.to_owned(),
         source,
         destination,
-        translated: describe::end(entry.to, entry.to_port.0),
+        translated: from.map_or(to.clone(), |from| format!("{from} -> {to}")),
     }
 }
 
@@ -167,8 +172,14 @@ fn services(maps: &Maps) -> anyhow::Result<serde_json::Value> {
     for list in backends.values_mut() {
         list.sort_unstable();
     }
-    sorted(maps.services.entries()?, |(key, entry)| model::ServiceEntry {
-        frontend: format!("{}/{}", describe::end(key.address, key.port.0), describe::protocol(key.protocol)),
+    let services = maps.services.entries()?;
+    let of_two_scopes: HashSet<ServiceKey> = services
+        .iter()
+        .filter(|(key, _)| key.scope == SCOPE_EXTERNAL)
+        .map(|(key, _)| ServiceKey { scope: SCOPE_INTERNAL, ..*key })
+        .collect();
+    sorted(services, |(key, entry)| model::ServiceEntry {
+        frontend: frontend(&key, of_two_scopes.contains(&key)),
         generation: entry.generation,
         count: entry.count,
         backends: backends
@@ -178,6 +189,13 @@ fn services(maps: &Maps) -> anyhow::Result<serde_json::Value> {
             .map(|(_, backend)| backend.clone())
             .collect(),
     })
+}
+
+/// The one of two that is for the inside has a mark.
+fn frontend(key: &ServiceKey, marked: bool) -> String {
+    let address = key.address.ip().unwrap_or(Ipv6Addr::UNSPECIFIED.into());
+    let mark = if marked { "/i" } else { "" };
+    format!("{}/{}{mark}", SocketAddr::new(address, key.port.0), describe::protocol(key.protocol))
 }
 
 fn metrics(maps: &Maps) -> anyhow::Result<serde_json::Value> {

@@ -87,7 +87,8 @@ struct World {
     renewed: bool,
 }
 
-/// The first has backends for everybody, the second some for zones, the third has nodes use their own.
+/// The first has backends for everybody, the second some for zones, the third has nodes use their own. All have a port of nodes, and want
+/// one and the same address; how many clients the first lets in goes with its backends.
 fn mk_placed_service(number: u8, backends: &[u8]) -> Service {
     let place = |backend: u8| match number {
         1 => None,
@@ -106,8 +107,22 @@ fn mk_placed_service(number: u8, backends: &[u8]) -> Service {
         port: 80,
         place: place(*backend).map(Box::new),
     };
+    let addresses = backends.len();
     let backends = backends.iter().map(backend).collect();
-    Service { local: number == 3, affinity: u32::from(number), ..mk_service_of(number, backends) }
+    let wanted = vec![ip("192.0.2.80")];
+    let ranges =
+        ["198.51.100.0/24", "10.0.0.0/8"][..addresses % 3].iter().map(|range| range.parse().unwrap());
+    let mut service = Service {
+        local: number == 3,
+        external_local: number == 3,
+        affinity: u32::from(number),
+        load_balancer: if number < 3 { wanted.clone() } else { vec![] },
+        external: if number == 3 { wanted } else { vec![] },
+        source_ranges: (number == 1).then(|| ranges.collect()),
+        ..mk_service_of(number, backends)
+    };
+    service.ports[0].node_port = 30_000 + u16::from(number);
+    service
 }
 
 impl World {
@@ -245,7 +260,8 @@ proptest! {
         }
         world.now += GRACE;
         prop_assert!(!world.dataplane.sweep(&mut world.kernel, world.now));
-        prop_assert_eq!(world.dataplane.failures(), vec![]);
+        let failures = world.dataplane.failures();
+        prop_assert!(failures.iter().all(|it| it.message.contains(" belongs to Service ")), "{failures:?}");
 
         let mut fresh = Dataplane::new(mk_config(tunnel));
         let mut kernel = Fake::default();
@@ -254,6 +270,7 @@ proptest! {
         }
         fresh.update(world.parts.keys(), &world.parts);
         fresh.apply(&mut kernel, 0);
+        prop_assert_eq!(failures, fresh.failures());
         prop_assert_eq!(world.kernel.seen(), kernel.seen());
         if !world.renewed {
             prop_assert_eq!(world.kernel.policy.len(), kernel.policy.len());

@@ -3,10 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use cilium_bpf::layout::{
-    Addr, BackendEntry, BackendKey, Endpoint, IpcacheEntry, IpcacheKey, PolicyKey, ServiceEntry, ServiceKey,
-    Slot,
+    Addr, BackendKey, Endpoint, IpcacheEntry, IpcacheKey, PolicyKey, ServiceEntry, ServiceKey, Slot,
+    SourceRangeKey,
 };
-use cilium_dataplane::{Kernel, Lookup, Mac, Neighbour, Piece, PieceKey, Route, SlotIndex};
+use cilium_dataplane::{
+    Behind, BehindKey, Kernel, Lookup, Mac, Neighbour, Piece, PieceKey, Route, SlotIndex,
+};
 use cilium_delta::Table;
 use ipnet::IpNet;
 
@@ -26,7 +28,7 @@ pub(crate) struct Fake {
     pub(crate) slots: BTreeMap<u16, Slot>,
     pub(crate) policy: BTreeMap<PieceKey, Piece>,
     pub(crate) services: BTreeMap<ServiceKey, ServiceEntry>,
-    pub(crate) backends: BTreeMap<BackendKey, BackendEntry>,
+    pub(crate) behind: BTreeMap<BehindKey, Behind>,
     pub(crate) routes: BTreeMap<IpNet, Route>,
     pub(crate) neighbours: BTreeMap<(u32, std::net::IpAddr), Mac>,
     /// Writes so far.
@@ -81,8 +83,8 @@ impl Fake {
             assert!(self.allowed.is_empty() || self.allowed.contains(&content), "half a policy: {content:?}");
         }
         for service in self.services.values() {
-            let has =
-                |index| self.backends.contains_key(&BackendKey { generation: service.generation, index });
+            let key = |index| BehindKey::Backend(BackendKey { generation: service.generation, index });
+            let has = |index| self.behind.contains_key(&key(index));
             assert!((0..service.count).all(has), "half of the backends of {service:?}");
         }
         let mut owners: BTreeMap<u16, u32> = BTreeMap::new();
@@ -129,7 +131,7 @@ table!(IpcacheKey, IpcacheEntry, ipcache, "ipcache", |k| *k, |f| *f);
 table!(SlotIndex, Slot, slots, "slots", |k| k.0, |f| SlotIndex(*f));
 table!(PieceKey, Piece, policy, "policy", |k| *k, |f| *f);
 table!(ServiceKey, ServiceEntry, services, "services", |k| *k, |f| *f);
-table!(BackendKey, BackendEntry, backends, "backends", |k| *k, |f| *f);
+table!(BehindKey, Behind, behind, "behind", |k| *k, |f| *f);
 table!(IpNet, Route, routes, "routes", |k| *k, |f| *f);
 table!(Neighbour, Mac, neighbours, "neighbours", |k| (k.device, k.address), |f| Neighbour {
     device: f.0,
@@ -142,9 +144,9 @@ impl Lookup<PieceKey, Piece> for Fake {
     }
 }
 
-impl Lookup<BackendKey, BackendEntry> for Fake {
-    fn lookup(&mut self, key: &BackendKey) -> Result<Option<BackendEntry>, Fault> {
-        Ok(self.backends.get(key).copied())
+impl Lookup<BehindKey, Behind> for Fake {
+    fn lookup(&mut self, key: &BehindKey) -> Result<Option<Behind>, Fault> {
+        Ok(self.behind.get(key).copied())
     }
 }
 
@@ -161,13 +163,13 @@ impl Kernel for Fake {
 pub(crate) struct Seen {
     endpoints: BTreeMap<Addr, (u32, u32, u16, Content)>,
     ipcache: BTreeMap<IpcacheKey, IpcacheEntry>,
-    services: BTreeMap<ServiceKey, (u32, Vec<BackendEntry>)>,
+    services: BTreeMap<ServiceKey, (u32, u32, Vec<Behind>, Vec<SourceRangeKey>)>,
     routes: BTreeMap<IpNet, String>,
     neighbours: BTreeMap<(u32, std::net::IpAddr), Mac>,
     open_slots: usize,
     /// Entries under a generation that no slot has.
     stray_rules: usize,
-    backends: usize,
+    behind: usize,
 }
 
 impl Fake {
@@ -180,11 +182,26 @@ impl Fake {
         self.policy.keys().filter(is_stray).count()
     }
 
+    pub(crate) fn backend(&self, service: &ServiceEntry, index: u32) -> Behind {
+        self.behind[&BehindKey::Backend(BackendKey { generation: service.generation, index })]
+    }
+
+    /// Source ranges of a service, without the number of their generation.
+    pub(crate) fn ranges(&self, service: &ServiceEntry) -> Vec<SourceRangeKey> {
+        let range = |key: &BehindKey| match key {
+            BehindKey::Range(key) if key.generation == service.generation => {
+                Some(SourceRangeKey { generation: 0, ..*key })
+            }
+            _ => None,
+        };
+        self.behind.keys().filter_map(range).collect()
+    }
+
     pub(crate) fn seen(&self) -> Seen {
         let slot = |entry: &Endpoint| self.slots.get(&entry.slot).copied().unwrap_or_default();
-        let backends = |service: &ServiceEntry| {
-            let backend = |index| self.backends[&BackendKey { generation: service.generation, index }];
-            (service.affinity, (0..service.count).map(backend).collect())
+        let behind = |service: &ServiceEntry| {
+            let backends = (0..service.count).map(|index| self.backend(service, index)).collect();
+            (service.affinity, service.flags, backends, self.ranges(service))
         };
         Seen {
             endpoints: self
@@ -193,12 +210,12 @@ impl Fake {
                 .map(|(addr, e)| (*addr, (e.ifindex, e.identity, e.id, self.content(slot(e)))))
                 .collect(),
             ipcache: self.ipcache.clone(),
-            services: self.services.iter().map(|(key, service)| (*key, backends(service))).collect(),
+            services: self.services.iter().map(|(key, service)| (*key, behind(service))).collect(),
             routes: self.routes.iter().map(|(to, route)| (*to, format!("{route:?}"))).collect(),
             neighbours: self.neighbours.clone(),
             open_slots: self.slots.values().filter(|slot| slot.open).count(),
             stray_rules: self.stray_rules(),
-            backends: self.backends.len(),
+            behind: self.behind.len(),
         }
     }
 }

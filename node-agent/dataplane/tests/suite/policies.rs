@@ -220,7 +220,7 @@ fn an_emptied_map_is_repaired_in_place() {
     let (good, seen) = (slot(&kernel), kernel.seen());
     kernel.sabotaged = true;
     kernel.policy.clear();
-    kernel.backends.clear();
+    kernel.behind.clear();
     assert_eq!(dataplane.check(&mut kernel, 0), Ok(3));
     assert_eq!((slot(&kernel), kernel.seen()), (good, seen));
     kernel.slots.insert(good.generation as u16 + 77, Slot { generation: 9, open: true, ..Slot::default() });

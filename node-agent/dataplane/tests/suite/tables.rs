@@ -1,8 +1,11 @@
 //! What each kind of part becomes.
 
 use cilium_api::parts::{Backend, BackendPlace, Part, PartKey, Parts, Service};
-use cilium_bpf::layout::{Addr, BackendKey, IpcacheEntry, IpcacheKey, NetPort, ServiceKey};
-use cilium_dataplane::{Dataplane, Unready, router_address};
+use cilium_bpf::layout::{
+    Addr, IpcacheEntry, IpcacheKey, NetPort, SCOPE_EXTERNAL, SCOPE_INTERNAL, SERVICE_ONLY_OWN,
+    SERVICE_RANGES, ServiceKey,
+};
+use cilium_dataplane::{Behind, Dataplane, Unready, router_address};
 
 use crate::build::*;
 use crate::kernel::Fake;
@@ -158,17 +161,18 @@ fn a_service_has_the_backends_of_its_family() {
     let backends = [("10.244.1.5", 8080), ("10.244.2.7", 8080), ("fd00::7", 8080)];
     feed(&mut dataplane, &mut kernel, &Parts::from([mk_service("s", 1, &backends)]));
     let count = |address: &str| {
-        let key = ServiceKey { address: ip(address).into(), port: NetPort(80), protocol: 6 };
+        let key =
+            ServiceKey { address: ip(address).into(), port: NetPort(80), protocol: 6, scope: SCOPE_INTERNAL };
         kernel.services[&key].count
     };
-    assert_eq!((count("10.96.0.1"), count("fd00:10:96::1"), kernel.backends.len()), (2, 1, 3));
+    assert_eq!((count("10.96.0.1"), count("fd00:10:96::1"), kernel.behind.len()), (2, 1, 3));
 
     feed(&mut dataplane, &mut kernel, &Parts::from([mk_service("s", 1, &backends[..1])]));
-    assert_eq!(kernel.backends.len(), 4, "a program may be looking at the old ones");
+    assert_eq!(kernel.behind.len(), 4, "a program may be looking at the old ones");
     dataplane.sweep(&mut kernel, cilium_dataplane::GRACE - 1);
-    assert_eq!(kernel.backends.len(), 4);
+    assert_eq!(kernel.behind.len(), 4);
     assert!(!dataplane.sweep(&mut kernel, cilium_dataplane::GRACE));
-    assert_eq!(kernel.backends.len(), 1);
+    assert_eq!(kernel.behind.len(), 1);
     assert!(kernel.services.values().any(|service| service.count == 0), "without backends connecting fails");
 }
 
@@ -178,10 +182,17 @@ fn mk_backend(address: &str, place: BackendPlace) -> Backend {
 
 /// Last numbers of the backends' addresses under an address of the Service.
 fn backends(kernel: &Fake, address: &str) -> Vec<u8> {
-    let service =
-        kernel.services[&ServiceKey { address: ip(address).into(), port: NetPort(80), protocol: 6 }];
-    let backend = |index| kernel.backends[&BackendKey { generation: service.generation, index }].address;
-    (0..service.count).map(|index| backend(index).0[15]).collect()
+    backends_at(kernel, address, 80, SCOPE_INTERNAL)
+}
+
+fn backends_at(kernel: &Fake, address: &str, port: u16, scope: u8) -> Vec<u8> {
+    let key = ServiceKey { address: ip(address).into(), port: NetPort(port), protocol: 6, scope };
+    let service = kernel.services[&key];
+    let last = |index| match kernel.backend(&service, index) {
+        Behind::Backend(entry) => entry.address.0[15],
+        other => panic!("{other:?} is no backend"),
+    };
+    (0..service.count).map(last).collect()
 }
 
 #[test]
@@ -342,4 +353,90 @@ fn a_prefix_of_ipv6_catches_no_ipv4() {
     dataplane.update(parts.keys(), &narrow);
     dataplane.apply(&mut kernel, 0);
     assert_eq!((entry(&kernel, "0.0.0.0/0"), kernel.ipcache.len()), (None, 1));
+}
+
+fn put(dataplane: &mut Dataplane, kernel: &mut Fake, services: &[(&str, &Service)]) {
+    let part = |(name, service): &(&str, &Service)| {
+        (PartKey::service("default", name), Part::Service(Service::clone(service)))
+    };
+    let parts: Parts = services.iter().map(part).collect();
+    let all = ["a", "b", "c", "s"].map(|name| PartKey::service("default", name));
+    dataplane.update(all.iter(), &parts);
+    dataplane.apply(kernel, 0);
+}
+
+#[test]
+fn the_outside_has_entries_of_its_own() {
+    let (mut dataplane, mut kernel) = (Dataplane::new(mk_config(false)), Fake::default());
+    let on = |node: &str| BackendPlace { node: node.to_owned(), ..BackendPlace::default() };
+    let backends = vec![mk_backend("10.244.1.1", on("n1")), mk_backend("10.244.2.2", on("n2"))];
+    let mut service = Service {
+        external_local: true,
+        load_balancer: vec![ip("192.0.2.80")],
+        external: vec![ip("192.0.2.90")],
+        source_ranges: Some(vec![
+            "198.51.100.77/24".parse().expect("a prefix"),
+            "2001:db8::/32".parse().expect("a prefix"),
+        ]),
+        ..mk_service_of(1, backends)
+    };
+    service.ports[0].node_port = 30_080;
+    put(&mut dataplane, &mut kernel, &[("s", &service)]);
+    assert_eq!(backends_at(&kernel, "0.0.0.0", 30_080, SCOPE_INTERNAL), [1, 2]);
+    assert_eq!(backends_at(&kernel, "0.0.0.0", 30_080, SCOPE_EXTERNAL), [1]);
+    assert_eq!(backends_at(&kernel, "192.0.2.80", 80, SCOPE_INTERNAL), [1, 2]);
+    assert_eq!(backends_at(&kernel, "192.0.2.80", 80, SCOPE_EXTERNAL), [1]);
+    assert_eq!(backends_at(&kernel, "192.0.2.90", 80, SCOPE_EXTERNAL), [1]);
+    let entry = |kernel: &Fake, address: &str, port, scope| {
+        kernel.services[&ServiceKey { address: ip(address).into(), port: NetPort(port), protocol: 6, scope }]
+    };
+    let balancer = entry(&kernel, "192.0.2.80", 80, SCOPE_EXTERNAL);
+    assert_eq!(balancer.flags, SERVICE_ONLY_OWN | SERVICE_RANGES);
+    let ranges: Vec<_> = kernel.ranges(&balancer).iter().map(|range| range.prefix()).collect();
+    assert_eq!(ranges, [Some((ip("198.51.100.0"), 24))], "of the address's family");
+    assert_eq!(entry(&kernel, "192.0.2.80", 80, SCOPE_INTERNAL).flags, 0);
+    assert_eq!(entry(&kernel, "0.0.0.0", 30_080, SCOPE_EXTERNAL).flags, SERVICE_ONLY_OWN);
+
+    service.source_ranges = Some(vec![]);
+    put(&mut dataplane, &mut kernel, &[("s", &service)]);
+    let balancer = entry(&kernel, "192.0.2.80", 80, SCOPE_EXTERNAL);
+    assert_eq!(
+        (balancer.flags & SERVICE_RANGES, kernel.ranges(&balancer)),
+        (SERVICE_RANGES, vec![]),
+        "nobody may come"
+    );
+
+    put(&mut dataplane, &mut kernel, &[]);
+    dataplane.sweep(&mut kernel, u64::MAX);
+    assert_eq!((kernel.services.len(), kernel.behind.len()), (0, 0));
+}
+
+#[test]
+fn an_address_that_two_services_want_belongs_to_one_in_any_order() {
+    let service = |number: u8, external: bool| Service {
+        load_balancer: if external { vec![] } else { vec![ip("192.0.2.80")] },
+        external: if external { vec![ip("192.0.2.80")] } else { vec![] },
+        ..mk_service_of(number, vec![mk_backend(&format!("10.244.1.{number}"), BackendPlace::default())])
+    };
+    let (external, balancer, later) = (service(1, true), service(2, false), service(3, false));
+    let orders: [&[(&str, &Service)]; 2] = [
+        &[("a", &external), ("b", &balancer), ("c", &later)],
+        &[("c", &later), ("b", &balancer), ("a", &external)],
+    ];
+    for order in orders {
+        let (mut dataplane, mut kernel) = (Dataplane::new(mk_config(false)), Fake::default());
+        for end in 1..=order.len() {
+            put(&mut dataplane, &mut kernel, &order[..end]);
+        }
+        let owner = |kernel: &Fake| backends_at(kernel, "192.0.2.80", 80, SCOPE_EXTERNAL);
+        assert_eq!(owner(&kernel), [2], "the load balancer's, and of two the first by name");
+        let failures = dataplane.failures();
+        let told: Vec<&str> = failures.iter().map(|failure| failure.object.as_str()).collect();
+        assert!(told.contains(&"service/default/a") && told.contains(&"service/default/c"), "{failures:?}");
+        put(&mut dataplane, &mut kernel, &[("a", &external), ("c", &later)]);
+        assert_eq!(owner(&kernel), [3]);
+        put(&mut dataplane, &mut kernel, &[("a", &external)]);
+        assert_eq!(owner(&kernel), [1]);
+        assert!(dataplane.failures().is_empty());
+    }
 }

@@ -1,7 +1,7 @@
 use cilium_bpf::layout::{
     Addr, BackendEntry, BackendKey, BlockEntry, BlockKey, CtEntry, CtKey, Endpoint, EventBudget, FragmentKey,
     FragmentPorts, IpcacheEntry, IpcacheKey, Layout, Metric, NatEntry, NatKey, PolicyEntry, PolicyKey,
-    ServiceEntry, ServiceKey, Slot, SockRevnatEntry, SockRevnatKey,
+    ServiceEntry, ServiceKey, Slot, SockRevnatEntry, SockRevnatKey, SourceRangeEntry, SourceRangeKey,
 };
 
 /// A key or value as the bytes of a map.
@@ -61,6 +61,8 @@ records!(
     ServiceKey,
     SockRevnatEntry,
     SockRevnatKey,
+    SourceRangeEntry,
+    SourceRangeKey,
 );
 
 macro_rules! integer_records {

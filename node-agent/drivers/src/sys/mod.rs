@@ -2,6 +2,7 @@
 #![expect(unsafe_code, reason = "raw system calls; each block says why it is sound")]
 
 pub(crate) mod bpf;
+pub(crate) mod cookie;
 pub(crate) mod sched;
 
 use std::{

@@ -87,13 +87,13 @@ pub struct CtEntry {
 pub struct NatEntry {
     /// Protocol name.
     pub protocol: String,
-    /// `OUT` or `IN`.
+    /// `OUT`, `IN`, or `SERVICE` for what comes to a service from outside.
     pub direction: String,
     /// Source of the packet.
     pub source: String,
     /// Destination of the packet.
     pub destination: String,
-    /// What takes the source's (OUT) or destination's (IN) place.
+    /// What takes the source's (OUT) or destination's place; with `a -> b`, the source's and the destination's.
     pub translated: String,
 }
 
@@ -101,7 +101,7 @@ pub struct NatEntry {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct ServiceEntry {
-    /// `address:port/protocol`.
+    /// `address:port/protocol`; `/i` behind it: for the inside, where the outside has another one.
     pub frontend: String,
     /// Generation of its backends.
     pub generation: u32,
