@@ -52,15 +52,21 @@ static __always_inline bool is_loopback(const struct addr *a)
 	return a->hi == 0 && bpf_be64_to_cpu(a->lo) == 1;
 }
 
-/* A port on which every node serves, at an address of a node. The loopback addresses are the node's only for its own processes. */
-static __always_inline bool is_at_node(const struct target *t, const struct client *client)
+/* The loopback addresses are the node's only for its own processes. */
+static __always_inline bool is_loopback_of_pod(const struct target *t, const struct client *client)
+{
+	return is_loopback(&t->address) && (!CFG.netns_cookie || client->address.lo != CFG.netns_cookie);
+}
+
+/* A port on which every node serves, at an address of a node. */
+static __always_inline bool is_at_node(const struct target *t)
 {
 	__u32 identity;
 
 	if (!is_nodeport(t->port))
 		return false;
 	if (is_loopback(&t->address))
-		return CFG.netns_cookie && client->address.lo == CFG.netns_cookie;
+		return true;
 	identity = peer_identity(&t->address);
 	return identity == IDENTITY_HOST || is_remote_node(identity);
 }
@@ -76,8 +82,10 @@ static __noinline enum choice translate(struct bpf_sock_addr *ctx, struct target
 	if (t->protocol != IPPROTO_TCP && t->protocol != IPPROTO_UDP)
 		return NOT_A_SERVICE;
 	client = read_client(ctx, t->protocol);
+	if (is_loopback_of_pod(t, &client))
+		return NOT_A_SERVICE;
 	choice = choose_backend(t, &key, &client);
-	if (choice == NOT_A_SERVICE && is_at_node(t, &client)) {
+	if (choice == NOT_A_SERVICE && is_at_node(t)) {
 		key.address = any_address(addr_is_v4(&t->address));
 		choice = choose_backend(t, &key, &client);
 	}

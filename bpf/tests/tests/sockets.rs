@@ -10,11 +10,13 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use bpf_tests::stage::{Mode, Stage, ip};
+use bpf_tests::Family as PacketFamily;
+use bpf_tests::stage::{Mode, Place, Stage, ip};
 use cilium_bpf::layout::{
     BackendEntry, BackendKey, CONFIG_SET_RETVAL, NetPort, SCOPE_INTERNAL, ServiceEntry, ServiceKey,
 };
 use cilium_delta::Table;
+use cilium_drivers::netns::Netns;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
 
 const TCP: u8 = 6;
@@ -118,6 +120,42 @@ fn sockets_reach_services() {
             other_addresses_are_left_alone(&mut services, &family);
         }
         mapped_addresses_are_ipv4(&mut services);
+    }
+    ports_of_nodes_are_met_at_addresses_of_nodes();
+}
+
+/// Whether a connection to an address comes to the listener, as seen by the client.
+fn is_led(to: SocketAddr, listener: &TcpListener) -> bool {
+    listener.set_nonblocking(true).unwrap();
+    let Ok(connection) = TcpStream::connect_timeout(&to, Duration::from_millis(200)) else { return false };
+    assert_eq!(connection.peer_addr().unwrap(), to);
+    listener.accept().is_ok()
+}
+
+fn ports_of_nodes_are_met_at_addresses_of_nodes() {
+    const PORT: u16 = 30_080;
+    let own = Netns::cookie().unwrap();
+    for cookie in [own, own + 1] {
+        let stage = Stage::with_config(Mode::Native, |config| config.netns_cookie = cookie);
+        let membership = Membership::join();
+        stage.datapath.attach_cgroup(&membership.cgroup).unwrap();
+        let mut services = Services { stage, generation: 0 };
+        for (family, version) in families().iter().zip(PacketFamily::ALL) {
+            let listener = listen(family.loopback);
+            let any = if version == PacketFamily::V4 { "0.0.0.0" } else { "::" };
+            services.set(SocketAddr::new(ip(any), PORT), TCP, &[listener.local_addr().unwrap()]);
+            for node in [Place::Host, Place::RemoteNode] {
+                assert!(is_led(node.at(version, PORT), &listener), "{node:?}");
+                assert!(!is_led(node.at(version, PORT + 1), &listener), "no service has that port");
+            }
+            assert!(!is_led(Place::World.at(version, PORT), &listener), "no address of a node");
+            let loopback = SocketAddr::new(family.loopback, PORT);
+            assert_eq!(is_led(loopback, &listener), cookie == own, "a pod's loopback address is its own");
+            // So it is with an address that is named as it is.
+            let named = SocketAddr::new(family.loopback, 81);
+            services.set(named, TCP, &[listener.local_addr().unwrap()]);
+            assert_eq!(is_led(named, &listener), cookie == own);
+        }
     }
 }
 

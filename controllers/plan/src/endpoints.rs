@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 
-use cilium_api::parts::{self, Part, PartKey};
+use cilium_api::parts::{self, HostPort, Part, PartKey};
 use cilium_core::{Labels, pod};
 use cilium_ipam::{Ipam, Lease, Record};
 
@@ -32,6 +32,7 @@ pub(crate) struct Endpoints {
 pub(crate) struct Endpoint {
     pub(crate) uid: String,
     pub(crate) node: String,
+    host_ports: Vec<HostPort>,
     /// Identity on record from before a restart, until it was asked for.
     pub(crate) before: Option<u32>,
     pub(crate) identity: Option<u32>,
@@ -47,6 +48,7 @@ impl Endpoint {
         Self {
             uid: pod.uid.clone(),
             node: pod.node.clone(),
+            host_ports: pod.host_ports.clone(),
             before: None,
             identity: None,
             lease: None,
@@ -67,7 +69,8 @@ impl Endpoint {
 
     fn part(&self, identity: u32) -> Option<Part> {
         let Lease { id, ipv4, ipv6 } = self.lease?;
-        Some(Part::Endpoint(parts::Endpoint { uid: self.uid.clone(), id, identity, ipv4, ipv6 }))
+        let (uid, host_ports) = (self.uid.clone(), self.host_ports.clone());
+        Some(Part::Endpoint(parts::Endpoint { uid, id, identity, ipv4, ipv6, host_ports }))
     }
 }
 

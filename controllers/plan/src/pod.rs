@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use cilium_api::endpoint::NamedPort;
+use cilium_api::parts::HostPort;
 use cilium_api::slim;
 use cilium_core::named_port;
 
@@ -16,6 +17,8 @@ pub(crate) struct Pod {
     pub(crate) service_account: String,
     /// In the order of their names.
     pub(crate) named_ports: Vec<NamedPort>,
+    /// Sorted, without duplicates.
+    pub(crate) host_ports: Vec<HostPort>,
     /// What the kubelet reports: not empty once the pod is connected.
     pub(crate) addresses: Vec<IpAddr>,
 }
@@ -44,6 +47,7 @@ impl Pod {
             labels: pod.metadata.labels.clone().unwrap_or_default(),
             service_account: account.unwrap_or("default").to_owned(),
             named_ports: named_ports(&pod.spec.containers),
+            host_ports: host_ports(&pod.spec.containers),
             addresses: pod.status.pod_ips.iter().filter_map(|ip| ip.ip.parse().ok()).collect(),
         })
     }
@@ -62,6 +66,32 @@ fn named_ports(containers: &[slim::Container]) -> Vec<NamedPort> {
     let mut named: Vec<_> = named.collect();
     named.sort();
     named
+}
+
+/// An address that cannot be read is none that the node has, so nothing may lead to it.
+fn host_ports(containers: &[slim::Container]) -> Vec<HostPort> {
+    let read = |port: &slim::ContainerPort| {
+        let protocol = match port.protocol.as_deref().unwrap_or("TCP") {
+            "TCP" => 6,
+            "UDP" => 17,
+            "SCTP" => 132,
+            _ => return None,
+        };
+        let number = |number: i32| u16::try_from(number).ok().filter(|number| *number != 0);
+        let address: Option<IpAddr> =
+            port.host_ip.as_deref().filter(|ip| !ip.is_empty()).map(str::parse).transpose().ok()?;
+        Some(HostPort {
+            protocol,
+            port: number(port.host_port?)?,
+            address: address.filter(|ip| !ip.is_unspecified()),
+            target: number(port.container_port)?,
+        })
+    };
+    let mut ports: Vec<_> =
+        containers.iter().flat_map(|container| &container.ports).filter_map(read).collect();
+    ports.sort();
+    ports.dedup();
+    ports
 }
 
 #[cfg(test)]
@@ -85,6 +115,28 @@ mod tests {
         for spec in [json!({}), json!({"nodeName": ""}), json!({"nodeName": "a", "hostNetwork": true})] {
             assert_eq!(reduce(&spec, &json!({})), None, "{spec}");
         }
+    }
+
+    #[test]
+    fn ports_of_the_node_are_read() {
+        let containers = json!([
+            {"ports": [{"containerPort": 80, "hostPort": 8080}, {"containerPort": 81}]},
+            {"ports": [
+                {"containerPort": 53, "hostPort": 53, "protocol": "UDP", "hostIP": "127.0.0.1"},
+                {"containerPort": 82, "hostPort": 8082, "hostIP": "0.0.0.0"},
+                {"containerPort": 83, "hostPort": 8083, "hostIP": "nowhere"},
+                {"containerPort": 84, "hostPort": 70000},
+            ]},
+        ]);
+        let pod = reduce(&json!({"nodeName": "a", "containers": containers}), &json!({})).unwrap();
+        let mk = |protocol, port, address: Option<&str>, target| HostPort {
+            protocol,
+            port,
+            address: address.map(|ip| ip.parse().unwrap()),
+            target,
+        };
+        let expected = [mk(6, 8080, None, 80), mk(6, 8082, None, 82), mk(17, 53, Some("127.0.0.1"), 53)];
+        assert_eq!(pod.host_ports, expected);
     }
 
     #[test]

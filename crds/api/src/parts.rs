@@ -109,7 +109,7 @@ impl Part {
 }
 
 /// A pod of the node, planned when it was bound: addresses and identity are known before CNI ADD asks for them.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Endpoint {
     /// UID of the pod; CNI ADD for another UID of the same name waits for its own plan.
@@ -124,6 +124,24 @@ pub struct Endpoint {
     /// IPv6 address out of the node's pod prefix.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ipv6: Option<std::net::Ipv6Addr>,
+    /// Ports of the node that lead to the pod, sorted, without duplicates.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub host_ports: Vec<HostPort>,
+}
+
+/// A port of the node that leads to a pod (Kubernetes API, `hostPort`).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HostPort {
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Port of the node.
+    pub port: u16,
+    /// Address of the node that has it; `None` for all of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<IpAddr>,
+    /// Port of the pod.
+    pub target: u16,
 }
 
 /// Compiled policy of one identity. No policy part for an identity means that no policy selects it: all is allowed.

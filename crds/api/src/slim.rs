@@ -97,6 +97,11 @@ pub struct ContainerPort {
     pub container_port: i32,
     /// TCP when absent.
     pub protocol: Option<String>,
+    /// Port of the node that leads to it.
+    pub host_port: Option<i32>,
+    /// Address of the node that has that port; all of them when empty.
+    #[serde(rename = "hostIP")]
+    pub host_ip: Option<String>,
 }
 
 /// See [`Pod`].

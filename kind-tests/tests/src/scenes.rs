@@ -1,8 +1,9 @@
 //! Pods and policies that several suites begin with.
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 
 use crate::kubectl::Namespace;
+use crate::nodes;
 use crate::pods::{addresses, exec, mk_pod, mk_server};
 
 /// A namespace with a pod `server` that listens on 7000, and the pods `client` and `other`.
@@ -115,4 +116,36 @@ pub fn is_answered(ns: &Namespace, name: &str, port: &str) -> anyhow::Result<boo
     // Less than the time after which TCP tries again.
     let curl = ["curl", "-s", "--connect-timeout", "5", "--max-time", "8", &url];
     Ok(exec(&ns.name, "client", &curl)?.ok())
+}
+
+/// A client and a backend `near` on the first node, and a backend `far` on the second. Also the names of the nodes.
+///
+/// # Errors
+/// As [`Namespace::ready`].
+pub fn backends(prefix: &str) -> anyhow::Result<(Namespace, Vec<String>)> {
+    let ns = Namespace::new(prefix)?;
+    let nodes = nodes::names()?;
+    ensure!(nodes.len() >= 2, "two nodes are needed, there are {nodes:?}");
+    let web = |name: &str, node: &str| {
+        mk_pod(name, Some(node), &["/agnhost", "netexec", "--http-port=7000", "--udp-port=7000"], false)
+            .replace(&format!("app: {name}"), "app: web")
+            .replace("localhost/client:dev", "registry.k8s.io/e2e-test-images/agnhost:2.63.0")
+    };
+    ns.apply(
+        &[mk_pod("client", Some(&nodes[0]), &[], false), web("near", &nodes[0]), web("far", &nodes[1])]
+            .concat(),
+    )?;
+    ns.ready(&["client", "near", "far"])?;
+    Ok((ns, nodes))
+}
+
+/// The Service `web` with these backends; `spec` is the inside of a YAML mapping in one line. Returns its cluster address.
+///
+/// # Errors
+/// As [`crate::kubectl()`].
+pub fn serve(ns: &Namespace, spec: &str) -> anyhow::Result<String> {
+    ns.apply(&format!(
+        "{{apiVersion: v1, kind: Service, metadata: {{name: web}}, spec: {{selector: {{app: web}}, ports: [{{name: tcp, port: 80, targetPort: 7000}}, {{name: udp, protocol: UDP, port: 80, targetPort: 7000}}], {spec}}}}}"
+    ))?;
+    ns.kubectl(&["get", "service", "web", "-o", "jsonpath={.spec.clusterIP}"])
 }

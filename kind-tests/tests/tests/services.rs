@@ -3,34 +3,8 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Context as _, ensure};
-use cluster_tests::pods::mk_pod;
+use cluster_tests::scenes::{backends, serve};
 use cluster_tests::{Namespace, eventually, exec, kubectl, nodes};
-
-/// A client and a backend `near` on the first node, and a backend `far` on the second.
-fn set_up(prefix: &str) -> anyhow::Result<(Namespace, Vec<String>)> {
-    let ns = Namespace::new(prefix)?;
-    let nodes = nodes::names()?;
-    ensure!(nodes.len() >= 2, "two nodes are needed, there are {nodes:?}");
-    let web = |name: &str, node: &str| {
-        mk_pod(name, Some(node), &["/agnhost", "netexec", "--http-port=7000"], false)
-            .replace(&format!("app: {name}"), "app: web")
-            .replace("localhost/client:dev", "registry.k8s.io/e2e-test-images/agnhost:2.63.0")
-    };
-    ns.apply(
-        &[mk_pod("client", Some(&nodes[0]), &[], false), web("near", &nodes[0]), web("far", &nodes[1])]
-            .concat(),
-    )?;
-    ns.ready(&["client", "near", "far"])?;
-    Ok((ns, nodes))
-}
-
-/// The Service `web`; `spec` is the inside of a YAML mapping in one line. Returns its cluster address.
-fn serve(ns: &Namespace, spec: &str) -> anyhow::Result<String> {
-    ns.apply(&format!(
-        "{{apiVersion: v1, kind: Service, metadata: {{name: web}}, spec: {{selector: {{app: web}}, ports: [{{port: 80, targetPort: 7000}}], {spec}}}}}"
-    ))?;
-    ns.kubectl(&["get", "service", "web", "-o", "jsonpath={.spec.clusterIP}"])
-}
 
 /// The backends that answer 24 connections one after the other; empty when one has no answer. All go to one of two by chance in one
 /// of eight million runs.
@@ -54,7 +28,7 @@ fn are_answered_by(ns: &Namespace, address: &str, expected: &[&str]) -> anyhow::
 
 #[test]
 fn a_node_uses_its_own_backends_only() -> anyhow::Result<()> {
-    let (ns, nodes) = set_up("internal-local")?;
+    let (ns, nodes) = backends("internal-local")?;
     let address = serve(&ns, "internalTrafficPolicy: Local")?;
     are_answered_by(&ns, &address, &["near"])?;
     let listed = nodes::dbg(&nodes[1], &["service", "list"])?;
@@ -70,7 +44,7 @@ fn a_node_uses_its_own_backends_only() -> anyhow::Result<()> {
 
 #[test]
 fn backends_of_the_same_node_are_preferred() -> anyhow::Result<()> {
-    let (ns, _) = set_up("same-node")?;
+    let (ns, _) = backends("same-node")?;
     let address = serve(&ns, "trafficDistribution: PreferSameNode")?;
     are_answered_by(&ns, &address, &["near"])?;
     ns.kubectl(&["delete", "pod", "near"])?;
@@ -103,7 +77,7 @@ impl Drop for Zones<'_> {
 
 #[test]
 fn backends_of_the_same_zone_are_preferred() -> anyhow::Result<()> {
-    let (ns, nodes) = set_up("same-zone")?;
+    let (ns, nodes) = backends("same-zone")?;
     let address = serve(&ns, "trafficDistribution: PreferSameZone")?;
     are_answered_by(&ns, &address, &["far", "near"])?;
     let zones = Zones(&nodes);
@@ -125,7 +99,7 @@ fn backends_of_the_same_zone_are_preferred() -> anyhow::Result<()> {
 
 #[test]
 fn a_client_keeps_its_backend() -> anyhow::Result<()> {
-    let (ns, _) = set_up("affinity")?;
+    let (ns, _) = backends("affinity")?;
     let address = serve(&ns, "sessionAffinity: ClientIP")?;
     let mut first = BTreeSet::new();
     eventually("all connections come to one backend", || {
@@ -139,7 +113,7 @@ fn a_client_keeps_its_backend() -> anyhow::Result<()> {
 
 #[test]
 fn pods_reach_the_address_of_a_load_balancer() -> anyhow::Result<()> {
-    let (ns, _) = set_up("load-balancer")?;
+    let (ns, _) = backends("load-balancer")?;
     serve(&ns, "type: LoadBalancer, allocateLoadBalancerNodePorts: false, internalTrafficPolicy: Local")?;
     let address = "192.0.2.77";
     let status = format!(r#"{{"status":{{"loadBalancer":{{"ingress":[{{"ip":"{address}"}}]}}}}}}"#);

@@ -184,6 +184,8 @@ impl Dataplane {
                     for key in self.services.move_to(node.map_or("", |node| &node.zone)) {
                         self.update_one(&key, parts);
                     }
+                    let pods: Vec<PartKey> = self.endpoints.with_host_ports().cloned().collect();
+                    pods.iter().for_each(|key| self.open_host_ports(key));
                 }
             }
             ("service", part) => {
@@ -212,7 +214,17 @@ impl Dataplane {
                 self.policies.release(old.identity);
             }
         }
+        self.open_host_ports(key);
         self.connect(key);
+    }
+
+    fn open_host_ports(&mut self, key: &PartKey) {
+        let own = self.node_addresses();
+        let (ports, addresses) = self
+            .endpoints
+            .planned(key)
+            .map_or((&[][..], &[][..]), |planned| (&planned.host_ports, &planned.addresses));
+        self.services.set_host_ports(key, ports, addresses, &own);
     }
 
     fn disconnect(&mut self, planned: &Planned) {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 
 use cilium_api::parts;
-use cilium_api::parts::PartKey;
+use cilium_api::parts::{HostPort, PartKey};
 use cilium_bpf::layout::{Addr, Endpoint};
 use cilium_delta::Tracker;
 
@@ -22,12 +22,15 @@ pub struct Planned {
     pub identity: u32,
     /// One address of each family at most.
     pub addresses: Vec<IpAddr>,
+    /// Ports of the node that lead to it.
+    pub host_ports: Vec<HostPort>,
 }
 
 impl Planned {
     fn new(part: &parts::Endpoint) -> Self {
         let addresses = part.ipv4.map(IpAddr::V4).into_iter().chain(part.ipv6.map(IpAddr::V6)).collect();
-        Self { uid: part.uid.clone(), id: part.id, identity: part.identity, addresses }
+        let (uid, host_ports) = (part.uid.clone(), part.host_ports.clone());
+        Self { uid, id: part.id, identity: part.identity, addresses, host_ports }
     }
 }
 
@@ -68,6 +71,11 @@ impl Endpoints {
     /// The plan of a pod.
     pub(crate) fn planned(&self, key: &PartKey) -> Option<&Planned> {
         self.planned.get(key)
+    }
+
+    /// Pods that ports of the node lead to.
+    pub(crate) fn with_host_ports(&self) -> impl Iterator<Item = &PartKey> {
+        self.planned.iter().filter(|(_, planned)| !planned.host_ports.is_empty()).map(|(key, _)| key)
     }
 
     /// The plan with this number.

@@ -2,10 +2,11 @@
 //! ranges of clients.
 
 use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use cilium_api::frontends::{Frontend, FrontendKind, Here, Scope};
-use cilium_api::parts::{Backend, PartKey, Service};
+use cilium_api::parts::{Backend, HostPort, PartKey, Service};
 use cilium_bpf::layout::{
     BackendEntry, BackendKey, NetPort, SCOPE_EXTERNAL, SCOPE_INTERNAL, SERVICE_ONLY_OWN, SERVICE_RANGES,
     ServiceEntry, ServiceKey, SourceRangeEntry, SourceRangeKey,
@@ -96,11 +97,22 @@ pub(crate) struct Content {
     backends: Vec<BackendEntry>,
 }
 
-/// A Service's wish to have a frontend.
+/// The wish of a Service or pod to have a frontend.
 struct Claim {
-    kind: FrontendKind,
+    /// Who has it if several want it: the lowest.
+    rank: u8,
     part: Arc<PartKey>,
     content: Arc<Content>,
+}
+
+/// Behind every kind of frontend of a Service.
+const RANK_OF_HOST_PORTS: u8 = u8::MAX;
+
+/// A frontend that something wants to have.
+struct Wanted {
+    key: ServiceKey,
+    rank: u8,
+    content: Content,
 }
 
 /// Frontends of every Service.
@@ -129,22 +141,59 @@ impl Services {
 
     /// Takes a service part, or that there is none.
     pub(crate) fn set(&mut self, part: &PartKey, service: Option<&Service>) {
+        let here = &self.here;
+        let wanted = service.into_iter().flat_map(|service| {
+            service.frontends(here).map(|frontend| Wanted {
+                key: key(&frontend),
+                rank: frontend.kind as u8,
+                content: content(&frontend, service),
+            })
+        });
+        let wanted = wanted.collect();
+        self.put(part, wanted);
+    }
+
+    /// Takes the ports of the node that lead to a pod with these addresses. `own` are the node's addresses.
+    pub(crate) fn set_host_ports(
+        &mut self,
+        part: &PartKey,
+        ports: &[HostPort],
+        pod: &[IpAddr],
+        own: &[IpAddr],
+    ) {
+        let wanted = ports.iter().flat_map(|port| host_port_keys(port, own).map(move |key| (port, key)));
+        let wanted = wanted.filter_map(|(port, (address, scope))| {
+            let backend = *pod.iter().find(|ip| ip.is_ipv4() == address.is_ipv4())?;
+            let key = ServiceKey {
+                address: address.into(),
+                port: NetPort(port.port),
+                protocol: port.protocol,
+                scope,
+            };
+            let backends = vec![BackendEntry { address: backend.into(), port: NetPort(port.target) }];
+            let content = Content { affinity: 0, only_own: true, ranges: None, backends };
+            Some(Wanted { key, rank: RANK_OF_HOST_PORTS, content })
+        });
+        let wanted = wanted.collect();
+        self.put(part, wanted);
+    }
+
+    /// Takes all that a part wants.
+    fn put(&mut self, part: &PartKey, wanted: Vec<Wanted>) {
         let part = Arc::new(part.clone());
         let mut old = self.frontends.remove(&part).unwrap_or_default();
-        let mut new = Vec::new();
-        for frontend in service.into_iter().flat_map(|service| service.frontends(&self.here)) {
-            let key = key(&frontend);
+        let mut new = Vec::with_capacity(wanted.len());
+        for Wanted { key, rank, content } in wanted {
             old.retain(|it| *it != key);
             // A Service that names an address twice has it once, as what comes first.
             if new.contains(&key) {
                 continue;
             }
             new.push(key);
-            let content = Arc::new(content(&frontend, service));
             let claims = self.claims.entry(key).or_default();
             claims.retain(|claim| claim.part != part);
-            claims.push(Claim { kind: frontend.kind, part: part.clone(), content });
-            claims.sort_by(|a, b| (a.kind, &a.part).cmp(&(b.kind, &b.part)));
+            claims.push(Claim { rank, part: part.clone(), content: Arc::new(content) });
+            claims.sort_by(|a, b| (a.rank, &a.part).cmp(&(b.rank, &b.part)));
             grant(&mut self.switched, key, claims);
         }
         for key in old {
@@ -187,8 +236,8 @@ fn grant(switched: &mut Switched<ServiceScheme>, key: ServiceKey, claims: &[Clai
 /// All but the first that want a frontend.
 fn refused(key: &ServiceKey, claims: &[Claim]) -> Vec<(PartKey, String)> {
     let Some((first, others)) = claims.split_first() else { return Vec::new() };
-    let owner = first.part.0.trim_start_matches("service/");
-    let message = || format!("{} port {} belongs to Service {owner}", key.address, key.port.0);
+    let owner = first.part.0.replacen("service/", "Service ", 1).replacen("endpoint/", "pod ", 1);
+    let message = || format!("{} port {} belongs to {owner}", key.address, key.port.0);
     others.iter().map(|claim| (claim.part.as_ref().clone(), message())).collect()
 }
 
@@ -204,10 +253,20 @@ fn key(frontend: &Frontend<'_>) -> ServiceKey {
     }
 }
 
-fn content(frontend: &Frontend<'_>, service: Option<&Service>) -> Content {
+/// Addresses and scopes under which a port of the node is met: at one address of the node, or at all of them.
+fn host_port_keys<'a>(port: &HostPort, own: &'a [IpAddr]) -> impl Iterator<Item = (IpAddr, u8)> + use<'a> {
+    const LOOPBACK: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+    let asked = port.address;
+    let is_asked = move |address: &IpAddr| asked.is_none_or(|asked| asked == *address);
+    let own = own.iter().copied().filter(is_asked);
+    let own = own.flat_map(|address| [(address, SCOPE_INTERNAL), (address, SCOPE_EXTERNAL)]);
+    own.chain(LOOPBACK.into_iter().filter(is_asked).map(|address| (address, SCOPE_INTERNAL)))
+}
+
+fn content(frontend: &Frontend<'_>, service: &Service) -> Content {
     let entry = |it: &&Backend| BackendEntry { address: it.address.into(), port: NetPort(it.port) };
     let is_restricted = (frontend.kind, frontend.scope) == (FrontendKind::LoadBalancer, Scope::External);
-    let ranges = service.and_then(|service| service.source_ranges.as_ref()).filter(|_| is_restricted);
+    let ranges = service.source_ranges.as_ref().filter(|_| is_restricted);
     let of_family = |range: &&IpNet| range.addr().is_ipv4() == frontend.address.is_ipv4();
     let mut ranges: Option<Vec<IpNet>> =
         ranges.map(|ranges| ranges.iter().filter(of_family).map(IpNet::trunc).collect());
@@ -216,7 +275,7 @@ fn content(frontend: &Frontend<'_>, service: Option<&Service>) -> Content {
         ranges.dedup();
     }
     Content {
-        affinity: service.map_or(0, |service| service.affinity),
+        affinity: service.affinity,
         only_own: frontend.only_own,
         ranges,
         backends: frontend.backends.iter().map(entry).collect(),

@@ -324,7 +324,7 @@ mod tests {
     use cilium_api::parts::{Address, Endpoint};
 
     fn mk_part(id: u16) -> Part {
-        Part::Endpoint(Endpoint { uid: "u".into(), id, identity: 300, ipv4: None, ipv6: None })
+        Part::Endpoint(Endpoint { uid: "u".into(), id, identity: 300, ..Endpoint::default() })
     }
 
     fn mk_token() -> Token {

@@ -18,6 +18,7 @@ pub(crate) fn mk_endpoint(id: u16) -> (PartKey, Part) {
         identity: 1000 + u32::from(id),
         ipv4: Some(address4(id)),
         ipv6: Some(format!("fd00:10:244:1::{}", 10 + id).parse().expect("an address")),
+        ..Endpoint::default()
     };
     (PartKey::endpoint("default", &format!("pod-{id}")), Part::Endpoint(endpoint))
 }

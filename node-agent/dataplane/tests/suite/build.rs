@@ -3,8 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use cilium_api::parts::{
-    Address, Backend, Direction, Endpoint, Entry, Node, Part, PartKey, Parts, Policy, Prefix, Service,
-    ServicePort,
+    Address, Backend, Direction, Endpoint, Entry, HostPort, Node, Part, PartKey, Parts, Policy, Prefix,
+    Service, ServicePort,
 };
 use cilium_dataplane::{Config, Dataplane, Devices, Link};
 
@@ -35,8 +35,19 @@ pub(crate) fn mk_endpoint(id: u16, identity: u32) -> (PartKey, Part) {
         identity,
         ipv4: Some(Ipv4Addr::from(0x0af4_0100 + u32::from(id))),
         ipv6: Some(Ipv6Addr::from(0xfd00_0010_0244_0000_0000_0000_0000_0000 + u128::from(id))),
+        ..Endpoint::default()
     };
     (PartKey::endpoint("default", &format!("pod-{id}")), Part::Endpoint(endpoint))
+}
+
+/// One with a port of the node: pods with even numbers want one and the same, those with odd numbers one at a loopback address.
+pub(crate) fn mk_open_endpoint(id: u16, identity: u32) -> (PartKey, Part) {
+    let (key, mut part) = mk_endpoint(id, identity);
+    let address = (id % 2 == 1).then(|| ip("127.0.0.1"));
+    if let Part::Endpoint(endpoint) = &mut part {
+        endpoint.host_ports = vec![HostPort { protocol: 6, port: 8080 + id % 2, address, target: 80 + id }];
+    }
+    (key, part)
 }
 
 pub(crate) fn mk_link(id: u16) -> Link {

@@ -157,13 +157,13 @@ impl World {
     fn take(&mut self, step: Step) {
         match step {
             Step::Pod(id, identity) => {
-                let (key, part) = mk_endpoint(id, identity);
+                let (key, part) = mk_open_endpoint(id, identity);
                 let identity_of = |part: &Part| if let Part::Endpoint(it) = part { it.identity } else { 0 };
                 let before = self.parts.get(&key).map(identity_of);
                 self.renewed |= before.is_some_and(|before| before != identity);
                 self.put((key, part));
             }
-            Step::PodGone(id) => self.drop(&mk_endpoint(id, 0).0),
+            Step::PodGone(id) => self.drop(&mk_open_endpoint(id, 0).0),
             Step::Link(id) => {
                 self.links.insert(id);
                 self.dataplane.link(id, Some(mk_link(id)));
@@ -261,7 +261,7 @@ proptest! {
         world.now += GRACE;
         prop_assert!(!world.dataplane.sweep(&mut world.kernel, world.now));
         let failures = world.dataplane.failures();
-        prop_assert!(failures.iter().all(|it| it.message.contains(" belongs to Service ")), "{failures:?}");
+        prop_assert!(failures.iter().all(|it| it.message.contains(" belongs to ")), "{failures:?}");
 
         let mut fresh = Dataplane::new(mk_config(tunnel));
         let mut kernel = Fake::default();

@@ -440,3 +440,33 @@ fn an_address_that_two_services_want_belongs_to_one_in_any_order() {
         assert!(dataplane.failures().is_empty());
     }
 }
+
+#[test]
+fn ports_of_the_node_lead_to_a_pod() {
+    let (mut dataplane, mut kernel) = (Dataplane::new(mk_config(false)), Fake::default());
+    let frontends = |kernel: &Fake, port: u16| -> Vec<(String, u8)> {
+        let of_port = kernel.services.keys().filter(|key| key.port == NetPort(port));
+        of_port.map(|key| (key.address.to_string(), key.scope)).collect()
+    };
+    let at = |address: &str, scope| (address.to_owned(), scope);
+    feed(&mut dataplane, &mut kernel, &Parts::from([mk_open_endpoint(6, 300), mk_open_endpoint(7, 300)]));
+    assert_eq!(frontends(&kernel, 8081), [at("127.0.0.1", SCOPE_INTERNAL)], "only at that address");
+    let loopback = [at("::1", SCOPE_INTERNAL), at("127.0.0.1", SCOPE_INTERNAL)];
+    assert_eq!(frontends(&kernel, 8080), loopback, "addresses of the node are not known yet");
+
+    let parts = Parts::from([mk_open_endpoint(6, 300), mk_open_endpoint(7, 300), mk_node("n1", 1)]);
+    feed(&mut dataplane, &mut kernel, &parts);
+    let own = dataplane.node_addresses();
+    assert!(!own.is_empty());
+    for address in own {
+        for scope in [SCOPE_INTERNAL, SCOPE_EXTERNAL] {
+            assert!(frontends(&kernel, 8080).contains(&at(&address.to_string(), scope)), "{address}");
+        }
+    }
+    assert_eq!(backends_at(&kernel, "127.0.0.1", 8081, SCOPE_INTERNAL), [7]);
+
+    let gone = PartKey::endpoint("default", "pod-6");
+    dataplane.update([&gone], &Parts::new());
+    dataplane.apply(&mut kernel, 0);
+    assert_eq!(frontends(&kernel, 8080), []);
+}

@@ -9,7 +9,7 @@ use cilium_api::parts::{Endpoint, FORMAT_VERSION, Identity, Part, PartKey, Parts
 use cilium_state::{Event, Owner, Slice, State};
 
 pub(crate) fn mk_endpoint(n: u16) -> (PartKey, Part) {
-    let endpoint = Endpoint { uid: format!("uid-{n}"), id: n, identity: 300, ipv4: None, ipv6: None };
+    let endpoint = Endpoint { uid: format!("uid-{n}"), id: n, identity: 300, ..Endpoint::default() };
     (PartKey::endpoint("default", &format!("pod-{n}")), Part::Endpoint(endpoint))
 }
 

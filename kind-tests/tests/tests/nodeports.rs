@@ -1,0 +1,250 @@
+//! Services for clients outside: this process is one, on the network of the nodes.
+
+use std::collections::BTreeSet;
+use std::io::{Read as _, Write as _};
+use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use cluster_tests::pods::mk_pod;
+use cluster_tests::scenes::{backends, serve};
+use cluster_tests::{Namespace, eventually, exec, holds_for, kubectl};
+
+/// How long an answer may take.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// So many connections come to one of two backends by chance in one of eight million runs.
+const MANY: usize = 24;
+
+/// An address of a node.
+fn node_address(node: &str, family: &str) -> anyhow::Result<Option<IpAddr>> {
+    let path = "jsonpath={.status.addresses[?(@.type=='InternalIP')].address}";
+    let all = kubectl(&["get", "node", node, "-o", path])?;
+    let mut all = all.split_whitespace().filter_map(|text| text.parse::<IpAddr>().ok());
+    Ok(all.find(|ip| ip.is_ipv4() == (family == "IPv4")))
+}
+
+/// The port of nodes that the Service `web` has for a protocol.
+fn node_port(ns: &Namespace, name: &str) -> anyhow::Result<u16> {
+    let path = format!("jsonpath={{.spec.ports[?(@.name=='{name}')].nodePort}}");
+    Ok(ns.kubectl(&["get", "service", "web", "-o", &path])?.parse()?)
+}
+
+/// Body of the answer to an HTTP request, and its status.
+fn ask(at: SocketAddr, path: &str) -> anyhow::Result<(u16, String)> {
+    let mut connection = TcpStream::connect_timeout(&at, PATIENCE)?;
+    connection.set_read_timeout(Some(PATIENCE))?;
+    write!(connection, "GET {path} HTTP/1.0\r\nHost: test\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer)?;
+    let status = answer.split_whitespace().nth(1).context("an answer without status")?.parse()?;
+    let (_, body) = answer.split_once("\r\n\r\n").context("an answer without body")?;
+    Ok((status, body.to_owned()))
+}
+
+/// The same question by UDP.
+fn ask_datagram(at: SocketAddr, question: &str) -> anyhow::Result<String> {
+    let any: IpAddr = if at.is_ipv4() { [0, 0, 0, 0].into() } else { [0u16; 8].into() };
+    let socket = UdpSocket::bind((any, 0))?;
+    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.connect(at)?;
+    socket.send(question.as_bytes())?;
+    let mut answer = [0; 1024];
+    let length = socket.recv(&mut answer)?;
+    Ok(String::from_utf8_lossy(&answer[..length]).into_owned())
+}
+
+/// Who answers many connections; empty when one has no answer.
+fn answers(at: SocketAddr) -> BTreeSet<String> {
+    let all: anyhow::Result<BTreeSet<String>> =
+        (0..MANY).map(|_| ask(at, "/hostname").map(|(_, body)| body)).collect();
+    all.unwrap_or_default()
+}
+
+fn are_answered_by(at: SocketAddr, expected: &[&str]) -> anyhow::Result<()> {
+    let expected: BTreeSet<String> = expected.iter().map(|name| (*name).to_owned()).collect();
+    let mut seen = BTreeSet::new();
+    let outcome = eventually(&format!("{at} leads to {expected:?}"), || {
+        seen = answers(at);
+        Ok(seen == expected)
+    });
+    outcome.with_context(|| format!("the last answers came from {seen:?}"))
+}
+
+/// From a pod; who answers.
+fn asked_by_pod(ns: &Namespace, url: &str) -> anyhow::Result<String> {
+    let ran = exec(&ns.name, "client", &["curl", "-s", "--max-time", "3", url])?;
+    Ok(ran.out)
+}
+
+/// A way to an address that no machine has, by way of a node; it goes with the test.
+struct Way(IpAddr);
+
+impl Way {
+    fn new(to: IpAddr, node: &str) -> anyhow::Result<Self> {
+        let family = if to.is_ipv4() { "IPv4" } else { "IPv6" };
+        let via = node_address(node, family)?.context("the node has no such address")?;
+        let set = Command::new("ip")
+            .args(["route", "replace", &to.to_string(), "via", &via.to_string()])
+            .output()?;
+        ensure!(set.status.success(), "{}", String::from_utf8_lossy(&set.stderr));
+        Ok(Self(to))
+    }
+}
+
+impl Drop for Way {
+    fn drop(&mut self) {
+        let to = self.0.to_string();
+        let gone = Command::new("ip").args(["route", "del", &to]).status();
+        if !gone.is_ok_and(|status| status.success()) {
+            eprintln!("the route to {to} stays");
+        }
+    }
+}
+
+const DUAL: &str = "ipFamilyPolicy: RequireDualStack";
+
+#[test]
+fn every_node_serves_the_port() -> anyhow::Result<()> {
+    let (ns, nodes) = backends("node-port")?;
+    serve(&ns, &format!("type: NodePort, {DUAL}"))?;
+    let (tcp, udp) = (node_port(&ns, "tcp")?, node_port(&ns, "udp")?);
+    let mut tried = 0;
+    for node in &nodes {
+        for family in ["IPv4", "IPv6"] {
+            let Some(address) = node_address(node, family)? else { continue };
+            are_answered_by((address, tcp).into(), &["far", "near"])?;
+            let mut seen = BTreeSet::new();
+            eventually(&format!("datagrams to {address} reach both"), || {
+                seen.insert(ask_datagram((address, udp).into(), "hostname")?);
+                Ok(seen == BTreeSet::from(["far".to_owned(), "near".to_owned()]))
+            })?;
+            let url = format!("http://{}/hostname", SocketAddr::new(address, tcp));
+            eventually(&format!("a pod is served at {address}"), || {
+                Ok(["near", "far"].contains(&asked_by_pod(&ns, &url)?.as_str()))
+            })?;
+            tried += 1;
+        }
+    }
+    ensure!(tried >= 2 * nodes.len(), "both families of {} nodes, but only {tried} addresses", nodes.len());
+    Ok(())
+}
+
+#[test]
+fn a_nodes_own_processes_are_served_at_the_loopback_address() -> anyhow::Result<()> {
+    let (ns, nodes) = backends("loopback")?;
+    serve(&ns, "type: NodePort")?;
+    let port = node_port(&ns, "tcp")?;
+    let pod = mk_pod("own", Some(&nodes[0]), &[], true);
+    ns.apply(&pod)?;
+    ns.ready(&["own"])?;
+    let url = format!("http://127.0.0.1:{port}/hostname");
+    eventually("the node's process is served", || {
+        let ran = exec(&ns.name, "own", &["curl", "-s", "--max-time", "3", &url])?;
+        Ok(["near", "far"].contains(&ran.out.as_str()))
+    })?;
+    // A pod's loopback address is its own.
+    let ran = exec(&ns.name, "client", &["curl", "-s", "--max-time", "3", &url])?;
+    ensure!(ran.code == 7, "curl in a pod ended with {}", ran.code);
+    Ok(())
+}
+
+#[test]
+fn with_a_policy_of_local_nodes_serve_their_own_and_keep_the_clients_address() -> anyhow::Result<()> {
+    let (ns, nodes) = backends("external-local")?;
+    serve(&ns, "type: NodePort, externalTrafficPolicy: Local")?;
+    let port = node_port(&ns, "tcp")?;
+    let at = |node: &str| -> anyhow::Result<SocketAddr> {
+        Ok((node_address(node, "IPv4")?.context("no IPv4 address")?, port).into())
+    };
+    let (first, second) = (at(&nodes[0])?, at(&nodes[1])?);
+    are_answered_by(first, &["near"])?;
+    are_answered_by(second, &["far"])?;
+    let own = UdpSocket::bind("0.0.0.0:0")?;
+    own.connect(first)?;
+    let (_, seen) = ask(first, "/clientip")?;
+    ensure!(seen.starts_with(&format!("{}:", own.local_addr()?.ip())), "the backend saw {seen}");
+
+    ns.kubectl(&["delete", "pod", "near"])?;
+    eventually("a node without backends drops", || {
+        let error = TcpStream::connect_timeout(&first, Duration::from_secs(1)).err();
+        Ok(error.is_some_and(|error| error.kind() == std::io::ErrorKind::TimedOut))
+    })?;
+    are_answered_by(second, &["far"])
+}
+
+#[test]
+fn addresses_of_load_balancers_let_source_ranges_in() -> anyhow::Result<()> {
+    let (ns, nodes) = backends("balancer")?;
+    let address: IpAddr = "192.0.2.78".parse()?;
+    let at = SocketAddr::new(address, 80);
+    let spec = |ranges: &str| format!("type: LoadBalancer, allocateLoadBalancerNodePorts: false{ranges}");
+    serve(&ns, &spec(""))?;
+    let status = format!(r#"{{"status":{{"loadBalancer":{{"ingress":[{{"ip":"{address}"}}]}}}}}}"#);
+    ns.kubectl(&["patch", "service", "web", "--subresource=status", "--type=merge", "-p", &status])?;
+    for node in &nodes {
+        let _way = Way::new(address, node)?;
+        are_answered_by(at, &["far", "near"])?;
+    }
+    let _way = Way::new(address, &nodes[1])?;
+    serve(&ns, &spec(", loadBalancerSourceRanges: [203.0.113.0/24]"))?;
+    eventually("this client is not let in", || Ok(ask(at, "/hostname").is_err()))?;
+    serve(&ns, &spec(", loadBalancerSourceRanges: [203.0.113.0/24, 172.30.0.0/16]"))?;
+    are_answered_by(at, &["far", "near"])
+}
+
+#[test]
+fn external_addresses_are_served_from_outside_only() -> anyhow::Result<()> {
+    let (ns, nodes) = backends("external")?;
+    let address: IpAddr = "192.0.2.79".parse()?;
+    serve(&ns, &format!("externalIPs: [{address}]"))?;
+    let _way = Way::new(address, &nodes[0])?;
+    are_answered_by(SocketAddr::new(address, 80), &["far", "near"])?;
+    holds_for("pods are not led astray", Duration::from_secs(2), || {
+        Ok(!["near", "far"].contains(&asked_by_pod(&ns, &format!("http://{address}/hostname"))?.as_str()))
+    })
+}
+
+#[test]
+fn a_client_outside_keeps_its_backend() -> anyhow::Result<()> {
+    let (ns, nodes) = backends("client-ip")?;
+    serve(&ns, "type: NodePort, sessionAffinity: ClientIP")?;
+    let at: SocketAddr =
+        (node_address(&nodes[0], "IPv4")?.context("no IPv4 address")?, node_port(&ns, "tcp")?).into();
+    let mut first = BTreeSet::new();
+    eventually("all connections come to one backend", || {
+        first = answers(at);
+        Ok(first.len() == 1)
+    })?;
+    let kept = first.first().context("nobody answered")?;
+    ns.kubectl(&["delete", "pod", kept])?;
+    are_answered_by(at, &[if kept == "near" { "far" } else { "near" }])
+}
+
+#[test]
+fn a_backend_on_the_nodes_own_network_is_served() -> anyhow::Result<()> {
+    let (ns, nodes) = backends("own-network")?;
+    let pod = mk_pod(
+        "hosted",
+        Some(&nodes[0]),
+        &["/agnhost", "netexec", "--http-port=7391", "--udp-port=7391"],
+        true,
+    )
+    .replace("localhost/client:dev", "registry.k8s.io/e2e-test-images/agnhost:2.63.0");
+    ns.apply(&pod)?;
+    ns.ready(&["hosted"])?;
+    ns.apply(
+        "{apiVersion: v1, kind: Service, metadata: {name: web}, spec: {type: NodePort, selector: {app: hosted}, ports: [{name: tcp, port: 80, targetPort: 7391}, {name: udp, protocol: UDP, port: 80, targetPort: 7391}]}}",
+    )?;
+    let (tcp, udp) = (node_port(&ns, "tcp")?, node_port(&ns, "udp")?);
+    for node in &nodes {
+        let address = node_address(node, "IPv4")?.context("no IPv4 address")?;
+        eventually(&format!("{address} leads to the process"), || {
+            Ok(ask((address, tcp).into(), "/clientip").is_ok_and(|(status, _)| status == 200))
+        })?;
+        eventually(&format!("{address} leads datagrams to the process"), || {
+            Ok(ask_datagram((address, udp).into(), "clientip").is_ok_and(|answer| !answer.is_empty()))
+        })?;
+    }
+    Ok(())
+}
