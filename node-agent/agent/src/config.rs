@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -116,6 +116,13 @@ impl Settings {
             return Err(Error::NoFamily);
         }
         Ok(Self { raw, ..settings })
+    }
+
+    /// What stands for all addresses of the node, in each of its families.
+    pub(crate) fn every_address(&self) -> Vec<IpAddr> {
+        let all: [(bool, IpAddr); 2] =
+            [(self.ipv4, Ipv4Addr::UNSPECIFIED.into()), (self.ipv6, Ipv6Addr::UNSPECIFIED.into())];
+        all.into_iter().filter(|(wanted, _)| *wanted).map(|(_, address)| address).collect()
     }
 
     /// Where accepted desired state is kept.

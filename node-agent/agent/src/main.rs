@@ -7,6 +7,7 @@
 //! | [`brain`] | the single owner of state and dataplane: everything is decided and applied there, by one loop |
 //! | [`host`], [`kernel`], [`links`], [`flows`] | devices and programs of the node, tables, how pods are linked, connections |
 //! | [`serve`] | REST over the unix socket, health, metrics |
+//! | [`health`] | ports where load balancers ask whether a Service has backends here |
 //! | [`dns`] | what the DNS proxy is told and tells |
 //! | [`monitor`] | drops and verdicts for those who listen |
 //! | [`conflist`], [`install`] | CNI configuration and plugin on the node |
@@ -20,6 +21,7 @@ mod conflist;
 mod describe;
 mod dns;
 mod flows;
+mod health;
 mod host;
 mod install;
 mod kernel;

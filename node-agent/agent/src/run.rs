@@ -8,10 +8,11 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch as channel};
 
 use crate::backoff::Backoff;
-use crate::brain::Brain;
+use crate::brain::{Brain, Health};
 use crate::config::Settings;
+use crate::health::{Checks, Failures};
 use crate::watch::{Seen, chain};
-use crate::{ack, dns, monitor, serve, watch};
+use crate::{ack, dns, health, monitor, serve, watch};
 
 /// Where the manifest mounts the node's kernel parameters: `/proc/sys` is read-only in a container.
 const HOST_SYSCTLS: &str = "/host/proc/sys";
@@ -62,10 +63,14 @@ pub(crate) async fn run(settings: Settings) -> anyhow::Result<()> {
     let (rules_sender, rules) = channel::channel(cilium_rest::dns::Rules::default());
     let (applied_sender, applied) = channel::channel(None);
     let handle = Handle { jobs: job_sender, listeners: listener_sender };
-    let mut brain = Brain::new(settings.clone(), applied_sender, rules_sender)?;
+    let (checks_sender, checks) = channel::channel(Checks::new());
+    let (failures_sender, mut health_failures) = channel::channel(Failures::new());
+    let health = Health::new(checks_sender, health_failures.clone());
+    let mut brain = Brain::new(settings.clone(), applied_sender, rules_sender, health)?;
 
     tokio::spawn(monitor::run(settings.bpffs.clone(), handle.clone(), listeners));
     serve::start(&settings, socket, &handle).await?;
+    tokio::spawn(health::start(settings.every_address(), checks, failures_sender));
     tokio::spawn(dns::serve(dns_socket, handle.clone(), rules));
     tokio::spawn(connect(settings, seen_sender, applied, handle.clone()));
 
@@ -84,6 +89,7 @@ pub(crate) async fn run(settings: Settings) -> anyhow::Result<()> {
                 }
                 brain.settle();
             }),
+            Ok(()) = health_failures.changed() => brain.hear_of_health(),
             Some(job) = jobs.recv() => timed("a request", || job(&mut brain)),
             () = tokio::time::sleep_until(deadline) => timed("a timer", || brain.tick()),
         }

@@ -2,6 +2,7 @@
 //! [`crate::run`] calls it with what arrives, one thing after the other.
 
 mod endpoints;
+mod health;
 mod names;
 mod report;
 mod services;
@@ -34,6 +35,7 @@ use crate::links::Links;
 use crate::watch::Seen;
 
 pub(crate) use endpoints::Waiter;
+pub(crate) use health::Health;
 pub(crate) use names::DnsNumbers;
 use names::Names;
 pub(crate) use report::{Numbers, Timing};
@@ -98,6 +100,7 @@ pub(crate) struct Brain {
     store: Store,
     links: Links,
     names: Names,
+    health: Health,
     conflist: Conflist,
     running: Option<Running>,
     /// Why the node does not work yet.
@@ -128,6 +131,7 @@ impl Brain {
         settings: Settings,
         applied: watch::Sender<Option<AppliedState>>,
         rules: watch::Sender<cilium_rest::dns::Rules>,
+        health: Health,
     ) -> anyhow::Result<Self> {
         let store = Store::open(&settings.desired_dir())?;
         let links = Links::open(&settings.links_dir())?;
@@ -139,6 +143,7 @@ impl Brain {
             store,
             links,
             names,
+            health,
             conflist,
             running: None,
             obstacle: "the node's state has not been read yet".to_owned(),
@@ -217,6 +222,7 @@ impl Brain {
     pub(crate) fn settle(&mut self) {
         let begin = Instant::now();
         let changed = std::mem::take(&mut self.changed);
+        self.health.update(&changed, &Desired(&self.state), &self.settings.node);
         if self.running.is_none() || self.host_changed(&changed) {
             self.start();
         } else if let Some(running) = &mut self.running
@@ -447,6 +453,7 @@ impl Brain {
     fn failures(&self) -> Vec<Failure> {
         let mut failures = self.state.failures();
         failures.extend(self.store_failure.iter().chain(&self.set_up_failure).cloned());
+        failures.extend(self.health.failures());
         if let Some(running) = &self.running {
             failures.extend(running.dataplane.failures());
             failures.extend(running.tables.wires.failures());

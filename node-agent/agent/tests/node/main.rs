@@ -4,6 +4,7 @@
 mod api;
 mod cgroup;
 mod dns;
+mod health;
 mod measure;
 mod parts;
 mod scenarios;
