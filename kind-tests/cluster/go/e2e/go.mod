@@ -1,4 +1,4 @@
-// Kubernetes' own end-to-end tests of NetworkPolicy. Kubernetes' go.mod replaces its staging modules by
+// Kubernetes' own end-to-end tests of the network. Kubernetes' go.mod replaces its staging modules by
 // folders, which the module proxy does not serve; the released modules stand in for them.
 module cluster-in-a-box/e2e
 
