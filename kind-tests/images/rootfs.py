@@ -25,7 +25,7 @@ class Missing(Exception):
 
 
 def build(spec, places):
-    """The tree of one image of images.toml; `places` fills {bin} and {release} in."""
+    """The tree of one image of images.toml; `places` fills {bin}, {release} and {here} in."""
     tree = Tree()
     for path in ("/tmp", "/var/tmp"):
         tree.directory(path, 0o1777)

@@ -1,4 +1,4 @@
-// Kubernetes' own end-to-end tests of NetworkPolicy. Kubernetes' go.mod replaces its staging modules by
+// Kubernetes' own end-to-end tests of the network. Kubernetes' go.mod replaces its staging modules by
 // folders, which the module proxy does not serve; the released modules stand in for them.
 module cluster-in-a-box/e2e
 
@@ -6,7 +6,12 @@ go 1.26.0
 
 godebug default=go1.26
 
-require k8s.io/kubernetes v1.36.3
+tool github.com/onsi/ginkgo/v2/ginkgo
+
+require (
+	github.com/onsi/ginkgo/v2 v2.28.1
+	k8s.io/kubernetes v1.36.3
+)
 
 require (
 	cel.dev/expr v0.25.1 // indirect
@@ -71,7 +76,6 @@ require (
 	github.com/modern-go/reflect2 v1.0.3-0.20250322232337-35a7c28c31ee // indirect
 	github.com/munnerz/goautoneg v0.0.0-20191010083416-a7dc8b61c822 // indirect
 	github.com/mxk/go-flowrate v0.0.0-20140419014527-cca7078d478f // indirect
-	github.com/onsi/ginkgo/v2 v2.28.1 // indirect
 	github.com/onsi/gomega v1.39.1 // indirect
 	github.com/opencontainers/cgroups v0.0.6 // indirect
 	github.com/opencontainers/go-digest v1.0.0 // indirect

@@ -1,4 +1,4 @@
-// Kubernetes' own end-to-end tests of NetworkPolicy, and nothing else of its test suite: what they need of the whole
+// Kubernetes' own end-to-end tests of the network, and nothing else of its test suite: what they need of the whole
 // suite's program, without the packages of all other groups.
 package e2e
 
@@ -12,6 +12,7 @@ import (
 	"k8s.io/kubernetes/test/e2e/framework/config"
 	_ "k8s.io/kubernetes/test/e2e/framework/debug/init"
 	_ "k8s.io/kubernetes/test/e2e/framework/node/init"
+	_ "k8s.io/kubernetes/test/e2e/network"
 	_ "k8s.io/kubernetes/test/e2e/network/netpol"
 )
 
