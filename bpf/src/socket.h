@@ -9,7 +9,7 @@
 
 #define PROCEED 1
 #define REFUSE 0
-#define EHOSTUNREACH 113
+#define ECONNREFUSED 111
 
 /* Remembers what the program believes it talks to. Most sends repeat the last one, and only read. */
 static __always_inline void remember(struct bpf_sock_addr *ctx, const struct target *backend,
@@ -28,7 +28,7 @@ static __always_inline void remember(struct bpf_sock_addr *ctx, const struct tar
 static __always_inline int refuse(void)
 {
 	if (CFG.flags & CONFIG_SET_RETVAL)
-		bpf_set_retval(-EHOSTUNREACH);
+		bpf_set_retval(-ECONNREFUSED);
 	return REFUSE;
 }
 

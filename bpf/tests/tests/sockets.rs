@@ -263,7 +263,7 @@ fn without_backends_connecting_fails(services: &mut Services, family: &Family, f
     let service = SocketAddr::new(family.service, 82);
     services.set(service, TCP, &[]);
     services.set(service, UDP, &[]);
-    let expected = if flags == 0 { ErrorKind::PermissionDenied } else { ErrorKind::HostUnreachable };
+    let expected = if flags == 0 { ErrorKind::PermissionDenied } else { ErrorKind::ConnectionRefused };
     assert_eq!(TcpStream::connect(service).unwrap_err().kind(), expected);
     let client = udp(family.loopback);
     assert_eq!(client.send_to(b"", service).unwrap_err().kind(), expected);

@@ -11,6 +11,9 @@ use crate::target::{Described, Target};
 /// Label of an EndpointSlice that names its Service (Kubernetes API, EndpointSlice).
 const SERVICE_LABEL: &str = "kubernetes.io/service-name";
 
+/// Label of an EndpointSlice that is for clients which choose themselves, and not for proxies (Kubernetes, "well-known labels").
+const HEADLESS_LABEL: &str = "service.kubernetes.io/headless";
+
 /// Namespace and name of a Service.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ServiceName {
@@ -67,7 +70,9 @@ impl Services {
     /// Takes an EndpointSlice as it is now.
     pub fn set_slice(&mut self, slice: &slim::EndpointSlice) {
         let (namespace, name) = names(&slice.metadata);
-        let label = slice.metadata.labels.as_ref().and_then(|labels| labels.get(SERVICE_LABEL));
+        let labels = slice.metadata.labels.as_ref();
+        let is_headless = labels.is_some_and(|labels| labels.contains_key(HEADLESS_LABEL));
+        let label = labels.and_then(|labels| labels.get(SERVICE_LABEL)).filter(|_| !is_headless);
         let owner = label.filter(|owner| !owner.is_empty());
         match (owner, Slice::reduce(slice)) {
             (Some(owner), Some(reduced)) => self.put_slice(namespace, name, owner, reduced),

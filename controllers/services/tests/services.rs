@@ -75,6 +75,23 @@ fn ports_match_by_name_and_protocol_and_backends_come_from_all_slices() {
 }
 
 #[test]
+fn a_slice_for_clients_that_choose_themselves_is_none() {
+    let mut slice = mk_slice("web-1", "IPv4", json!([{"port": 8080}]), json!([{"addresses": ["10.0.0.1"]}]));
+    let service = mk_service(json!({"clusterIPs": ["10.96.0.1"], "ports": [{"port": 80}]}));
+    let mut services = mk_services(&service, std::slice::from_ref(&slice));
+    assert_eq!(shown(&services.part(&web()).unwrap()), ["80: 10.0.0.1:8080"]);
+    services.take_changed();
+    slice
+        .metadata
+        .labels
+        .get_or_insert_default()
+        .insert("service.kubernetes.io/headless".into(), String::new());
+    services.set_slice(&slice);
+    assert_eq!(services.take_changed(), [web()].into());
+    assert_eq!(shown(&services.part(&web()).unwrap()), ["80: "]);
+}
+
+#[test]
 fn a_named_target_port_may_differ_between_slices() {
     let service = mk_service(json!({"clusterIPs": ["10.96.0.9"], "ports": [{"port": 80}]}));
     let slices = [

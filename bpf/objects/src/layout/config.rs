@@ -9,7 +9,7 @@ pub const CONFIG_MASQUERADE4: u32 = 1 << 0;
 /// Masquerade IPv6 traffic that leaves the cluster.
 pub const CONFIG_MASQUERADE6: u32 = 1 << 1;
 /// The kernel lets socket programs choose the error (`bpf_set_retval`, Linux 5.18). Without it connecting to a service without
-/// backends fails with EPERM instead of EHOSTUNREACH.
+/// backends fails with EPERM instead of ECONNREFUSED.
 pub const CONFIG_SET_RETVAL: u32 = 1 << 2;
 /// The node has a policy of its own, in the slot [`HOST_SLOT`](super::HOST_SLOT).
 pub const CONFIG_HOST_FIREWALL: u32 = 1 << 3;
