@@ -79,7 +79,7 @@ fn a_slice_for_clients_that_choose_themselves_is_none() {
     let mut slice = mk_slice("web-1", "IPv4", json!([{"port": 8080}]), json!([{"addresses": ["10.0.0.1"]}]));
     let service = mk_service(json!({"clusterIPs": ["10.96.0.1"], "ports": [{"port": 80}]}));
     let mut services = mk_services(&service, std::slice::from_ref(&slice));
-    assert_eq!(shown(&services.part(&web()).unwrap()), ["80: 10.0.0.1:8080"]);
+    assert_eq!(shown(&services.part(&web()).unwrap()), ["80/6: 10.0.0.1:8080"]);
     services.take_changed();
     slice
         .metadata
@@ -88,7 +88,7 @@ fn a_slice_for_clients_that_choose_themselves_is_none() {
         .insert("service.kubernetes.io/headless".into(), String::new());
     services.set_slice(&slice);
     assert_eq!(services.take_changed(), [web()].into());
-    assert_eq!(shown(&services.part(&web()).unwrap()), ["80: "]);
+    assert_eq!(shown(&services.part(&web()).unwrap()), ["80/6: "]);
 }
 
 #[test]
