@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 
-use cilium_rest::model::{Config, Health, Masquerading, Monitor, NodeState, Routing, Status};
+use cilium_rest::model::{
+    Config, Health, KubeProxyReplacement, Masquerading, Monitor, NodeState, Routing, Status,
+};
 use cilium_rest::{Client, Error};
 
 use crate::cli::StatusArgs;
@@ -65,6 +67,7 @@ fn lines(status: &Status, config: &Config, args: &StatusArgs) -> Vec<Line> {
     if status.kubernetes.state != "Disabled" && !status.kubernetes_apis.is_empty() {
         lines.push(line(["Kubernetes APIs:", &quoted(&status.kubernetes_apis)]));
     }
+    lines.push(replacement(&status.kube_proxy_replacement));
     lines.push(line(["CNI Config file:", &cni_file(&status.cni_file)]));
     lines.push(line(["Cilium:", &health(&status.cilium)]));
     lines.extend(node_state(&status.node_state));
@@ -156,6 +159,31 @@ fn masquerading(masquerading: &Masquerading) -> Line {
     line(["Masquerading:", "BPF", &devices, format!("{kept} {families}").trim_start()])
 }
 
+fn replacement(replacement: &KubeProxyReplacement) -> Line {
+    let KubeProxyReplacement { mode, devices, .. } = replacement;
+    match devices.as_slice() {
+        [] => line(["KubeProxyReplacement:", mode]),
+        _ => line(["KubeProxyReplacement:", mode, &format!("[{}]", devices.join(", "))]),
+    }
+}
+
+/// How Services are served on this node, and what is missing.
+fn replacement_details(replacement: &KubeProxyReplacement) -> Vec<Line> {
+    let KubeProxyReplacement { mode, forwarding, selection, parts, .. } = replacement;
+    let mut lines = vec![
+        line(["KubeProxyReplacement Details:"]),
+        line(["  Status", mode]),
+        line(["  Mode", forwarding]),
+        line(["  Backend Selection", selection]),
+    ];
+    lines.extend(parts.iter().map(|part| {
+        let state = if part.enabled { "Enabled" } else { "Disabled" };
+        let detail = if part.detail.is_empty() { String::new() } else { format!(" ({})", part.detail) };
+        line([&format!("  {}", part.name), &format!("{state}{detail}")])
+    }));
+    lines
+}
+
 fn identity_range(status: &Status) -> String {
     let range = &status.identity_range;
     match (range.min_identity, range.max_identity) {
@@ -172,6 +200,7 @@ fn details(status: &Status, config: &Config) -> Vec<Line> {
         let available = if feature.available { "yes" } else { "no" };
         line([&format!("  {}", feature.name), available, &feature.detail])
     }));
+    lines.extend(replacement_details(&status.kube_proxy_replacement));
     lines.extend([line(["BPF Maps:", "dynamic sizing: off"]), line(["  Name", "Size"])]);
     let maps = status.bpf_maps.maps.iter();
     lines.extend(maps.map(|map| line([&format!("  {}", map.name), &map.size.to_string()])));

@@ -70,6 +70,7 @@ impl Brain {
             attach_mode: self.attach_mode(),
             devices: self.devices(),
             masquerading: self.masquerading(),
+            kube_proxy_replacement: self.kube_proxy_replacement(),
             node_monitor: model::Monitor::default(),
             identity_range: model::IdentityRange { min_identity: 256, max_identity: 65535 },
             features: self.features.clone(),
@@ -181,6 +182,21 @@ impl Brain {
         }
     }
 
+    fn kube_proxy_replacement(&self) -> model::KubeProxyReplacement {
+        let Some(running) = &self.running else {
+            return model::KubeProxyReplacement { mode: "False".to_owned(), ..Default::default() };
+        };
+        let (config, host) = (&running.host.config, &running.host);
+        let addresses = host.facts.addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+        model::KubeProxyReplacement {
+            mode: "True".to_owned(),
+            devices: vec![format!("{} {addresses} (Direct Routing)", host.native.name)],
+            forwarding: "SNAT".to_owned(),
+            selection: "Random".to_owned(),
+            parts: replacement_parts(config),
+        }
+    }
+
     fn maps(&self) -> model::Maps {
         let Some(running) = &self.running else { return model::Maps::default() };
         let maps = &running.tables.maps;
@@ -196,6 +212,7 @@ impl Brain {
             size(maps.fragments.name(), maps.fragments.max_entries()),
             size(maps.services.name(), maps.services.max_entries()),
             size(maps.backends.name(), maps.backends.max_entries()),
+            size(maps.source_ranges.name(), maps.source_ranges.max_entries()),
             size(maps.sock_revnat.name(), maps.sock_revnat.max_entries()),
         ];
         model::Maps { maps: list.into() }
@@ -239,6 +256,32 @@ impl Brain {
             dns: self.dns_numbers(),
         }
     }
+}
+
+/// What works for Services on this node, and why not all of it.
+fn replacement_parts(config: &cilium_bpf::layout::Config) -> Vec<model::ReplacementPart> {
+    let part = |name: &str, enabled: bool, detail: String| model::ReplacementPart {
+        name: name.to_owned(),
+        enabled,
+        detail,
+    };
+    let plain = |name| part(name, true, String::new());
+    let searches = config.flags & cilium_bpf::layout::CONFIG_SET_RETVAL != 0;
+    let until = if searches { "" } else { "until the set of backends changes: the kernel has no bpf_loop" };
+    let (first, last) = (config.nodeport_first, config.nodeport_last);
+    let at_loopback = config.netns_cookie != 0;
+    let why_not = if at_loopback { "" } else { "the kernel has no SO_NETNS_COOKIE" };
+    vec![
+        part("Socket LB", true, "Coverage: Full".to_owned()),
+        part("Session Affinity", true, until.to_owned()),
+        part("XDP Acceleration", false, "not part of this version".to_owned()),
+        plain("ClusterIP"),
+        part("NodePort", true, format!("Range: {first}-{last}")),
+        part("NodePort at loopback addresses", at_loopback, why_not.to_owned()),
+        plain("LoadBalancer"),
+        plain("externalIPs"),
+        plain("HostPort"),
+    ]
 }
 
 /// Addresses that pods can have: neither the prefix's own, nor the router's, nor IPv4's broadcast.

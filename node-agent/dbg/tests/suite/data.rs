@@ -112,6 +112,17 @@ pub(crate) fn status() -> Status {
             devices: vec!["eth0".into()],
             snat_exclusion_cidr: vec!["10.0.0.0/8".into(), "fd00::/16".into()],
         },
+        kube_proxy_replacement: KubeProxyReplacement {
+            mode: "True".into(),
+            devices: vec!["eth0 192.0.2.1 2001:db8::1 (Direct Routing)".into()],
+            forwarding: "SNAT".into(),
+            selection: "Random".into(),
+            parts: vec![
+                mk_part("NodePort", true, "Range: 30000-32767"),
+                mk_part("NodePort at loopback addresses", false, "the kernel has no SO_NETNS_COOKIE"),
+                mk_part("HostPort", true, ""),
+            ],
+        },
         node_monitor: Monitor { cpus: 2, npages: 64, pagesize: 4096, lost: 0, listeners: 0 },
         identity_range: IdentityRange { min_identity: 256, max_identity: 65535 },
         features: mk_features(),
@@ -142,10 +153,15 @@ pub(crate) fn troubled() -> Status {
             tunnel_protocol: String::new(),
         },
         masquerading: Masquerading::default(),
+        kube_proxy_replacement: KubeProxyReplacement { mode: "False".into(), ..Default::default() },
         node_monitor: Monitor { lost: 7, listeners: 1, ..status().node_monitor },
         identity_range: IdentityRange::default(),
         ..status()
     }
+}
+
+fn mk_part(name: &str, enabled: bool, detail: &str) -> ReplacementPart {
+    ReplacementPart { name: name.into(), enabled, detail: detail.into() }
 }
 
 fn mk_ipam() -> Ipam {

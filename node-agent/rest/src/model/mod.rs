@@ -19,8 +19,9 @@ pub use map::{
 };
 pub use monitor::{Event, EventKind};
 pub use status::{
-    AddressFamilyConfig, Addressing, Config, ConfigStatus, Feature, Health, IdentityRange, Ipam, MapSize,
-    Maps, Masquerading, Monitor, NodeState, NodeStateFailure, Routing, Status,
+    AddressFamilyConfig, Addressing, Config, ConfigStatus, Feature, Health, IdentityRange, Ipam,
+    KubeProxyReplacement, MapSize, Maps, Masquerading, Monitor, NodeState, NodeStateFailure, ReplacementPart,
+    Routing, Status,
 };
 
 use serde::{Deserialize, Serialize};

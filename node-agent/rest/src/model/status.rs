@@ -28,6 +28,9 @@ pub struct Status {
     pub devices: BTreeMap<String, Vec<String>>,
     /// Translation of addresses for traffic that leaves the cluster.
     pub masquerading: Masquerading,
+    /// What is done for Services in kube-proxy's place.
+    #[serde(default)]
+    pub kube_proxy_replacement: KubeProxyReplacement,
     /// The ring buffer of events.
     pub node_monitor: Monitor,
     /// Identities that the operator allocates.
@@ -133,6 +136,38 @@ pub struct Masquerading {
     /// Destinations that are left alone.
     #[serde(default)]
     pub snat_exclusion_cidr: Vec<String>,
+}
+
+/// What is done for Services in kube-proxy's place.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct KubeProxyReplacement {
+    /// `True`, or `False` while nothing is in force.
+    pub mode: String,
+    /// Devices on which clients outside are served, with the addresses of the node.
+    #[serde(default)]
+    pub devices: Vec<String>,
+    /// How clients outside come to a backend elsewhere: `SNAT`.
+    #[serde(default)]
+    pub forwarding: String,
+    /// How a backend is chosen: `Random`.
+    #[serde(default)]
+    pub selection: String,
+    /// Kinds of frontends, and what else is part of it.
+    #[serde(default)]
+    pub parts: Vec<ReplacementPart>,
+}
+
+/// Part of the replacement.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplacementPart {
+    /// As upstream calls it: `NodePort`, `Session Affinity`.
+    pub name: String,
+    /// It works on this node.
+    pub enabled: bool,
+    /// How far, or why not.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub detail: String,
 }
 
 /// The ring buffer of events.
