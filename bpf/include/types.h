@@ -192,6 +192,7 @@ struct service_key {
 
 #define SERVICE_ONLY_OWN (1U << 0) /* without a backend on this node, packets are dropped and not refused */
 #define SERVICE_RANGES (1U << 1)   /* only clients in cilium_source_ranges, under the same generation */
+#define SERVICE_AT_OWN_NODE (1U << 2) /* at addresses of other nodes, these decide by themselves */
 
 struct service_entry {
 	__u32 generation;

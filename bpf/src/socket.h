@@ -58,17 +58,19 @@ static __always_inline bool is_loopback_of_pod(const struct target *t, const str
 	return is_loopback(&t->address) && (!CFG.netns_cookie || client->address.lo != CFG.netns_cookie);
 }
 
-/* A port on which every node serves, at an address of a node. */
-static __always_inline bool is_at_node(const struct target *t)
+/* A port on which every node serves, at an address of a node. `key` is that of the service in question. */
+static __always_inline bool is_at_node(const struct target *t, const struct service_key *key)
 {
+	const struct service_entry *service;
 	__u32 identity;
 
-	if (!is_nodeport(t->port))
-		return false;
 	if (is_loopback(&t->address))
 		return true;
 	identity = peer_identity(&t->address);
-	return identity == IDENTITY_HOST || is_remote_node(identity);
+	if (identity == IDENTITY_HOST || !is_remote_node(identity))
+		return identity == IDENTITY_HOST;
+	service = bpf_map_lookup_elem(&cilium_services, key);
+	return service && !(service->flags & SERVICE_AT_OWN_NODE);
 }
 
 /* Points `t` at a backend if it is a service; tells whether the socket must be rewritten, or refused. */
@@ -85,9 +87,10 @@ static __noinline enum choice translate(struct bpf_sock_addr *ctx, struct target
 	if (is_loopback_of_pod(t, &client))
 		return NOT_A_SERVICE;
 	choice = choose_backend(t, &key, &client);
-	if (choice == NOT_A_SERVICE && is_at_node(t)) {
+	if (choice == NOT_A_SERVICE && is_nodeport(t->port)) {
 		key.address = any_address(addr_is_v4(&t->address));
-		choice = choose_backend(t, &key, &client);
+		if (is_at_node(t, &key))
+			choice = choose_backend(t, &key, &client);
 	}
 	if (choice == CHOSEN)
 		remember(ctx, t, &service);

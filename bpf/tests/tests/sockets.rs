@@ -13,7 +13,8 @@ use std::time::Duration;
 use bpf_tests::Family as PacketFamily;
 use bpf_tests::stage::{Mode, Place, Stage, ip};
 use cilium_bpf::layout::{
-    BackendEntry, BackendKey, CONFIG_SET_RETVAL, NetPort, SCOPE_INTERNAL, ServiceEntry, ServiceKey,
+    BackendEntry, BackendKey, CONFIG_SET_RETVAL, NetPort, SCOPE_INTERNAL, SERVICE_AT_OWN_NODE, ServiceEntry,
+    ServiceKey,
 };
 use cilium_delta::Table;
 use cilium_drivers::netns::Netns;
@@ -55,6 +56,8 @@ impl Drop for Membership {
 struct Services {
     stage: Stage,
     generation: u32,
+    /// `SERVICE_*` bits of services that are set.
+    flags: u32,
 }
 
 impl Services {
@@ -77,7 +80,7 @@ impl Services {
             protocol,
             scope: SCOPE_INTERNAL,
         };
-        let entry = ServiceEntry { generation, count: backends.len() as u32, affinity, flags: 0 };
+        let entry = ServiceEntry { generation, count: backends.len() as u32, affinity, flags: self.flags };
         self.stage.maps.services.set(&key, &entry).unwrap();
     }
 }
@@ -110,7 +113,7 @@ fn sockets_reach_services() {
         let stage = Stage::with_config(Mode::Native, |config| config.flags = flags);
         let membership = Membership::join();
         assert_eq!(stage.datapath.attach_cgroup(&membership.cgroup).unwrap(), 8);
-        let mut services = Services { stage, generation: 0 };
+        let mut services = Services { stage, generation: 0, flags: 0 };
         for family in families() {
             tcp_connects_and_sees_the_service(&mut services, &family);
             connections_spread_over_backends(&mut services, &family);
@@ -139,7 +142,7 @@ fn ports_of_nodes_are_met_at_addresses_of_nodes() {
         let stage = Stage::with_config(Mode::Native, |config| config.netns_cookie = cookie);
         let membership = Membership::join();
         stage.datapath.attach_cgroup(&membership.cgroup).unwrap();
-        let mut services = Services { stage, generation: 0 };
+        let mut services = Services { stage, generation: 0, flags: 0 };
         for (family, version) in families().iter().zip(PacketFamily::ALL) {
             let listener = listen(family.loopback);
             let any = if version == PacketFamily::V4 { "0.0.0.0" } else { "::" };
@@ -149,6 +152,11 @@ fn ports_of_nodes_are_met_at_addresses_of_nodes() {
                 assert!(!is_led(node.at(version, PORT + 1), &listener), "no service has that port");
             }
             assert!(!is_led(Place::World.at(version, PORT), &listener), "no address of a node");
+            services.flags = SERVICE_AT_OWN_NODE;
+            services.set(SocketAddr::new(ip(any), PORT), TCP, &[listener.local_addr().unwrap()]);
+            services.flags = 0;
+            assert!(is_led(Place::Host.at(version, PORT), &listener));
+            assert!(!is_led(Place::RemoteNode.at(version, PORT), &listener), "the other node decides");
             let loopback = SocketAddr::new(family.loopback, PORT);
             assert_eq!(is_led(loopback, &listener), cookie == own, "a pod's loopback address is its own");
             // So it is with an address that is named as it is.

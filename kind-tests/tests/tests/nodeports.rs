@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::process::Command;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use cluster_tests::pods::mk_pod;
@@ -100,6 +101,102 @@ impl Drop for Way {
             eprintln!("the route to {to} stays");
         }
     }
+}
+
+/// A Deployment that goes the way that Kubernetes recommends: ready when it answers, and slow to leave.
+const ROLLING: &str = "
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: rolling}
+spec:
+  replicas: 3
+  selector: {matchLabels: {app: rolling}}
+  template:
+    metadata: {labels: {app: rolling}}
+    spec:
+      terminationGracePeriodSeconds: 20
+      containers:
+      - name: web
+        image: registry.k8s.io/e2e-test-images/agnhost:2.63.0
+        imagePullPolicy: Never
+        command: [/agnhost, netexec, --http-port=7000]
+        readinessProbe: {httpGet: {path: /healthz, port: 7000}, periodSeconds: 1}
+        lifecycle: {preStop: {sleep: {seconds: 4}}}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec: {type: NodePort, selector: {app: rolling}, ports: [{name: tcp, port: 80, targetPort: 7000}]}
+";
+
+/// Requests at a steady pace, each by a connection of its own, until told to stop. Returns how many there were, and what failed.
+fn keep_asking(at: SocketAddr, pause: Duration, stop: &AtomicBool) -> (usize, Vec<String>) {
+    let (mut asked, mut failed) = (0, Vec::new());
+    let begin = Instant::now();
+    while !stop.load(Ordering::Relaxed) {
+        match ask(at, "/hostname") {
+            Ok((200, _)) => {}
+            Ok((status, _)) => failed.push(format!("status {status}")),
+            Err(error) => failed.push(format!("after {:?}: {error:#}", begin.elapsed())),
+        }
+        asked += 1;
+        let due = pause * u32::try_from(asked).unwrap_or(u32::MAX);
+        std::thread::sleep(due.saturating_sub(begin.elapsed()));
+    }
+    (asked, failed)
+}
+
+#[test]
+fn no_request_fails_while_a_deployment_is_restarted() -> anyhow::Result<()> {
+    let (ns, nodes) = backends("rolling")?;
+    ns.apply(ROLLING)?;
+    ns.kubectl(&["rollout", "status", "deployment", "rolling", "--timeout=120s"])?;
+    let address = node_address(&nodes[0], "IPv4")?.context("no IPv4 address")?;
+    let at = SocketAddr::new(address, node_port(&ns, "tcp")?);
+    eventually("the Service works", || Ok(ask(at, "/hostname").is_ok()))?;
+    let cluster = ns.kubectl(&["get", "service", "web", "-o", "jsonpath={.spec.clusterIP}"])?;
+    // 200 requests a second from outside; from a pod as many, for longer than the restart takes.
+    let stop = AtomicBool::new(false);
+    let url = format!("http://{cluster}/hostname?[1-6000]");
+    let curl = [
+        "curl",
+        "-s",
+        "--max-time",
+        "5",
+        "--rate",
+        "200/s",
+        "-H",
+        "Connection: close",
+        "-o",
+        "/dev/null",
+        "-w",
+        "%{http_code}\n",
+        &url,
+    ];
+    std::thread::scope(|scope| {
+        let outside: Vec<_> =
+            (0..2).map(|_| scope.spawn(|| keep_asking(at, Duration::from_millis(10), &stop))).collect();
+        let inside = scope.spawn(|| exec(&ns.name, "client", &curl));
+        let restarted = ns
+            .kubectl(&["rollout", "restart", "deployment", "rolling"])
+            .and_then(|_| ns.kubectl(&["rollout", "status", "deployment", "rolling", "--timeout=120s"]));
+        let inside = inside.join().map_err(|_| anyhow::anyhow!("the client in a pod was lost"));
+        stop.store(true, Ordering::Relaxed);
+        restarted?;
+        let (mut asked, mut failed) = (0, Vec::new());
+        for client in outside {
+            let (number, failures) = client.join().map_err(|_| anyhow::anyhow!("a client was lost"))?;
+            asked += number;
+            failed.extend(failures);
+        }
+        let codes = inside??.out;
+        let inside = codes.lines().count();
+        let bad = codes.lines().filter(|code| *code != "200").count();
+        println!("{asked} requests from outside, {} failed; {inside} from a pod, {bad} failed", failed.len());
+        ensure!(asked > 2000 && inside == 6000, "{asked} requests from outside, {inside} from a pod");
+        ensure!(failed.is_empty() && bad == 0, "{bad} from a pod failed; from outside {failed:?}");
+        Ok(())
+    })
 }
 
 const DUAL: &str = "ipFamilyPolicy: RequireDualStack";

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use cilium_api::frontends::{Frontend, FrontendKind, Here, Scope};
 use cilium_api::parts::{Backend, HostPort, PartKey, Service};
 use cilium_bpf::layout::{
-    BackendEntry, BackendKey, NetPort, SCOPE_EXTERNAL, SCOPE_INTERNAL, SERVICE_ONLY_OWN, SERVICE_RANGES,
-    ServiceEntry, ServiceKey, SourceRangeEntry, SourceRangeKey,
+    BackendEntry, BackendKey, NetPort, SCOPE_EXTERNAL, SCOPE_INTERNAL, SERVICE_AT_OWN_NODE, SERVICE_ONLY_OWN,
+    SERVICE_RANGES, ServiceEntry, ServiceKey, SourceRangeEntry, SourceRangeKey,
 };
 use ipnet::IpNet;
 
@@ -40,7 +40,9 @@ impl Scheme for ServiceScheme {
     fn pointer(generation: u32, content: &Content) -> ServiceEntry {
         let count = u32::try_from(content.backends.len()).unwrap_or(u32::MAX);
         let flag = |on: bool, flag: u32| if on { flag } else { 0 };
-        let flags = flag(content.only_own, SERVICE_ONLY_OWN) | flag(content.ranges.is_some(), SERVICE_RANGES);
+        let flags = flag(content.only_own, SERVICE_ONLY_OWN)
+            | flag(content.ranges.is_some(), SERVICE_RANGES)
+            | flag(content.at_own_node, SERVICE_AT_OWN_NODE);
         ServiceEntry { generation, count, affinity: content.affinity, flags }
     }
     /// Nothing remembers a generation of backends but to ask whether it is still the same one: seven weeks of changes go by before a
@@ -75,10 +77,11 @@ impl Scheme for ServiceScheme {
         let gapless = (0..).zip(&backends).all(|(index, (found, _))| *found == index);
         let whole = usize::try_from(pointer.count) == Ok(backends.len());
         let is_restricted = pointer.flags & SERVICE_RANGES != 0;
-        let known = pointer.flags & !(SERVICE_ONLY_OWN | SERVICE_RANGES) == 0;
+        let known = pointer.flags & !(SERVICE_ONLY_OWN | SERVICE_RANGES | SERVICE_AT_OWN_NODE) == 0;
         (gapless && whole && known && (is_restricted || ranges.is_empty())).then(|| Content {
             affinity: pointer.affinity,
             only_own: pointer.flags & SERVICE_ONLY_OWN != 0,
+            at_own_node: pointer.flags & SERVICE_AT_OWN_NODE != 0,
             ranges: is_restricted.then_some(ranges),
             backends: backends.into_iter().map(|(_, entry)| entry).collect(),
         })
@@ -92,6 +95,8 @@ pub(crate) struct Content {
     affinity: u32,
     /// Without backends, packets are dropped and not refused.
     only_own: bool,
+    /// At addresses of other nodes, these decide by themselves.
+    at_own_node: bool,
     /// Clients that are served, sorted; `None` is everybody.
     ranges: Option<Vec<IpNet>>,
     backends: Vec<BackendEntry>,
@@ -171,7 +176,7 @@ impl Services {
                 scope,
             };
             let backends = vec![BackendEntry { address: backend.into(), port: NetPort(port.target) }];
-            let content = Content { affinity: 0, only_own: true, ranges: None, backends };
+            let content = Content { affinity: 0, only_own: true, at_own_node: false, ranges: None, backends };
             Some(Wanted { key, rank: RANK_OF_HOST_PORTS, content })
         });
         let wanted = wanted.collect();
@@ -277,6 +282,8 @@ fn content(frontend: &Frontend<'_>, service: &Service) -> Content {
     Content {
         affinity: service.affinity,
         only_own: frontend.only_own,
+        at_own_node: service.external_local
+            && (frontend.kind, frontend.scope) == (FrontendKind::NodePort, Scope::Internal),
         ranges,
         backends: frontend.backends.iter().map(entry).collect(),
     }

@@ -26,6 +26,8 @@ pub const SCOPE_EXTERNAL: u8 = 1;
 pub const SERVICE_ONLY_OWN: u32 = 1 << 0;
 /// Only clients in `cilium_source_ranges` under the same generation are served.
 pub const SERVICE_RANGES: u32 = 1 << 1;
+/// Of a port of nodes, inside: at addresses of other nodes, these decide by themselves.
+pub const SERVICE_AT_OWN_NODE: u32 = 1 << 2;
 
 layout! {
     /// Value of `cilium_services`. Backends of a new set are written under a new generation before this value names it.

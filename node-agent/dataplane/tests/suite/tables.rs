@@ -2,8 +2,8 @@
 
 use cilium_api::parts::{Backend, BackendPlace, Part, PartKey, Parts, Service};
 use cilium_bpf::layout::{
-    Addr, IpcacheEntry, IpcacheKey, NetPort, SCOPE_EXTERNAL, SCOPE_INTERNAL, SERVICE_ONLY_OWN,
-    SERVICE_RANGES, ServiceKey,
+    Addr, IpcacheEntry, IpcacheKey, NetPort, SCOPE_EXTERNAL, SCOPE_INTERNAL, SERVICE_AT_OWN_NODE,
+    SERVICE_ONLY_OWN, SERVICE_RANGES, ServiceKey,
 };
 use cilium_dataplane::{Behind, Dataplane, Unready, router_address};
 
@@ -396,6 +396,7 @@ fn the_outside_has_entries_of_its_own() {
     assert_eq!(ranges, [Some((ip("198.51.100.0"), 24))], "of the address's family");
     assert_eq!(entry(&kernel, "192.0.2.80", 80, SCOPE_INTERNAL).flags, 0);
     assert_eq!(entry(&kernel, "0.0.0.0", 30_080, SCOPE_EXTERNAL).flags, SERVICE_ONLY_OWN);
+    assert_eq!(entry(&kernel, "0.0.0.0", 30_080, SCOPE_INTERNAL).flags, SERVICE_AT_OWN_NODE);
 
     service.source_ranges = Some(vec![]);
     put(&mut dataplane, &mut kernel, &[("s", &service)]);
