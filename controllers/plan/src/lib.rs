@@ -47,6 +47,7 @@ mod restore;
 mod slices;
 mod status;
 mod totals;
+mod troubled;
 mod view;
 
 pub use config::Config;

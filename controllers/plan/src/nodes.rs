@@ -14,6 +14,7 @@ use crate::node::{Node, Seen, State, Token};
 use crate::object::{Kind, ObjectKey};
 use crate::output::{NodeDesired, Write};
 use crate::planner::Planner;
+use crate::troubled::Troubled;
 
 /// What is known under the name of a node.
 #[derive(Debug)]
@@ -64,6 +65,8 @@ pub(crate) struct Nodes {
     pub(crate) dirty: BTreeSet<String>,
     /// Nodes that were handed out to be changed since the last plan looked at them: others have nothing new to be written.
     touched: Vec<String>,
+    /// Services that nodes cannot serve as planned.
+    pub(crate) troubled: Troubled,
 }
 
 impl Nodes {
@@ -112,6 +115,7 @@ impl Nodes {
         if self.all.get(name).is_some_and(is_gone) {
             self.all.remove(name);
             self.labels.remove(&owner_label(name));
+            self.troubled.forget(name);
         }
     }
 }
@@ -223,6 +227,7 @@ impl Planner {
         }
         for object in &seen.failures {
             self.touch_part_reports(name, object);
+            self.follow_trouble(name, object);
         }
         if seen.unnamed {
             self.touch_node_reports(name);

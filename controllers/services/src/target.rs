@@ -8,6 +8,8 @@ use cilium_api::slim;
 /// A Service as policies see it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Described {
+    /// `metadata.uid`, for what is said of it.
+    pub uid: String,
     /// Labels of the Service.
     pub labels: BTreeMap<String, String>,
     /// Labels of its pods; `None` for a Service whose backends somebody else keeps.
@@ -28,6 +30,7 @@ impl Described {
     pub(crate) fn reduce(service: &slim::Service) -> Self {
         let is_name = service.spec.type_.as_deref() == Some("ExternalName");
         let selector = service.spec.selector.clone().filter(|labels| !labels.is_empty() && !is_name);
-        Self { labels: service.metadata.labels.clone().unwrap_or_default(), selector }
+        let uid = service.metadata.uid.clone().unwrap_or_default();
+        Self { uid, labels: service.metadata.labels.clone().unwrap_or_default(), selector }
     }
 }

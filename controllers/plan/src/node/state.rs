@@ -159,13 +159,15 @@ impl State {
         has_unnamed(applied) || applied.failures.iter().any(|failure| failure.object == key.0)
     }
 
+    /// What the node says of a part that is not in force.
+    pub(crate) fn message(&self, part: &str) -> Option<&str> {
+        let failures = &self.stored.applied.as_ref()?.failures;
+        Some(failures.iter().find(|failure| failure.object == part)?.message.as_str())
+    }
+
     /// Why the node has not put in force the policy of one of these identities, as far as it says so.
     pub(crate) fn failure(&self, mut identities: impl Iterator<Item = u32>) -> Option<&str> {
-        let failures = &self.stored.applied.as_ref()?.failures;
-        identities.find_map(|number| {
-            let key = PartKey::policy(number);
-            Some(failures.iter().find(|failure| failure.object == key.0)?.message.as_str())
-        })
+        identities.find_map(|number| self.message(&PartKey::policy(number).0))
     }
 
     /// The write that brings the object to the desired state. `owner_uid` is that of the Node, if there is one.

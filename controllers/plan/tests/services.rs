@@ -1,0 +1,56 @@
+//! What users hear of Services that nodes cannot serve as planned.
+#![allow(clippy::unwrap_used, reason = "a test that lacks what it looks at has failed")]
+
+mod common;
+
+use cilium_api::node_state::{AppliedState, Failure};
+use cilium_api::slim::Service;
+use cilium_plan::{Config, Kind, Object, ObjectKey};
+use common::*;
+use serde_json::json;
+
+const MESSAGE: &str = "192.0.2.80 port 80 belongs to Service default/other";
+
+/// A node says of these Services that they are not in force. Returns reason, object and note of what users are told.
+fn fail(world: &mut World, node: &str, services: &[&str]) -> Vec<(String, String)> {
+    let Some(Object::NodeState(state)) = world.store.get(&ObjectKey::cluster(Kind::NodeState, node)) else {
+        panic!("no node state")
+    };
+    let mut state = (**state).clone();
+    let status = state.status.as_mut().unwrap();
+    let failure =
+        |name: &&str| Failure { object: format!("service/default/{name}"), message: MESSAGE.into() };
+    let failures: Vec<Failure> = services.iter().map(failure).collect();
+    let failure_count = i64::try_from(failures.len()).unwrap();
+    status.applied = Some(AppliedState { failures, failure_count, ..status.applied.take().unwrap() });
+    world.apply(state);
+    world.deliver();
+    let events = world.plan().events;
+    for event in &events {
+        assert_eq!((event.type_, event.reason, event.uid.as_str()), ("Warning", "NotProgrammed", "uid-web"));
+        assert_eq!(event.regarding.kind, Kind::Service);
+    }
+    events.into_iter().map(|event| (event.regarding.name, event.note)).collect()
+}
+
+#[test]
+fn many_nodes_with_one_trouble_are_one_event() {
+    let mut world = World::new(Config::default());
+    world.apply(mk_namespace("default", &[]));
+    for (number, name) in (1..).zip(["a", "b"]) {
+        world.apply(mk_node(name, number));
+    }
+    world.apply(mk::<Service>(json!({
+        "metadata": {"namespace": "default", "name": "web", "uid": "uid-web"},
+        "spec": {"clusterIPs": ["10.96.0.1"], "externalIPs": ["192.0.2.80"], "ports": [{"port": 80}]},
+    })));
+    world.settle();
+    assert_eq!(fail(&mut world, "a", &["web"]), [("web".to_owned(), format!("node a: {MESSAGE}"))]);
+    assert_eq!(fail(&mut world, "b", &["web"]), []);
+    assert_eq!(fail(&mut world, "a", &["web", "gone"]), [], "there is no such Service to tell of");
+    assert_eq!(fail(&mut world, "a", &[]), []);
+    assert_eq!(fail(&mut world, "a", &["web"]), [], "b still says so");
+    assert_eq!(fail(&mut world, "a", &[]), []);
+    assert_eq!(fail(&mut world, "b", &[]), []);
+    assert_eq!(fail(&mut world, "b", &["web"]), [("web".to_owned(), format!("node b: {MESSAGE}"))]);
+}
