@@ -3,7 +3,9 @@
 use std::process::ExitCode;
 
 use bpf_tests::packet::{self, HOPS, Tcp};
-use bpf_tests::stage::{Action, Place::*, Stage};
+use bpf_tests::seen::Seen;
+use bpf_tests::services::Outside;
+use bpf_tests::stage::{Action, Place::*, Stage, ip};
 use bpf_tests::{Family, Mode};
 use cilium_bpf::layout::{DIRECTION_EGRESS, NetPort, POLICY_ALLOW, PolicyEntry, PolicyKey, Slot};
 use cilium_core::reserved::AGGREGATE_CLUSTER;
@@ -45,6 +47,45 @@ fn remote(stage: &Stage, family: Family) -> [(&'static str, u32); 2] {
         ("to another node", cost(stage, DeviceProgram::FromContainer, stage.link(PodA), &forth)),
         ("from another node", cost(stage, DeviceProgram::FromNetdev, &stage.uplink, &back)),
     ]
+}
+
+/// Median of the nanoseconds of a run by itself: what these programs do to a packet makes another one of it. The clock is part of it.
+fn cost_alone(stage: &Stage, packet: &[u8]) -> u32 {
+    let run = |_| stage.time(DeviceProgram::FromNetdev, &stage.uplink, packet, 1);
+    let mut samples: Vec<u32> = (0..10 * SAMPLES).map(run).collect();
+    samples.sort_unstable();
+    samples[5 * SAMPLES]
+}
+
+/// Packets of a known connection from a client outside, by a port of the node, beside what passes by.
+fn outside(stage: &mut Stage, family: Family) -> Vec<(&'static str, u32)> {
+    let mac = stage.uplink.mac.0;
+    let (client, service) = (World.at(family, 4000), Host.at(family, 30_080));
+    let any = if family == Family::V4 { "0.0.0.0" } else { "::" };
+    let mut rows = vec![(
+        "alone: for the node itself",
+        cost_alone(stage, &packet::tcp(mac, client, Host.at(family, 22), Tcp::Ack)),
+    )];
+    for (generation, what, backend) in
+        [(1, "alone: client to a backend here", PodA), (2, "alone: client to a backend elsewhere", RemotePod)]
+    {
+        let service_outside =
+            Outside { generation: 10 * generation + family as u32, protocol: TCP, ..Outside::default() };
+        service_outside.serve(&mut stage.maps, (ip(any), 30_080).into(), &[backend.at(family, 80)]);
+        let sent = stage.receive(&packet::tcp(mac, client, service, Tcp::Syn));
+        assert_eq!(sent.action, Action::Redirect);
+        rows.push((what, cost_alone(stage, &packet::tcp(mac, client, service, Tcp::Ack))));
+        if backend == RemotePod {
+            let port = Seen::read(&sent.packet).source_port;
+            let answer = packet::tcp(mac, backend.at(family, 80), Host.at(family, port), Tcp::Ack);
+            assert_eq!(stage.receive(&answer).action, Action::Redirect);
+            rows.push(("alone: its answer to the client", cost_alone(stage, &answer)));
+        }
+        // The next backend is for a client of its own.
+        let known: Vec<_> = stage.maps.snat.entries().expect("the map can be read");
+        known.iter().for_each(|(key, _)| stage.maps.snat.delete(key).expect("entries can be removed"));
+    }
+    rows
 }
 
 /// A rule that lets the measured packet through: what it says, peer, protocol, port, bits of the port that count.
@@ -128,9 +169,10 @@ fn policies() -> bool {
 
 fn main() -> ExitCode {
     for mode in [Mode::Native, Mode::Tunnel] {
-        let stage = Stage::new(mode);
+        let mut stage = Stage::new(mode);
         for family in Family::ALL {
-            for (what, nanoseconds) in local(&stage, family).into_iter().chain(remote(&stage, family)) {
+            let rows = local(&stage, family).into_iter().chain(remote(&stage, family));
+            for (what, nanoseconds) in rows.chain(outside(&mut stage, family)) {
                 println!("{mode:?} {family:?} {what}: {nanoseconds} ns");
             }
         }

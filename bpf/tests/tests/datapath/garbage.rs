@@ -1,7 +1,8 @@
 //! Packets that make no sense.
 
 use bpf_tests::packet::{self, Tcp};
-use bpf_tests::stage::{Action, Place::*, Stage};
+use bpf_tests::services::Outside;
+use bpf_tests::stage::{Action, Place::*, Stage, ip};
 use bpf_tests::{Family, Mode};
 use cilium_bpf::reason::DropReason;
 use cilium_drivers::datapath::DeviceProgram;
@@ -102,6 +103,16 @@ fn any_packet() -> impl Strategy<Value = Vec<u8>> {
             Host.ip(Family::V6),
             &packet::udp(ANY_MAC, Host.at(Family::V6, 61_000), World.at(Family::V6, 2), b"")
         )),
+        Just(packet::tcp(ANY_MAC, World.at(Family::V4, 4000), Host.at(Family::V4, 30_080), Tcp::Syn)),
+        Just(packet::udp(ANY_MAC, World.at(Family::V6, 4000), Host.at(Family::V6, 30_080), b"payload")),
+        Just(packet::tcp(ANY_MAC, RemotePod.at(Family::V4, 80), Host.at(Family::V4, 61_000), Tcp::SynAck)),
+        Just(packet::udp(ANY_MAC, Host.at(Family::V4, 80), World.at(Family::V4, 4000), b"payload")),
+        Just(packet::unreachable(
+            ANY_MAC,
+            World.ip(Family::V4),
+            Host.ip(Family::V4),
+            &packet::tcp(ANY_MAC, Host.at(Family::V4, 30_080), World.at(Family::V4, 4000), Tcp::Ack)
+        )),
         prop::collection::vec(any::<u8>(), 14..200),
     ];
     let changes = prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..12);
@@ -117,7 +128,15 @@ fn any_packet() -> impl Strategy<Value = Vec<u8>> {
 
 #[test]
 fn every_packet_gets_a_verdict() {
-    let stages = [Stage::new(Mode::Native), Stage::new(Mode::Tunnel)];
+    let mut stages = [Stage::new(Mode::Native), Stage::new(Mode::Tunnel)];
+    for stage in &mut stages {
+        for (generation, (family, protocol)) in (1..).zip([(Family::V4, 6), (Family::V6, 17)]) {
+            let any = if family == Family::V4 { ip("0.0.0.0") } else { ip("::") };
+            let backends = [PodA, RemotePod, Host].map(|place| place.at(family, 80));
+            let service = Outside { generation, protocol, ..Outside::default() };
+            service.serve(&mut stage.maps, (any, 30_080).into(), &backends);
+        }
+    }
     let mut runner = TestRunner::new(Config { cases: 2_000, failure_persistence: None, ..Config::default() });
     let result = runner.run(&any_packet(), |packet| {
         for stage in &stages {
@@ -125,6 +144,7 @@ fn every_packet_gets_a_verdict() {
                 (DeviceProgram::FromContainer, stage.link(PodA)),
                 (DeviceProgram::ToContainer, stage.link(PodA)),
                 (DeviceProgram::FromNetdev, &stage.uplink),
+                (DeviceProgram::ToNetdev, &stage.uplink),
                 (DeviceProgram::FromOverlay, &stage.tunnel),
                 (DeviceProgram::FromHost, &stage.router),
             ] {
