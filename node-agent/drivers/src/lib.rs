@@ -8,7 +8,7 @@
 //! | [`datapath`] | loads programs, pins and attaches them |
 //! | [`maps`] | the pinned maps as typed tables |
 //! | [`events`] | drops and verdicts as they happen |
-//! | [`netlink`] | devices, addresses, routes, neighbours |
+//! | [`netlink`] | devices, addresses, routes, neighbours, sockets of programs |
 //! | [`netns`] | network namespaces |
 //! | [`sysctl`] | kernel parameters |
 //! | [`probe`] | what the kernel can do |

@@ -1,9 +1,16 @@
 //! What the running kernel can do, found out by trying, and what that means for the product.
 
-use std::{fs, io, path::Path};
+use std::{
+    fs, io,
+    net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket},
+    os::fd::AsFd,
+    path::Path,
+};
+
+use rustix::net::sockopt::socket_cookie;
 
 use crate::{
-    netlink::Netlink,
+    netlink::{Netlink, Sockets, Transport},
     netns::Netns,
     sys::bpf::{self, MapInfo},
 };
@@ -56,6 +63,11 @@ pub fn probe(cgroup: &Path) -> Vec<Feature> {
             "without it, EPERM from services without backends, and other backends when their set changes",
         ),
         ("vxlan", vxlan(), "without it, no tunnel mode"),
+        (
+            "socket destroy",
+            socket_destroy(),
+            "without it (CONFIG_INET_DIAG_DESTROY), programs are not told that the backend they are connected to is gone",
+        ),
     ];
     let mut features = vec![kernel_version(), cgroup2(cgroup)];
     features.extend(needed.map(|(name, result, purpose)| feature(name, true, result, purpose)));
@@ -140,4 +152,30 @@ fn vxlan() -> io::Result<()> {
     let namespace = Netns::create().map_err(io::Error::other)?;
     let mut netlink = Netlink::open_in(&namespace).map_err(io::Error::other)?;
     netlink.ensure_vxlan(8472, 1450).map(drop).map_err(io::Error::other)
+}
+
+/// Destroys sockets of its own on the loopback.
+fn socket_destroy() -> io::Result<()> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let stream = TcpStream::connect(listener.local_addr()?)?;
+    destroy(Transport::Tcp, &stream)?;
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+    socket.connect(socket.local_addr()?)?;
+    destroy(Transport::Udp, &socket)
+}
+
+fn destroy(transport: Transport, socket: impl AsFd) -> io::Result<()> {
+    let cookie = socket_cookie(socket)?;
+    let mut sockets = Sockets::open().map_err(io::Error::other)?;
+    let own = sockets.connected(transport, |found| found.cookie == cookie).map_err(reason)?;
+    let own = own.first().ok_or_else(|| io::Error::other(format!("a {transport} socket is not listed")))?;
+    sockets.destroy(own).map(drop).map_err(reason)
+}
+
+/// The kernel's own words.
+fn reason(error: crate::netlink::Error) -> io::Error {
+    match std::error::Error::source(&error).and_then(std::error::Error::source) {
+        Some(source) => io::Error::other(source.to_string()),
+        None => io::Error::other(error),
+    }
 }

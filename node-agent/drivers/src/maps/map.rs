@@ -74,6 +74,16 @@ impl<K: Record, V: Record> Map<K, V> {
         Ok(entries)
     }
 
+    /// The keys that are wanted. Nothing else is kept while the map is read.
+    ///
+    /// # Errors
+    /// [`Error::Read`].
+    pub fn keys(&self, is_wanted: impl Fn(&K) -> bool) -> Result<Vec<K>, Error> {
+        let mut keys = Vec::new();
+        self.each(|key, _| keys.extend(Some(K::read(key)).filter(&is_wanted)))?;
+        Ok(keys)
+    }
+
     /// How many entries there are (elements that are not zero, for an array).
     ///
     /// # Errors

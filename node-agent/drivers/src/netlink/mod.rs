@@ -1,4 +1,4 @@
-//! Links, addresses, routes and neighbours of a network namespace, through rtnetlink.
+//! Links, addresses, routes and neighbours of a network namespace, through rtnetlink, and its sockets, through `sock_diag(7)`.
 //!
 //! The socket is a small blocking one of our own, not the async one of the `rtnetlink` crate, for three reasons. An
 //! rtnetlink request is a system call that has done its work when it returns, so there is nothing to wait for
@@ -13,6 +13,7 @@
 //! Linux 5.15 or later (strict checking of dump filters, extended acknowledgements).
 
 mod address;
+mod diag;
 mod filter;
 mod host;
 mod link;
@@ -25,10 +26,12 @@ mod socket;
 use std::{io, net::IpAddr};
 
 use ipnet::IpNet;
+use netlink_packet_route::RouteNetlinkMessage;
 use thiserror::Error;
 
 pub(crate) use self::socket::{CREATE, EXCLUSIVE, REPLACE, Request, Socket};
 pub use self::{
+    diag::{Connected, Sockets, Transport, read_sockets},
     link::{Kind, Link, Mac},
     neighbour::{Neighbour, NeighbourTable},
     pod::{
@@ -138,6 +141,12 @@ pub enum Error {
     /// Filters could not be read.
     #[error("cannot read the filters of device number {device}")]
     ReadFilters { device: u32, source: Fault },
+    /// Sockets could not be read.
+    #[error("cannot read {transport} sockets")]
+    ReadSockets { transport: Transport, source: Fault },
+    /// A socket could not be taken from its program.
+    #[error("cannot destroy {socket}")]
+    DestroySocket { socket: Connected, source: Fault },
     /// A filter could not be removed.
     #[error("cannot detach the filter from device number {device}")]
     DeleteFilter { device: u32, source: Fault },
@@ -149,7 +158,7 @@ pub enum Error {
 /// [`Fault::Refused`], [`Fault::Malformed`].
 pub fn read_replies(datagram: &[u8]) -> Result<Vec<String>, Fault> {
     let mut found = Vec::new();
-    for message in socket::read_replies(datagram)? {
+    for message in socket::read_replies::<RouteNetlinkMessage>(datagram)? {
         let read = [
             link::parse(message.clone()).map(|it| format!("{it:?}")),
             address::parse(message.clone()).map(|it| format!("{it:?}")),

@@ -2,14 +2,17 @@
 
 use std::{
     io,
+    marker::PhantomData,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     time::Duration,
 };
 
-use netlink_packet_core::{NetlinkHeader, NetlinkMessage, NetlinkPayload};
+use netlink_packet_core::{
+    NetlinkDeserializable, NetlinkHeader, NetlinkMessage, NetlinkPayload, NetlinkSerializable,
+};
 use netlink_packet_route::RouteNetlinkMessage;
 use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType,
+    AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType,
     netlink::SocketAddrNetlink,
     sockopt::{Timeout, set_socket_timeout},
 };
@@ -76,51 +79,64 @@ impl Fault {
     }
 }
 
+/// What one of the kernel's netlink protocols talks in.
+pub(crate) trait Message: NetlinkSerializable + NetlinkDeserializable + Clone {
+    /// `None`: `NETLINK_ROUTE`, which is number 0.
+    const PROTOCOL: Option<Protocol>;
+}
+
+impl Message for RouteNetlinkMessage {
+    const PROTOCOL: Option<Protocol> = None;
+}
+
 /// One request and its extra flags.
-pub(crate) struct Request {
-    message: RouteNetlinkMessage,
+pub(crate) struct Request<M = RouteNetlinkMessage> {
+    message: M,
     flags: u16,
 }
 
-impl Request {
-    pub(crate) fn new(message: RouteNetlinkMessage, flags: u16) -> Self {
+impl<M> Request<M> {
+    pub(crate) fn new(message: M, flags: u16) -> Self {
         Self { message, flags }
     }
 }
 
-/// A blocking `NETLINK_ROUTE` socket of the namespace in which it was opened.
-pub(crate) struct Socket {
+/// A blocking netlink socket of the namespace in which it was opened.
+pub(crate) struct Socket<M = RouteNetlinkMessage> {
     fd: OwnedFd,
     sequence: u32,
     buffer: Vec<u8>,
+    messages: PhantomData<fn(M)>,
 }
 
-impl AsFd for Socket {
+impl<M> AsFd for Socket<M> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
 }
 
 impl Socket {
-    pub(crate) fn open() -> io::Result<Self> {
-        Self::open_with(0)
-    }
-
     /// A socket that hears of changes to IPv6 addresses, and gives up listening after `patience`.
     pub(crate) fn open_listener(patience: Duration) -> io::Result<Self> {
         let socket = Self::open_with(IPV6_ADDRESSES)?;
         set_socket_timeout(&socket.fd, Timeout::Recv, Some(patience))?;
         Ok(socket)
     }
+}
+
+impl<M: Message> Socket<M> {
+    pub(crate) fn open() -> io::Result<Self> {
+        Self::open_with(0)
+    }
 
     fn open_with(groups: u32) -> io::Result<Self> {
         let kind = SocketType::RAW;
-        let fd = rustix::net::socket_with(AddressFamily::NETLINK, kind, SocketFlags::CLOEXEC, None)?;
+        let fd = rustix::net::socket_with(AddressFamily::NETLINK, kind, SocketFlags::CLOEXEC, M::PROTOCOL)?;
         rustix::net::bind(&fd, &SocketAddrNetlink::new(0, groups))?;
         for option in [libc::NETLINK_EXT_ACK, libc::NETLINK_CAP_ACK, libc::NETLINK_GET_STRICT_CHK] {
             sys::set_netlink_option(&fd, option)?;
         }
-        Ok(Self { fd, sequence: 0, buffer: vec![0; BUFFER] })
+        Ok(Self { fd, sequence: 0, buffer: vec![0; BUFFER], messages: PhantomData })
     }
 
     /// Sends all requests in one datagram. The kernel carries them out in order, each on its own: a refused one does
@@ -128,7 +144,7 @@ impl Socket {
     ///
     /// # Errors
     /// The first refusal, after all answers are in.
-    pub(crate) fn execute(&mut self, requests: Vec<Request>) -> Result<Vec<RouteNetlinkMessage>, Fault> {
+    pub(crate) fn execute(&mut self, requests: Vec<Request<M>>) -> Result<Vec<M>, Fault> {
         let first = self.sequence.wrapping_add(1);
         let count = requests.len();
         let mut datagram = Vec::with_capacity(256 * count);
@@ -147,11 +163,7 @@ impl Socket {
     }
 
     /// Reads a whole table; `parse` keeps what it wants of each entry.
-    pub(crate) fn dump<T>(
-        &mut self,
-        request: &RouteNetlinkMessage,
-        parse: impl Fn(RouteNetlinkMessage) -> Option<T>,
-    ) -> Result<Vec<T>, Fault> {
+    pub(crate) fn dump<T>(&mut self, request: &M, parse: impl Fn(M) -> Option<T>) -> Result<Vec<T>, Fault> {
         for _ in 0..DUMP_ATTEMPTS {
             if let Some(entries) = self.dump_once(request.clone(), &parse)? {
                 return Ok(entries);
@@ -161,11 +173,7 @@ impl Socket {
     }
 
     /// `None`: the table changed in between.
-    fn dump_once<T>(
-        &mut self,
-        request: RouteNetlinkMessage,
-        parse: &impl Fn(RouteNetlinkMessage) -> Option<T>,
-    ) -> Result<Option<Vec<T>>, Fault> {
+    fn dump_once<T>(&mut self, request: M, parse: &impl Fn(M) -> Option<T>) -> Result<Option<Vec<T>>, Fault> {
         let mut datagram = Vec::with_capacity(128);
         self.append(&mut datagram, request, NLM_F_DUMP);
         self.send(&datagram)?;
@@ -193,10 +201,7 @@ impl Socket {
     }
 
     /// Shows every message that the socket hears to `is_last`, until that says so.
-    pub(crate) fn listen(
-        &mut self,
-        mut is_last: impl FnMut(RouteNetlinkMessage) -> bool,
-    ) -> Result<(), Fault> {
+    pub(crate) fn listen(&mut self, mut is_last: impl FnMut(M) -> bool) -> Result<(), Fault> {
         loop {
             let length = self.receive()?;
             for frame in Frames(&self.buffer[..length]) {
@@ -207,12 +212,12 @@ impl Socket {
         }
     }
 
-    fn append(&mut self, datagram: &mut Vec<u8>, message: RouteNetlinkMessage, flags: u16) {
+    fn append(&mut self, datagram: &mut Vec<u8>, message: M, flags: u16) {
         self.sequence = self.sequence.wrapping_add(1);
         let mut header = NetlinkHeader::default();
         header.flags = NLM_F_REQUEST | flags;
         header.sequence_number = self.sequence;
-        let mut message = NetlinkMessage::new(header, NetlinkPayload::from(message));
+        let mut message = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(message));
         message.finalize();
         let start = datagram.len();
         datagram.resize(start + message.buffer_len().next_multiple_of(4), 0);
@@ -244,7 +249,7 @@ impl Socket {
 ///
 /// # Errors
 /// [`Fault::Refused`], [`Fault::Malformed`].
-pub(crate) fn read_replies(datagram: &[u8]) -> Result<Vec<RouteNetlinkMessage>, Fault> {
+pub(crate) fn read_replies<M: Message>(datagram: &[u8]) -> Result<Vec<M>, Fault> {
     let mut messages = Vec::new();
     for frame in Frames(datagram) {
         let frame = frame?;
@@ -257,14 +262,14 @@ pub(crate) fn read_replies(datagram: &[u8]) -> Result<Vec<RouteNetlinkMessage>, 
 }
 
 /// Answers to requests that were sent together.
-struct Batch {
+struct Batch<M> {
     first: u32,
     waiting: usize,
-    answers: Vec<RouteNetlinkMessage>,
+    answers: Vec<M>,
     refusal: Option<Fault>,
 }
 
-impl Batch {
+impl<M: Message> Batch<M> {
     fn take(&mut self, frame: &Frame<'_>) -> Result<(), Fault> {
         let request = frame.sequence.wrapping_sub(self.first) as usize;
         if frame.kind != NLMSG_ERROR {
@@ -290,8 +295,8 @@ struct Frame<'a> {
 }
 
 impl Frame<'_> {
-    fn decode(&self) -> Result<RouteNetlinkMessage, Fault> {
-        let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(self.whole)
+    fn decode<M: Message>(&self) -> Result<M, Fault> {
+        let message = NetlinkMessage::<M>::deserialize(self.whole)
             .map_err(|error| Fault::Malformed(error.to_string()))?;
         match message.payload {
             NetlinkPayload::InnerMessage(message) => Ok(message),
