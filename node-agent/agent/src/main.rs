@@ -6,6 +6,7 @@
 //! | [`watch`], [`ack`] | the two watches on the API server, and the one write to it |
 //! | [`brain`] | the single owner of state and dataplane: everything is decided and applied there, by one loop |
 //! | [`host`], [`kernel`], [`links`], [`flows`] | devices and programs of the node, tables, how pods are linked, connections |
+//! | [`sockets`] | sockets whose backend is gone are told |
 //! | [`serve`] | REST over the unix socket, health, metrics |
 //! | [`health`] | ports where load balancers ask whether a Service has backends here |
 //! | [`dns`] | what the DNS proxy is told and tells |
@@ -30,6 +31,7 @@ mod monitor;
 mod rbac;
 mod run;
 mod serve;
+mod sockets;
 mod watch;
 mod wires;
 

@@ -253,6 +253,11 @@ impl Dataplane {
         std::mem::take(&mut self.ipcache.reassigned).into_iter().collect()
     }
 
+    /// Whether an address stands for no pod and no node.
+    pub fn is_nobodys(&self, address: &Addr) -> bool {
+        self.ipcache.is_nobodys(address)
+    }
+
     /// Takes how an endpoint is linked, or that it is not any more.
     pub fn link(&mut self, id: u16, link: Option<Link>) {
         let planned = self.endpoints.by_id(id).map(|(key, planned)| (key.clone(), planned.clone()));

@@ -73,6 +73,12 @@ impl Ipcache {
         self.reassigned.extend(hosts);
     }
 
+    /// Whether nothing is desired of an address itself, or of a prefix outside of the cluster at most.
+    pub(crate) fn is_nobodys(&self, address: &Addr) -> bool {
+        let key = IpcacheKey { prefix_len: 128, address: address.0 };
+        is_outside(self.tracker.get(&key).map(|entry| entry.identity))
+    }
+
     /// Entries of prefixes that are about to change: addresses inside will have another identity, and stay where they are.
     ///
     /// That of a named address allows all that the one below it does, and goes when nothing uses the address any more.

@@ -6,6 +6,7 @@ mod health;
 mod names;
 mod report;
 mod services;
+mod sockets;
 mod start;
 mod views;
 
@@ -32,6 +33,7 @@ use crate::host;
 use crate::host::{Facts, Host};
 use crate::kernel::Tables;
 use crate::links::Links;
+use crate::sockets::Teller;
 use crate::watch::Seen;
 
 pub(crate) use endpoints::Waiter;
@@ -51,8 +53,8 @@ const ACK_AFTER: u64 = 20;
 /// pods while many come at once.
 const ACK_EVERY: u64 = 200;
 
-/// Milliseconds in which addresses that stand for somebody else are collected before their connections are forgotten: one
-/// pass over the connection table serves them all.
+/// Milliseconds in which addresses that stand for somebody else are collected before their connections are forgotten, and sockets
+/// are told: one pass over a table serves them all.
 const FORGET_AFTER: u64 = 200;
 
 /// Milliseconds without a new pod before programs of pods' devices are settled.
@@ -88,6 +90,7 @@ struct Due {
     ack: Option<u64>,
     next_ack: u64,
     forget: Option<u64>,
+    tell: Option<u64>,
     settle: Option<u64>,
     /// A set-up that failed is not tried again before.
     start: u64,
@@ -112,6 +115,7 @@ pub(crate) struct Brain {
     waiters: Vec<Waiter>,
     /// Addresses whose connections were allowed to somebody else.
     reassigned: HashSet<Addr>,
+    teller: Teller,
     due: Due,
     applied: watch::Sender<Option<AppliedState>>,
     connections: BTreeMap<&'static str, Result<(), String>>,
@@ -151,6 +155,7 @@ impl Brain {
             changed: BTreeSet::new(),
             waiters: Vec::new(),
             reassigned: HashSet::new(),
+            teller: Teller::default(),
             due: Due { check: CHECK_EVERY, ..Due::default() },
             applied,
             connections: BTreeMap::new(),
@@ -229,7 +234,8 @@ impl Brain {
             && !changed.is_empty()
         {
             running.dataplane.update(&changed, &Desired(&self.state));
-            self.reassigned.extend(running.dataplane.take_reassigned());
+            let reassigned = running.dataplane.take_reassigned();
+            self.note_reassigned(&reassigned);
             // The proxy shall know them when the first packet is redirected to it.
             self.tell_rules();
             self.apply();
@@ -260,6 +266,7 @@ impl Brain {
             self.due.sweep = Some(self.clock.now() + GRACE);
         }
         self.forget_soon();
+        self.tell_soon();
         self.ack_soon();
         self.answer_waiters();
     }
@@ -285,8 +292,8 @@ impl Brain {
     /// When [`Brain::tick`] has something to do.
     pub(crate) fn deadline(&self) -> Instant {
         let waiters = self.waiters.iter().map(|waiter| waiter.deadline);
-        let Due { check, sweep, ack, forget, settle, .. } = self.due;
-        let due = [Some(check), sweep, ack, forget, settle, self.names.save];
+        let Due { check, sweep, ack, forget, tell, settle, .. } = self.due;
+        let due = [Some(check), sweep, ack, forget, tell, settle, self.names.save];
         let next = due.into_iter().flatten().chain(waiters).min().unwrap_or(self.due.check);
         self.clock.instant(next)
     }
@@ -300,6 +307,10 @@ impl Brain {
         if self.due.forget.is_some_and(|due| due <= now) {
             self.due.forget = None;
             self.forget_flows();
+        }
+        if self.due.tell.is_some_and(|due| due <= now) {
+            self.due.tell = None;
+            self.tell_sockets();
         }
         if self.due.settle.is_some_and(|due| due <= now) {
             self.due.settle = None;

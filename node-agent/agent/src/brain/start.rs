@@ -83,7 +83,7 @@ impl Brain {
         for (id, change) in self.links.iter() {
             dataplane.link(id, to_link(change));
         }
-        self.reassigned.extend(dataplane.take_reassigned());
+        self.note_reassigned(&dataplane.take_reassigned());
         dataplane.apply(&mut tables, now);
         host.attach(&self.settings)?;
         for device in &devices {

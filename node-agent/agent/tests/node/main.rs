@@ -8,5 +8,6 @@ mod health;
 mod measure;
 mod parts;
 mod scenarios;
+mod sockets;
 mod stage;
 mod stream;

@@ -148,6 +148,13 @@ fn addresses_that_stand_for_somebody_else_are_named() {
     dataplane.update(old.keys().chain(new.keys()), &new);
     assert_eq!(dataplane.take_reassigned(), expected);
     assert!(dataplane.take_reassigned().is_empty());
+    let nobodys = |address: &str| dataplane.is_nobodys(&ip(address).into());
+    assert_eq!(["10.244.2.7", "10.244.2.8", "10.244.2.9"].map(nobodys), [false, false, true]);
+    let world: Parts =
+        [mk_address("203.0.113.1", (1 << 24) + 1, None)].into_iter().chain(new.clone()).collect();
+    dataplane.update([&PartKey::address(ip("203.0.113.1"))], &world);
+    assert!(dataplane.is_nobodys(&ip("203.0.113.1").into()), "a part of the world");
+    assert!(!dataplane.is_nobodys(&ip("172.30.0.2").into()), "a node");
 
     let mut restarted = Dataplane::new(mk_config(true));
     restarted.adopt(&mut kernel, 0).expect("lists");
