@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::net::{IpAddr, Ipv6Addr, TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener, UdpSocket};
 use std::process::{Child, Command};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -44,6 +44,9 @@ fn mk_service(id: u16) -> (PartKey, Part) {
     (PartKey::service("default", &format!("pod-{id}")), Part::Service(service))
 }
 
+/// Pods of another node, which go when pod 2 does.
+const BURST: u32 = 2000;
+
 /// What is planned for all nodes while these pods live, each with its identity.
 fn mk_world(pods: &BTreeMap<u16, u32>) -> Parts {
     let mut parts = mk_shared(1..=3);
@@ -53,6 +56,12 @@ fn mk_world(pods: &BTreeMap<u16, u32>) -> Parts {
         parts.extend(addresses(*id).map(|ip| (PartKey::address(ip), Part::Address(address.clone()))));
     }
     parts.extend([mk_service(2), mk_service(3)]);
+    let burst = if pods.contains_key(&2) { BURST } else { 0 };
+    parts.extend((0..burst).map(|number| {
+        let address = Ipv4Addr::from(0x0af5_0000 + number);
+        let part = Address { identity: 1001, node: None };
+        (PartKey::address(address.into()), Part::Address(part))
+    }));
     parts
 }
 
@@ -183,7 +192,7 @@ fn sockets_whose_backend_is_gone_are_told_and_no_others() {
     thread::sleep(Duration::from_millis(500));
     assert!(gone.iter_mut().chain(&mut others).all(|client| !client.has_ended()));
 
-    // The pod is gone for everybody, and its namespace is still open.
+    // The pod is gone for everybody, with many others, and its namespace is still open.
     pods.remove(&2);
     stage.plan_shared(&mk_world(&pods));
     let revision = stage.plan(&[1, 3].map(mk_endpoint).into());
