@@ -1,10 +1,14 @@
-//! Which backends of a Service a pod comes to: those of its node, of its zone, the one it had before, and under which addresses.
+//! Which backends of a Service a pod comes to: those of its node, of its zone, the one it had before, and under which addresses; and
+//! what it hears when they are gone.
 
 use std::collections::BTreeSet;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, anyhow, ensure};
+use cluster_tests::pods::{mk_pod, mk_server};
 use cluster_tests::scenes::{backends, serve};
-use cluster_tests::{Namespace, eventually, exec, kubectl, nodes};
+use cluster_tests::{Namespace, Ran, eventually, exec, kubectl, nodes};
 
 /// The backends that answer 24 connections one after the other; empty when one has no answer. All go to one of two by chance in one
 /// of eight million runs.
@@ -119,4 +123,56 @@ fn pods_reach_the_address_of_a_load_balancer() -> anyhow::Result<()> {
     let status = format!(r#"{{"status":{{"loadBalancer":{{"ingress":[{{"ip":"{address}"}}]}}}}}}"#);
     ns.kubectl(&["patch", "service", "web", "--subresource=status", "--type=merge", "-p", &status])?;
     are_answered_by(&ns, address, &["far", "near"])
+}
+
+/// A backend that takes connections and datagrams and says nothing. It does not heed SIGTERM, so it lives on for a while when its pod
+/// is deleted, and no connection is closed by it.
+fn mk_silent(name: &str, node: &str) -> String {
+    mk_server(name, Some(node))
+        .replace(&format!("app: {name}"), "app: web")
+        .replace("terminationGracePeriodSeconds: 0", "terminationGracePeriodSeconds: 60")
+}
+
+/// Programs of the pod `client` that wait on a TCP connection and on a connected UDP socket, each for half a minute at most.
+fn wait_for_an_answer(ns: &str, address: &str) -> anyhow::Result<Ran> {
+    let script = format!(
+        "timeout 30 nc -u -d {address} 80 & udp=$!; curl -sS --max-time 30 http://{address}/; echo tcp $?; wait $udp; echo udp $?"
+    );
+    exec(ns, "client", &["sh", "-c", &script])
+}
+
+/// Both are connected to port 7000 of a backend.
+fn are_connected(ns: &str) -> anyhow::Result<bool> {
+    let script = "grep -q ':1B58 01' /proc/net/tcp && grep -q ':1B58 01' /proc/net/udp";
+    Ok(exec(ns, "client", &["sh", "-c", script])?.ok())
+}
+
+#[test]
+fn programs_are_told_that_their_backend_is_gone() -> anyhow::Result<()> {
+    let ns = Namespace::new("told")?;
+    let nodes = nodes::names()?;
+    ns.apply(&mk_pod("client", Some(&nodes[0]), &[], false))?;
+    ns.ready(&["client"])?;
+    let address = serve(&ns, "type: ClusterIP")?;
+    for (number, node) in nodes.iter().take(2).enumerate() {
+        let server = format!("server-{number}");
+        ns.apply(&mk_silent(&server, node))?;
+        ns.ready(&[&server])?;
+        eventually("the Service leads to it", || {
+            Ok(exec(&ns.name, "client", &["nc", "-z", "-w", "3", &address, "80"])?.ok())
+        })?;
+        thread::scope(|scope| {
+            let programs = scope.spawn(|| wait_for_an_answer(&ns.name, &address));
+            eventually("both are connected", || are_connected(&ns.name))?;
+            ns.kubectl(&["delete", "pod", &server, "--force", "--grace-period=0", "--wait=false"])?;
+            let begin = Instant::now();
+            let ran = programs.join().map_err(|_| anyhow!("a thread panicked"))??;
+            let took = begin.elapsed();
+            ensure!(ran.out.contains("tcp 56") && ran.out.contains("udp 0"), "{ran:?}");
+            ensure!(ran.err.contains("connection abort"), "{ran:?}");
+            ensure!(took < Duration::from_secs(5), "on {node} it took {took:?}");
+            Ok(())
+        })?;
+    }
+    Ok(())
 }
