@@ -63,7 +63,7 @@ impl Teller {
             match tell(&bpffs, &gone, &namespaces, &mut failures) {
                 Ok(0) => tracing::debug!(addresses = gone.len(), "no socket is connected to what is gone"),
                 Ok(told) => {
-                    tracing::info!(told, addresses = gone.len(), "told sockets whose backend is gone")
+                    tracing::info!(told, addresses = gone.len(), "told sockets whose backend is gone");
                 }
                 Err(error) => drop(failures.insert("map cilium_sock_revnat".to_owned(), chain(&error))),
             }
@@ -160,6 +160,10 @@ fn explain(place: Option<&str>, error: &Error) -> Option<(String, String)> {
     let text = chain(error);
     if error.is_unsupported() {
         return Some(("kernel".to_owned(), format!("{text}: it needs CONFIG_INET_DIAG_DESTROY")));
+    }
+    if matches!(error, Error::ReadSockets { .. }) {
+        let hint = "does it have CONFIG_INET_DIAG and CONFIG_INET_UDP_DIAG?";
+        return Some(("kernel".to_owned(), format!("{text}: {hint}")));
     }
     let Some(path) = place else { return Some(("sockets of the node".to_owned(), text)) };
     let directory = Path::new(path).parent().unwrap_or_else(|| Path::new("/"));
