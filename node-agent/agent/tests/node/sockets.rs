@@ -134,10 +134,17 @@ impl Drop for Client {
     }
 }
 
+/// What programs call a Service: a socket of IPv6 reaches IPv4, too.
+fn mk_names(id: u16) -> [IpAddr; 3] {
+    let [v4, v6] = cluster_ips(id);
+    let IpAddr::V4(address) = v4 else { unreachable!("IPv4 comes first") };
+    [v4, v6, address.to_ipv6_mapped().into()]
+}
+
 /// Clients of a pod, through its Service: from a pod and from the node itself.
 fn mk_clients(stage: &Stage, from: &Pod, id: u16) -> Vec<Client> {
     let mut clients = Vec::new();
-    for address in cluster_ips(id) {
+    for address in mk_names(id) {
         for protocol in ["tcp", "udp"] {
             for netns in [&from.netns, &stage.netns] {
                 clients.push(Client::start(stage, netns, protocol, (address, 80), true));
@@ -172,7 +179,7 @@ fn sockets_whose_backend_is_gone_are_told_and_no_others() {
         others.push(Client::start(&stage, &one.netns, "tcp", (address, PORT), false));
         others.push(Client::start(&stage, &one.netns, "udp", (address, PORT), false));
     }
-    assert_eq!((remembered(&stage, 2), remembered(&stage, 3)), (8, 8));
+    assert_eq!((remembered(&stage, 2), remembered(&stage, 3)), (12, 12));
 
     // How pods are linked outlives the agent. A pod with other labels lives.
     stage.kill_agent();
@@ -204,6 +211,6 @@ fn sockets_whose_backend_is_gone_are_told_and_no_others() {
     for client in &mut others {
         assert!(!client.has_ended(), "{}: {}", client.what, client.said());
     }
-    assert_eq!(remembered(&stage, 3), 8);
+    assert_eq!(remembered(&stage, 3), 12);
     drop((two.pod, three.pod));
 }
