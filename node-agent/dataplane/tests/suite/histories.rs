@@ -110,8 +110,9 @@ fn mk_placed_service(number: u8, backends: &[u8]) -> Service {
     let addresses = backends.len();
     let backends = backends.iter().map(backend).collect();
     let wanted = vec![ip("192.0.2.80")];
-    let ranges =
-        ["198.51.100.0/24", "10.0.0.0/8"][..addresses % 3].iter().map(|range| range.parse().unwrap());
+    let ranges = ["198.51.100.0/24", "10.0.0.0/8"][..addresses % 3]
+        .iter()
+        .map(|range| range.parse().expect("a prefix"));
     let mut service = Service {
         local: number == 3,
         external_local: number == 3,
