@@ -241,7 +241,9 @@ impl Planner {
             if service == ApiServer::service() {
                 self.api_server.set_addresses(self.services.backend_addresses(&service));
             }
-            let part = self.services.part(&service).map(cilium_api::parts::Part::Service);
+            let part = self.services.part(&service);
+            self.follow_unsupported(&service, part.as_ref());
+            let part = part.map(cilium_api::parts::Part::Service);
             let key = cilium_api::parts::PartKey::service(&service.namespace, &service.name);
             self.shared.set(&key, part.as_ref());
         }

@@ -34,6 +34,33 @@ fn fail(world: &mut World, node: &str, services: &[&str]) -> Vec<(String, String
 }
 
 #[test]
+fn ports_that_nobody_serves_are_told_once() {
+    let mut world = World::new(Config::default());
+    world.apply(mk_namespace("default", &[]));
+    let mut put = |protocol: &str| {
+        world.apply(mk::<Service>(json!({
+            "metadata": {"namespace": "default", "name": "web", "uid": "uid-web"},
+            "spec": {"clusterIPs": ["10.96.0.1"], "ports": [
+                {"name": "a", "port": 80}, {"name": "b", "port": 81, "protocol": protocol},
+            ]},
+        })));
+        world.deliver();
+        world.plan().events
+    };
+    assert_eq!(put("UDP"), []);
+    let events = put("SCTP");
+    let [event] = &events[..] else { panic!("{events:?}") };
+    assert_eq!(
+        (event.reason, event.uid.as_str(), event.regarding.kind),
+        ("NotSupported", "uid-web", Kind::Service)
+    );
+    assert!(event.note.contains("SCTP") && event.note.contains("81"), "{}", event.note);
+    assert_eq!(put("SCTP"), []);
+    assert_eq!(put("TCP"), []);
+    assert_eq!(put("SCTP").len(), 1);
+}
+
+#[test]
 fn many_nodes_with_one_trouble_are_one_event() {
     let mut world = World::new(Config::default());
     world.apply(mk_namespace("default", &[]));
