@@ -8,6 +8,7 @@
 //! | [`host`], [`kernel`], [`links`], [`flows`] | devices and programs of the node, tables, how pods are linked, connections |
 //! | [`sockets`] | sockets whose backend is gone are told |
 //! | [`serve`] | REST over the unix socket, health, metrics |
+//! | [`pressure`] | how full the tables are that traffic fills |
 //! | [`health`] | ports where load balancers ask whether a Service has backends here |
 //! | [`dns`] | what the DNS proxy is told and tells |
 //! | [`monitor`] | drops and verdicts for those who listen |
@@ -28,6 +29,7 @@ mod install;
 mod kernel;
 mod links;
 mod monitor;
+mod pressure;
 mod rbac;
 mod run;
 mod serve;

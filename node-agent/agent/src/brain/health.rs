@@ -7,7 +7,6 @@ use cilium_api::parts::{Backend, Part, PartKey, Service};
 use cilium_dataplane::Parts;
 use tokio::sync::watch;
 
-use super::Brain;
 use crate::health::{Check, Checks, Failures};
 
 /// Services with a port for their health, and the ends of what goes to the server and comes from it.
@@ -92,13 +91,6 @@ fn local(service: &Service, node: &str) -> usize {
     let own: BTreeSet<_> = backends.filter(is_own).map(|backend| backend.address).collect();
     let ipv4 = own.iter().filter(|address| address.is_ipv4()).count();
     ipv4.max(own.len() - ipv4)
-}
-
-impl Brain {
-    /// The server of health checks has other failures than before.
-    pub(crate) fn hear_of_health(&mut self) {
-        self.ack_soon();
-    }
 }
 
 #[cfg(test)]

@@ -33,6 +33,8 @@ use crate::host;
 use crate::host::{Facts, Host};
 use crate::kernel::Tables;
 use crate::links::Links;
+use crate::pressure;
+use crate::pressure::Pressure;
 use crate::sockets::Teller;
 use crate::watch::Seen;
 
@@ -104,6 +106,7 @@ pub(crate) struct Brain {
     links: Links,
     names: Names,
     health: Health,
+    pressures: watch::Receiver<Vec<Pressure>>,
     conflist: Conflist,
     running: Option<Running>,
     /// Why the node does not work yet.
@@ -136,6 +139,7 @@ impl Brain {
         applied: watch::Sender<Option<AppliedState>>,
         rules: watch::Sender<cilium_rest::dns::Rules>,
         health: Health,
+        pressures: watch::Receiver<Vec<Pressure>>,
     ) -> anyhow::Result<Self> {
         let store = Store::open(&settings.desired_dir())?;
         let links = Links::open(&settings.links_dir())?;
@@ -148,6 +152,7 @@ impl Brain {
             links,
             names,
             health,
+            pressures,
             conflist,
             running: None,
             obstacle: "the node's state has not been read yet".to_owned(),
@@ -283,7 +288,8 @@ impl Brain {
         }
     }
 
-    fn ack_soon(&mut self) {
+    /// What the operator is told may have changed.
+    pub(crate) fn ack_soon(&mut self) {
         if self.due.ack.is_none() {
             self.due.ack = Some((self.clock.now() + ACK_AFTER).max(self.due.next_ack));
         }
@@ -465,6 +471,7 @@ impl Brain {
         let mut failures = self.state.failures();
         failures.extend(self.store_failure.iter().chain(&self.set_up_failure).cloned());
         failures.extend(self.health.failures());
+        failures.extend(pressure::failures(&self.pressures.borrow()));
         if let Some(running) = &self.running {
             failures.extend(running.dataplane.failures());
             failures.extend(running.tables.wires.failures());

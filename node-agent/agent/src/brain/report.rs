@@ -11,6 +11,7 @@ use cilium_rest::model::Health;
 
 use super::Brain;
 use super::names::DnsNumbers;
+use crate::pressure::Pressure;
 
 /// How long it took to put changes in force.
 #[derive(Clone, Copy, Debug, Default)]
@@ -42,6 +43,8 @@ pub(crate) struct Numbers {
     pub(crate) timing: Timing,
     pub(crate) running: bool,
     pub(crate) dns: DnsNumbers,
+    /// How full tables are that traffic fills.
+    pub(crate) pressures: Vec<Pressure>,
 }
 
 /// What the kernel can do, for people.
@@ -254,6 +257,7 @@ impl Brain {
             timing: self.timing,
             running: self.is_running(),
             dns: self.dns_numbers(),
+            pressures: self.pressures.borrow().clone(),
         }
     }
 }

@@ -95,6 +95,15 @@ fn render(numbers: &Numbers, packets: impl Iterator<Item = (u32, Metric)>) -> St
         "The longest of them.",
         timing.longest.as_secs_f64(),
     );
+    page.family(
+        "cilium_bpf_map_pressure",
+        "gauge",
+        "Share of a table's entries that are in use, by the last look.",
+    );
+    for pressure in &numbers.pressures {
+        let label = format!("map_name=\"{}\"", pressure.map);
+        page.sample("cilium_bpf_map_pressure", &label, format!("{:.4}", pressure.ratio()));
+    }
     render_dns(&mut page, &numbers.dns);
     render_packets(&mut page, packets);
     page.0
