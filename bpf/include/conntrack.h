@@ -37,11 +37,17 @@ static __always_inline bool ct_is_reply(const struct ct_entry *entry, bool sende
 	return sender_high != !!(entry->flags & CT_STARTED_BY_HIGH);
 }
 
+/* Both sides are done sending. */
+static __always_inline bool ct_is_closed(__u16 flags)
+{
+	return flags & CT_FIN_STARTER && flags & CT_FIN_ANSWERER;
+}
+
 static __always_inline __u32 ct_lifetime(__u8 protocol, __u16 flags)
 {
 	if (protocol != IPPROTO_TCP)
 		return LIFETIME_OTHER;
-	if ((flags & CT_FIN_STARTER) && (flags & CT_FIN_ANSWERER))
+	if (ct_is_closed(flags))
 		return LIFETIME_TCP_CLOSING;
 	return flags & CT_CONFIRMED ? LIFETIME_TCP : LIFETIME_TCP_OPENING;
 }

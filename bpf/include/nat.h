@@ -65,6 +65,12 @@ static __always_inline bool nat_is_same(const struct nat_entry *a, const struct 
 	       a->from_port == b->from_port;
 }
 
+/* Another connection may take the mapping: its time is over, or it is that of a service's client whose connection ended a second ago. */
+static __always_inline bool nat_is_over(const struct nat_entry *held, __u32 now)
+{
+	return held->expires <= now || (ct_is_closed(held->flags) && held->expires < now + LIFETIME_TCP_CLOSING);
+}
+
 /* Takes a mapping for a connection, or renews it; false when another connection has it. */
 static __always_inline bool nat_claim(const struct nat_key *key, const struct nat_entry *mine, __u32 now)
 {
@@ -75,7 +81,7 @@ static __always_inline bool nat_claim(const struct nat_key *key, const struct na
 		held->flags = mine->flags;
 		return true;
 	}
-	if (held && held->expires > now)
+	if (held && !nat_is_over(held, now))
 		return false;
 	if (held)
 		bpf_map_delete_elem(&cilium_snat, key);

@@ -62,11 +62,6 @@ static __always_inline bool is_in_source_range(const struct service_entry *servi
 	return bpf_map_lookup_elem(&cilium_source_ranges, &key) != NULL;
 }
 
-static __always_inline bool is_closed(__u16 flags)
-{
-	return flags & CT_FIN_STARTER && flags & CT_FIN_ANSWERER;
-}
-
 /* A client stays with its backend: for as long as a TCP connection lasts, and otherwise for as long as the service has the backend. */
 static __always_inline bool stays(struct nat_entry *known, const struct service_entry *service, const struct flow *f,
 				  __u32 now)
@@ -77,7 +72,7 @@ static __always_inline bool stays(struct nat_entry *known, const struct service_
 		return false;
 	if (f->protocol == IPPROTO_TCP && !opens_connection(f))
 		return true;
-	if (is_closed(known->flags))
+	if (ct_is_closed(known->flags))
 		return false;
 	if (known->generation == service->generation)
 		return true;

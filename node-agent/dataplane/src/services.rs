@@ -195,7 +195,8 @@ impl Services {
                 continue;
             }
             new.push(key);
-            let claims = self.claims.entry(key).or_default();
+            // Nearly always one.
+            let claims = self.claims.entry(key).or_insert_with(|| Vec::with_capacity(1));
             claims.retain(|claim| claim.part != part);
             claims.push(Claim { rank, part: part.clone(), content: Arc::new(content) });
             claims.sort_by(|a, b| (a.rank, &a.part).cmp(&(b.rank, &b.part)));

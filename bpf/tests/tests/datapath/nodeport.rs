@@ -336,6 +336,28 @@ fn when_all_ports_are_taken_new_connections_fail_for_that_reason() {
 }
 
 #[test]
+fn a_port_is_free_again_a_second_after_the_connection_has_ended() {
+    let mut stage = Stage::with_config(Mode::Native, |config| config.nat_last = 61_001);
+    serve(&mut stage, 1, &[RemotePod]);
+    let mac = stage.uplink.mac.0;
+    let service = Host.at(Family::V4, PORT);
+    let send = |port, flags| stage.receive(&packet::tcp(mac, World.at(Family::V4, port), service, flags));
+    for port in [1, 2] {
+        let (node, pod) = sent_on(&send(port, Tcp::Syn));
+        assert_eq!(send(port, Tcp::Fin).action, Action::Redirect);
+        assert_eq!(stage.receive(&packet::tcp(mac, pod, node, Tcp::Fin)).action, Action::Redirect);
+    }
+    // Within the second there is none, unless it is over just now.
+    let refused = Action::Drop(DropReason::NatNoMapping);
+    let first = send(3, Tcp::Syn).action;
+    assert!([refused, Action::Redirect].contains(&first), "{first:?}");
+    std::thread::sleep(std::time::Duration::from_millis(2100));
+    assert_eq!(send(3, Tcp::Syn).action, Action::Redirect);
+    assert_eq!(send(4, Tcp::Syn).action, Action::Redirect);
+    assert_eq!(send(5, Tcp::Syn).action, refused, "those two are not over");
+}
+
+#[test]
 fn one_client_and_backend_by_two_services_are_not_mixed_up() {
     let mut stage = stage(Mode::Native, &[PodA]);
     let mac = stage.uplink.mac.0;
