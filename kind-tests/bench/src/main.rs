@@ -7,6 +7,7 @@ mod latency;
 mod load;
 mod memory;
 mod paths;
+mod services;
 mod table;
 
 use clap::{Parser, ValueEnum};
@@ -17,6 +18,8 @@ use table::{Format, Row};
 enum Part {
     /// From the API request for a policy to the first and last packet
     Latency,
+    /// From a new Service's last object to the first connection from outside
+    Services,
     /// Throughput and round trips against bare paths
     Paths,
     /// Resident memory of agents and operator, and watches
@@ -60,6 +63,10 @@ async fn main() -> anyhow::Result<()> {
         eprintln!("policy latency, {} rounds ...", cli.rounds);
         rows.extend(latency::measure("alone", 8.0, 6.0, cli.rounds).await?);
     }
+    if wanted(Part::Services) {
+        eprintln!("new Services, {} rounds ...", cli.rounds);
+        rows.extend(services::measure("alone", 15.0, cli.rounds).await?);
+    }
     if wanted(Part::Paths) {
         eprintln!("paths, {} pairs each ...", cli.pairs);
         rows.extend(paths::measure(cli.pairs)?);
@@ -72,6 +79,7 @@ async fn main() -> anyhow::Result<()> {
         eprintln!("1,000 policies and 2,000 services are applied ...");
         let load = load::apply().await?;
         rows.extend(latency::measure("with 1,000 other CNPs", 10.0, 10.0, cli.rounds).await?);
+        rows.extend(services::measure("with 2,000 others", 15.0, cli.rounds).await?);
         rows.extend(memory::loaded()?);
         drop(load);
     }
