@@ -86,5 +86,5 @@ fn sizes_are_those_of_the_header() {
         SockRevnatEntry::SIZE,
         Event::SIZE,
     ];
-    assert_eq!(sizes, [24, 20, 24, 16, 8, 40, 40, 40, 24, 40, 24, 24, 32, 24, 72]);
+    assert_eq!(sizes, [24, 20, 24, 16, 8, 40, 40, 40, 48, 40, 24, 24, 32, 24, 72]);
 }
