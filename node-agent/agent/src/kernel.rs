@@ -19,10 +19,8 @@ pub(crate) enum Fault {
     Map(#[from] maps::Error),
     #[error(transparent)]
     Netlink(#[from] netlink::Error),
-    #[error("{0:?} and its value belong to different maps: the agent is faulty")]
-    Mixed(PieceKey),
-    #[error("{0:?} and its value belong to different maps: the agent is faulty")]
-    MixedService(BehindKey),
+    #[error("{0} and its value belong to different maps: the agent is faulty")]
+    Mixed(String),
 }
 
 /// Maps, routes and neighbours of this node.
@@ -59,28 +57,47 @@ map_table!(Addr, Endpoint, endpoints);
 map_table!(IpcacheKey, IpcacheEntry, ipcache);
 map_table!(ServiceKey, ServiceEntry, services);
 
-impl Table<PieceKey, Piece> for Tables {
-    type Error = Fault;
-    fn list(&mut self) -> Result<Vec<(PieceKey, Piece)>, Fault> {
-        let entries = self.maps.policy.list()?.into_iter();
-        let entries = entries.map(|(key, value)| (PieceKey::Entry(key), Piece::Entry(value)));
-        let blocks = self.maps.blocks.list()?.into_iter();
-        Ok(entries.chain(blocks.map(|(key, value)| (PieceKey::Block(key), Piece::Block(value)))).collect())
-    }
-    fn set(&mut self, key: &PieceKey, value: &Piece) -> Result<(), Fault> {
-        match (key, value) {
-            (PieceKey::Entry(key), Piece::Entry(value)) => Ok(self.maps.policy.set(key, value)?),
-            (PieceKey::Block(key), Piece::Block(value)) => Ok(self.maps.blocks.set(key, value)?),
-            _ => Err(Fault::Mixed(*key)),
+/// One table in two maps, told apart by the variant of key and value.
+macro_rules! two_maps_table {
+    ($key:ident, $value:ident, $first:ident in $one:ident, $second:ident in $other:ident) => {
+        impl Table<$key, $value> for Tables {
+            type Error = Fault;
+            fn list(&mut self) -> Result<Vec<($key, $value)>, Fault> {
+                let one = self.maps.$one.list()?.into_iter();
+                let one = one.map(|(key, value)| ($key::$first(key), $value::$first(value)));
+                let other = self.maps.$other.list()?.into_iter();
+                let other = other.map(|(key, value)| ($key::$second(key), $value::$second(value)));
+                Ok(one.chain(other).collect())
+            }
+            fn set(&mut self, key: &$key, value: &$value) -> Result<(), Fault> {
+                match (key, value) {
+                    ($key::$first(key), $value::$first(value)) => Ok(self.maps.$one.set(key, value)?),
+                    ($key::$second(key), $value::$second(value)) => Ok(self.maps.$other.set(key, value)?),
+                    _ => Err(Fault::Mixed(format!("{key:?}"))),
+                }
+            }
+            fn delete(&mut self, key: &$key) -> Result<(), Fault> {
+                match key {
+                    $key::$first(key) => Ok(self.maps.$one.delete(key)?),
+                    $key::$second(key) => Ok(self.maps.$other.delete(key)?),
+                }
+            }
         }
-    }
-    fn delete(&mut self, key: &PieceKey) -> Result<(), Fault> {
-        match key {
-            PieceKey::Entry(key) => Ok(self.maps.policy.delete(key)?),
-            PieceKey::Block(key) => Ok(self.maps.blocks.delete(key)?),
+
+        impl Lookup<$key, $value> for Tables {
+            /// A trie finds the longest prefix up to the length of the key: for the key of an entry that is the entry itself.
+            fn lookup(&mut self, key: &$key) -> Result<Option<$value>, Fault> {
+                match key {
+                    $key::$first(key) => Ok(self.maps.$one.get(key)?.map($value::$first)),
+                    $key::$second(key) => Ok(self.maps.$other.get(key)?.map($value::$second)),
+                }
+            }
         }
-    }
+    };
 }
+
+two_maps_table!(PieceKey, Piece, Entry in policy, Block in blocks);
+two_maps_table!(BehindKey, Behind, Backend in backends, Range in source_ranges);
 
 impl Table<SlotIndex, Slot> for Tables {
     type Error = Fault;
@@ -93,48 +110,6 @@ impl Table<SlotIndex, Slot> for Tables {
     }
     fn delete(&mut self, key: &SlotIndex) -> Result<(), Fault> {
         Ok(self.maps.slots.delete(&u32::from(key.0))?)
-    }
-}
-
-impl Lookup<PieceKey, Piece> for Tables {
-    /// A trie finds the longest prefix up to the length of the key: for the key of an entry that is the entry itself.
-    fn lookup(&mut self, key: &PieceKey) -> Result<Option<Piece>, Fault> {
-        match key {
-            PieceKey::Entry(key) => Ok(self.maps.policy.get(key)?.map(Piece::Entry)),
-            PieceKey::Block(key) => Ok(self.maps.blocks.get(key)?.map(Piece::Block)),
-        }
-    }
-}
-
-impl Table<BehindKey, Behind> for Tables {
-    type Error = Fault;
-    fn list(&mut self) -> Result<Vec<(BehindKey, Behind)>, Fault> {
-        let backends = self.maps.backends.list()?.into_iter();
-        let backends = backends.map(|(key, value)| (BehindKey::Backend(key), Behind::Backend(value)));
-        let ranges = self.maps.source_ranges.list()?.into_iter();
-        Ok(backends.chain(ranges.map(|(key, value)| (BehindKey::Range(key), Behind::Range(value)))).collect())
-    }
-    fn set(&mut self, key: &BehindKey, value: &Behind) -> Result<(), Fault> {
-        match (key, value) {
-            (BehindKey::Backend(key), Behind::Backend(value)) => Ok(self.maps.backends.set(key, value)?),
-            (BehindKey::Range(key), Behind::Range(value)) => Ok(self.maps.source_ranges.set(key, value)?),
-            _ => Err(Fault::MixedService(*key)),
-        }
-    }
-    fn delete(&mut self, key: &BehindKey) -> Result<(), Fault> {
-        match key {
-            BehindKey::Backend(key) => Ok(self.maps.backends.delete(key)?),
-            BehindKey::Range(key) => Ok(self.maps.source_ranges.delete(key)?),
-        }
-    }
-}
-
-impl Lookup<BehindKey, Behind> for Tables {
-    fn lookup(&mut self, key: &BehindKey) -> Result<Option<Behind>, Fault> {
-        match key {
-            BehindKey::Backend(key) => Ok(self.maps.backends.get(key)?.map(Behind::Backend)),
-            BehindKey::Range(key) => Ok(self.maps.source_ranges.get(key)?.map(Behind::Range)),
-        }
     }
 }
 
