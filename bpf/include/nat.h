@@ -159,23 +159,23 @@ static __always_inline void nat_key_of_arrival(const struct flow *f, __u8 direct
 	__builtin_memset(key->pad, 0, sizeof(key->pad));
 }
 
-/* Who is behind a port of the node's address, for a packet that came from `f->source` (or an ICMP error about one that went
- * there): a pod, or the client of a service. An answer keeps the mapping alive for a little. */
-SUBPROGRAM bool nat_find_in(const struct flow *f, struct nat_entry *in)
+/* What becomes of a packet that came from `f->source` (or an ICMP error about one that went there). NAT_IN: who is behind a port of the
+ * node's address, a pod or the client of a service; such an answer keeps the mapping alive for a little. */
+SUBPROGRAM bool nat_find_arrival(const struct flow *f, __u32 direction, struct nat_entry *found)
 {
 	__u32 least = now_seconds() + NAT_LEASE_SHORT;
 	struct nat_entry *entry;
 	struct nat_key key;
 
-	if (!f || !in)
+	if (!f || !found)
 		return false;
-	nat_key_of_arrival(f, NAT_IN, &key);
+	nat_key_of_arrival(f, (__u8)direction, &key);
 	entry = bpf_map_lookup_elem(&cilium_snat, &key);
 	if (!entry)
 		return false;
-	if (entry->expires < least)
+	if (direction == NAT_IN && entry->expires < least)
 		entry->expires = least;
-	*in = *entry;
+	*found = *entry;
 	return true;
 }
 
@@ -221,16 +221,14 @@ SUBPROGRAM int nat_answer_goes_on(const struct flow *f, const struct nat_key *ba
 SUBPROGRAM bool nat_find_service(const struct flow *f, struct nat_target *service)
 {
 	struct nat_target client = {};
-	struct nat_key key = { .direction = NAT_OUT };
 	struct nat_entry *entry;
+	struct nat_key key;
 
 	if (!f || !service)
 		return false;
-	key.local = f->source;
-	key.local_port = f->source_port;
-	key.remote = client.address = f->destination;
-	key.remote_port = client.port = f->destination_port;
-	key.protocol = f->protocol;
+	nat_key_of(f, NAT_OUT, &key);
+	client.address = f->destination;
+	client.port = f->destination_port;
 	entry = bpf_map_lookup_elem(&cilium_snat, &key);
 	if (!entry || entry->expires < now_seconds() || !(entry->flags & CT_SERVICE))
 		return false;

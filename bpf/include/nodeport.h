@@ -62,13 +62,16 @@ static __always_inline bool is_in_source_range(const struct service_entry *servi
 	return bpf_map_lookup_elem(&cilium_source_ranges, &key) != NULL;
 }
 
-/* A client stays with its backend: for as long as a TCP connection lasts, and otherwise for as long as the service has the backend. */
+/* A client stays with its backend: for as long as a TCP connection lasts, and otherwise for as long as the service has the backend. One
+ * that the service does not let in any more does not. */
 static __always_inline bool stays(struct nat_entry *known, const struct service_entry *service, const struct flow *f,
 				  __u32 now)
 {
 	struct addr backend = known->to;
 
 	if (known->expires < now)
+		return false;
+	if (known->generation != service->generation && !is_in_source_range(service, &f->source))
 		return false;
 	if (f->protocol == IPPROTO_TCP && !opens_connection(f))
 		return true;
@@ -258,7 +261,7 @@ SUBPROGRAM int turn_back(struct __sk_buff *skb, struct flow *f, struct passage *
 {
 	struct nat_entry in = {};
 
-	if (!f || !p || !nat_find_in(f, &in))
+	if (!f || !p || !nat_find_arrival(f, NAT_IN, &in))
 		return 0;
 	if (in.from_port)
 		follow_answer(f, &in);
@@ -288,22 +291,6 @@ SUBPROGRAM int move_error(struct __sk_buff *skb, struct flow *f, const struct qu
 	return rewrite_quoted(skb, f, quoted, &side);
 }
 
-/* An error about an answer that left as a service: its sender is the backend. */
-SUBPROGRAM bool find_error_of_service(const struct flow *answer, struct nat_entry *found)
-{
-	struct nat_entry *entry;
-	struct nat_key key;
-
-	if (!answer || !found)
-		return false;
-	nat_key_of_arrival(answer, NAT_SERVICE, &key);
-	entry = bpf_map_lookup_elem(&cilium_snat, &key);
-	if (!entry)
-		return false;
-	*found = *entry;
-	return true;
-}
-
 /* An ICMP error about a packet that was translated here, on its way out or in: finds its sender by the quoted packet, and moves both. 0,
  * also when it is not about such a packet, or the reason to drop. */
 SUBPROGRAM int turn_back_error(struct __sk_buff *skb, struct flow *f, struct passage *p)
@@ -313,11 +300,12 @@ SUBPROGRAM int turn_back_error(struct __sk_buff *skb, struct flow *f, struct pas
 
 	if (!f || !p || !w || !read_quoted_aside(skb, f, w))
 		return 0;
-	if (is_own_address(f) && nat_find_in(&w->answer, &w->entry)) {
+	if (is_own_address(f) && nat_find_arrival(&w->answer, NAT_IN, &w->entry)) {
 		p->way = w->entry.from_port ? WAY_ON : WAY_ANSWER;
 		return move_error(skb, f, &w->quoted, &w->entry);
 	}
-	if (!find_error_of_service(&w->answer, &w->entry))
+	/* About an answer that left as a service: its sender is the backend. */
+	if (!nat_find_arrival(&w->answer, NAT_SERVICE, &w->entry))
 		return 0;
 	reason = move_error(skb, f, &w->quoted, &w->entry);
 	p->way = way_to(f);

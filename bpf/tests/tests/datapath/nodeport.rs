@@ -238,6 +238,27 @@ fn only_clients_in_a_source_range_are_served() {
 }
 
 #[test]
+fn a_known_client_is_cut_off_when_the_source_ranges_leave_it_out() {
+    let mut stage = Stage::with_config(Mode::Native, |config| config.flags |= CONFIG_SET_RETVAL);
+    let mac = stage.uplink.mac.0;
+    let (client, at) = (World.at(Family::V4, CLIENT), SocketAddr::new(balancer(Family::V4), 80));
+    for (number, protocol) in (0u32..).zip([TCP, UDP]) {
+        let mut serve = |generation: u32, range: Option<&str>| {
+            let ranges = range.map(|range| vec![net(range)]);
+            let generation = 10 * generation + number;
+            let service = Outside { generation, protocol, ranges, ..Outside::default() };
+            service.serve(&mut stage.maps, at, &[PodA.at(Family::V4, 80)]);
+            [Tcp::Syn, Tcp::Ack]
+                .map(|flags| stage.receive(&mk_packet(protocol, mac, client, at, flags)).action)
+        };
+        let refused = Action::Drop(DropReason::NotInSourceRange);
+        assert_eq!(serve(1, None), [Action::Redirect; 2]);
+        assert_eq!(serve(2, Some("198.51.100.128/25")), [refused; 2], "protocol {protocol}");
+        assert_eq!(serve(3, Some("198.51.100.0/25")), [Action::Redirect; 2]);
+    }
+}
+
+#[test]
 fn a_connection_stays_with_its_backend_for_as_long_as_it_is_there() {
     let mut stage = Stage::with_config(Mode::Native, |config| config.flags |= CONFIG_SET_RETVAL);
     serve(&mut stage, 1, &[PodA]);
