@@ -44,8 +44,10 @@ static __always_inline int admit_icmp_error(struct __sk_buff *skb, const struct 
 {
 	struct relation relation = {};
 
-	if (find_relation(skb, f, &relation))
+	if (find_relation(skb, f, &relation)) {
+		s->disguised = is_of_service(&relation);
 		return 0;
+	}
 	return judge_sender(skb, f, s, tunnel_identity);
 }
 
@@ -68,6 +70,7 @@ SUBPROGRAM int track_in(struct __sk_buff *skb, const struct flow *f, struct side
 	    (reply || (!only_reply && known->ingress_generation == slot_generation(s->to_slot) &&
 		       (!s->from_host || known->egress_generation == slot_generation(s->from_slot))))) {
 		ct_touch(known, f, reply, now);
+		s->disguised = reply && known->flags & CT_SERVICE;
 		return 0;
 	}
 	if (only_reply)
@@ -81,7 +84,7 @@ SUBPROGRAM int track_in(struct __sk_buff *skb, const struct flow *f, struct side
 	return ct_record(&key, &fresh, f, s, now);
 }
 
-/* Decides whether a packet may enter the pod `s->to`. `s->route` says where it came from, which is where replies go.
+/* Decides whether a packet may enter the pod `s->to`, and lets it come from whom the pod expects it. `s->route` says where it came from, which is where replies go.
  * `only_reply`: it came by way of the node's address, so only the answer to a known connection may be behind it. 0 or the
  * reason to drop. */
 static __always_inline int admit(struct __sk_buff *skb, struct flow *f, struct sides *s, __u32 tunnel_identity,
@@ -98,6 +101,8 @@ static __always_inline int admit(struct __sk_buff *skb, struct flow *f, struct s
 			return reason;
 	}
 	if (f->icmp_error)
-		return admit_icmp_error(skb, f, s, tunnel_identity);
-	return track_in(skb, f, s, tunnel_identity, only_reply);
+		reason = admit_icmp_error(skb, f, s, tunnel_identity);
+	else
+		reason = track_in(skb, f, s, tunnel_identity, only_reply);
+	return !reason && s->disguised ? disguise(skb, f) : reason;
 }

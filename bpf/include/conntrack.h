@@ -91,6 +91,15 @@ static __always_inline void ct_remember_side(struct ct_side *side, const struct 
 	side->ifindex = endpoint->ifindex;
 }
 
+/* Whether the starter, a pod of this node, came by a service this time. */
+static __always_inline void ct_remember_service(struct ct_entry *entry, const struct sides *s)
+{
+	__u16 flags = (entry->flags & ~CT_SERVICE) | (s->balanced ? CT_SERVICE : 0);
+
+	if (flags != entry->flags)
+		entry->flags = flags;
+}
+
 /* Notes the ends that are pods of this node. */
 static __always_inline void ct_remember_sides(struct ct_entry *entry, const struct sides *s, bool sender_high)
 {

@@ -198,6 +198,17 @@ SUBPROGRAM int find_service_of(struct __sk_buff *skb, const struct flow *f, stru
 	return nat_find_service(&w->answer, as) ? 0 : DROP_NAT_NO_MAPPING;
 }
 
+/* Lets what comes to a pod from the backend of a service come from the service. 0 or the reason to drop. */
+SUBPROGRAM int disguise(struct __sk_buff *skb, struct flow *f)
+{
+	struct nat_target as = { .is_source = 1 };
+	int reason = find_service_of(skb, f, &as);
+
+	if (reason || !f)
+		return reason;
+	return f->icmp_error ? disguise_error(skb, f, &as) : rewrite(skb, f, &as);
+}
+
 /* Whose address and port a pod's packet leaves with, if not its own: the node's, or those of the service that it answers as. 0 or the
  * reason to drop. */
 static __always_inline int find_disguise(struct __sk_buff *skb, const struct flow *f, const struct sides *s,

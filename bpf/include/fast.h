@@ -149,6 +149,9 @@ SUBPROGRAM __u64 take_fast_path(struct __sk_buff *skb)
 	reply = ct_is_reply(entry, high);
 	sender = high ? &entry->high_side : &entry->low_side;
 	receiver = high ? &entry->low_side : &entry->high_side;
+	/* What was sent to a service here, and its answers, are rewritten. */
+	if (entry->flags & CT_SERVICE && !(reply && entry->flags & CT_ROUTE))
+		return NOT_TAKEN;
 	if (sender->ifindex != skb->ifindex || !fast_is_judged(entry, sender, receiver, reply))
 		return NOT_TAKEN;
 	if (entry->flags & CT_ROUTE)

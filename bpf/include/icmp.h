@@ -84,8 +84,15 @@ struct relation {
 	struct addr receiver; /* for whom the quoted packet was */
 	__be16 nat_port;
 	__u16 flags; /* CT_* */
-	__u32 pad;
+	__u8 of_starter; /* who sent the quoted packet started the connection */
+	__u8 pad[3];
 };
+
+/* The receiver of the error sent the quoted packet to a service. */
+static __always_inline bool is_of_service(const struct relation *relation)
+{
+	return relation->of_starter && relation->flags & CT_SERVICE;
+}
 
 /* Finds that connection. */
 SUBPROGRAM bool find_relation(struct __sk_buff *skb, const struct flow *f, struct relation *relation)
@@ -93,16 +100,18 @@ SUBPROGRAM bool find_relation(struct __sk_buff *skb, const struct flow *f, struc
 	struct quoted quoted = {};
 	struct ct_entry *entry;
 	struct ct_key key;
+	bool high;
 
 	if (!f || !relation || !read_quoted(skb, f, &quoted))
 		return false;
-	ct_key_of(&quoted.flow, &key);
+	high = ct_key_of(&quoted.flow, &key);
 	entry = ct_find(&key, now_seconds());
 	if (!entry || entry->flags & CT_REFUSED)
 		return false;
 	relation->receiver = quoted.flow.destination;
 	relation->nat_port = entry->nat_port;
 	relation->flags = entry->flags;
+	relation->of_starter = !ct_is_reply(entry, high);
 	return true;
 }
 

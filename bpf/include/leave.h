@@ -3,8 +3,7 @@
 
 /* Packets that a pod of this node sends. */
 
-#include "deliver.h"
-#include "fragments.h"
+#include "balance.h"
 #include "proxy.h"
 
 static __always_inline bool must_masquerade(const struct flow *f, __u32 identity)
@@ -77,7 +76,11 @@ static __always_inline int follow(struct ct_entry *entry, const struct flow *f, 
 	bool moved = ct_touch(entry, f, reply, now);
 
 	s->route = entry->flags & (CT_ROUTE | CT_PROXY | (reply ? CT_SERVICE : 0));
-	if (reply || !entry->nat_port)
+	s->disguised = reply && s->to_here && entry->flags & CT_SERVICE;
+	if (reply)
+		return 0;
+	ct_remember_service(entry, s);
+	if (!entry->nat_port)
 		return 0;
 	if (moved && f->fragment != FRAGMENT_LATER)
 		renew_port(entry, f, now);
@@ -103,6 +106,7 @@ static __always_inline int start(struct __sk_buff *skb, const struct flow *f, st
 		fresh->flags = (fresh->flags & ~CT_ROUTE) | s->route;
 	}
 	s->nat_port = fresh->nat_port = s->leaves ? port : 0;
+	ct_remember_service(fresh, s);
 	return ct_record(key, fresh, f, s, now);
 }
 
@@ -157,29 +161,52 @@ SUBPROGRAM int relate_out(struct __sk_buff *skb, const struct flow *f, struct si
 		return !reason && s->leaves ? DROP_NAT_UNSUPPORTED_PROTOCOL : reason;
 	}
 	s->nat_port = relation.nat_port;
+	s->disguised = s->to_here && is_of_service(&relation);
 	if (!s->to_here && relation.flags & CT_ROUTE)
-		s->route = relation.flags & (CT_ROUTE | CT_SERVICE);
+		s->route = relation.flags & (CT_ROUTE | (relation.of_starter ? CT_SERVICE : 0));
 	return 0;
+}
+
+/* A packet to a service goes on to a backend; one that comes back to its sender as such is done. 0 or the reason to drop. */
+static __always_inline int balance_out(struct __sk_buff *skb, struct flow *f, struct sides *s)
+{
+	struct passage passage = {};
+	int reason = balance(skb, f, &passage);
+
+	s->refusal = passage.refusal;
+	if (passage.way == WAY_STACK)
+		return reason;
+	s->balanced = 1;
+	if (passage.way == WAY_POD) {
+		s->to = s->from;
+		s->to_here = 1;
+	}
+	return reason;
 }
 
 /* Decides whether and where a packet of the pod `s->from` goes. 0 or the reason to drop. */
 static __always_inline int let_out(struct __sk_buff *skb, struct flow *f, struct sides *s)
 {
-	int reason;
+	int reason = 0;
 
 	s->from_slot = read_slot(&s->from);
 	if (!(s->from_slot & SLOT_OPEN))
 		return DROP_ENDPOINT_NOT_READY;
-	if (f->fragment) {
+	if (f->fragment)
 		reason = fragment_ports(f);
-		if (reason)
-			return reason;
-	}
+	if (!reason)
+		reason = balance_out(skb, f, s);
+	if (reason || s->to_here)
+		return reason;
 	return f->icmp_error ? relate_out(skb, f, s) : track_out(skb, f, s);
 }
 
 static __always_inline int send_on(struct __sk_buff *skb, struct flow *f, const struct sides *s)
 {
+	int reason = s->disguised ? disguise(skb, f) : 0;
+
+	if (reason)
+		return drop(skb, f, s, reason, DIRECTION_EGRESS);
 	if (s->route & CT_PROXY)
 		return hand_to_proxy(skb, f, s);
 	if (s->to_here)

@@ -5,6 +5,7 @@
  * sees the client; one elsewhere sees this node, so that its answers come back here. Answers leave as the service. */
 
 #include "deliver.h"
+#include "dsr.h"
 #include "fragments.h"
 
 /* Where a packet from the network turned out to go. */
@@ -19,6 +20,8 @@ enum way {
 struct passage {
 	__u32 way;    /* enum way */
 	__u32 client; /* WAY_ON: identity of the client, whose address a backend elsewhere does not see */
+	__u32 refusal; /* enum refusal: what the sender of a packet that is dropped hears */
+	__u32 mtu;     /* REFUSE_TOO_BIG: bytes of an IP packet that would get through */
 };
 
 static __always_inline bool is_own_address(const struct flow *f)
@@ -119,12 +122,12 @@ static __always_inline void fill_partner(struct scratch *w, const struct flow *f
 /* Takes the way back for a new connection: `w->entry` says where it goes. */
 static __always_inline bool claim_way_back(struct scratch *w, const struct flow *f, bool is_here, __u32 now)
 {
-	w->entry.from_port = 0;
-	__builtin_memset(&w->entry.from, 0, sizeof(w->entry.from));
-	if (!is_here) {
+	if (!is_here && !(w->entry.flags & CT_DSR)) {
 		w->entry.from = host_address(f->v4);
 		w->entry.from_port = bpf_htons(CFG.nat_first);
 	}
+	if (w->entry.flags & CT_DSR)
+		return true;
 	fill_partner(w, f);
 	if (is_here)
 		return nat_claim(&w->partner, &w->mine, now);
@@ -134,26 +137,40 @@ static __always_inline bool claim_way_back(struct scratch *w, const struct flow 
 	return true;
 }
 
-/* A new connection, or one whose backend is gone. 0 or the reason to drop; `w->entry` has no address when there is nobody to go to. */
-static __always_inline int begin(struct scratch *w, const struct flow *f, const struct service_entry *service,
-				 __u32 now)
+/* Starts `w->entry` with a backend for the sender; it has no address when there is none. */
+static __always_inline bool choose_for(struct scratch *w, const struct flow *f, __u32 now)
 {
-	struct endpoint local;
-	bool is_here;
-
-	if (!is_in_source_range(service, &f->source))
-		return DROP_NOT_IN_SRC_RANGE;
 	__builtin_memset(&w->entry, 0, sizeof(w->entry));
 	w->client.address = f->source;
 	w->client.number = bpf_get_prandom_u32();
 	if (choose_backend(&w->backend, &w->service, &w->client) != CHOSEN)
-		return service->flags & SERVICE_ONLY_OWN || !is_own_address(f) ? DROP_NO_SERVICE : 0;
+		return false;
 	w->entry.to = w->backend.address;
 	w->entry.to_port = w->backend.port;
 	w->entry.generation = w->backend.generation;
 	w->entry.flags = ct_next_flags(0, f, false);
 	w->entry.expires = nat_lease(now, f->protocol, w->entry.flags, false);
-	is_here = find_endpoint(&w->entry.to, &local) || peer_identity(&w->entry.to) == IDENTITY_HOST;
+	return true;
+}
+
+/* A new connection, or one whose backend is gone. 0 or the reason to drop. */
+static __always_inline int begin(struct scratch *w, const struct flow *f, struct passage *p,
+				 const struct service_entry *service, __u32 now)
+{
+	struct endpoint local;
+	__u32 identity;
+	bool is_here;
+
+	if (!is_in_source_range(service, &f->source))
+		return DROP_NOT_IN_SRC_RANGE;
+	if (!choose_for(w, f, now)) {
+		p->refusal = service->flags & SERVICE_ONLY_OWN ? REFUSE_SILENTLY : REFUSE_PORT;
+		return DROP_NO_SERVICE;
+	}
+	identity = peer_identity(&w->entry.to);
+	is_here = find_endpoint(&w->entry.to, &local) || identity == IDENTITY_HOST;
+	if (!is_here && service->flags & SERVICE_DSR && !is_world(identity))
+		w->entry.flags |= CT_DSR;
 	if (!claim_way_back(w, f, is_here, now))
 		return DROP_NAT_NO_MAPPING;
 	return bpf_map_update_elem(&cilium_snat, &w->key, &w->entry, BPF_ANY) ? DROP_CT_INSERT_FAILED : 0;
@@ -169,6 +186,8 @@ static __always_inline bool go_on(struct scratch *w, struct nat_entry *known, co
 		known->flags = flags;
 		known->expires = expires;
 		w->entry = *known;
+		if (w->entry.flags & CT_DSR)
+			return true;
 		fill_partner(w, f);
 		return nat_claim(&w->partner, &w->mine, now);
 	}
@@ -213,6 +232,25 @@ static __always_inline __u32 way_to(const struct flow *f)
 	return peer_identity(&f->destination) == IDENTITY_HOST ? WAY_STACK : WAY_ON;
 }
 
+/* A packet for a backend elsewhere fits, and says what is said to the backend's node. 0 or the reason to drop. */
+SUBPROGRAM int prepare_way_on(struct __sk_buff *skb, struct flow *f, struct passage *p, bool announce)
+{
+	__u32 extra;
+
+	if (!f || !p)
+		return DROP_WRITE_ERROR;
+	extra = announce ? dsr_length(f) : 0;
+	if (CFG.mtu && !skb->gso_size && skb->len - ETH_HLEN + extra > CFG.mtu &&
+	    (extra || !f->v4 || f->dont_fragment)) {
+		p->refusal = REFUSE_TOO_BIG;
+		p->mtu = CFG.mtu - extra;
+		return DROP_FRAGMENTATION_NEEDED;
+	}
+	if (CFG.tunnel_ifindex)
+		p->client = peer_identity(&f->source);
+	return announce ? announce_service(skb, f) : 0;
+}
+
 /* Sends what came to a service on to its backend. 0, also when it did not, or the reason to drop. */
 SUBPROGRAM int serve(struct __sk_buff *skb, struct flow *f, struct passage *p)
 {
@@ -233,13 +271,15 @@ SUBPROGRAM int serve(struct __sk_buff *skb, struct flow *f, struct passage *p)
 	nat_key_of_arrival(f, NAT_SERVICE, &w->key);
 	known = bpf_map_lookup_elem(&cilium_snat, &w->key);
 	if (!known || !stays(known, service, f, now) || !go_on(w, known, f, now)) {
-		reason = begin(w, f, service, now);
-		if (reason || addr_is_none(&w->entry.to))
+		reason = begin(w, f, p, service, now);
+		if (reason)
 			return reason;
 	}
-	if (w->entry.from_port && CFG.tunnel_ifindex)
-		p->client = peer_identity(&f->source);
-	reason = apply(skb, f, &w->entry);
+	reason = 0;
+	if (w->entry.from_port || w->entry.flags & CT_DSR)
+		reason = prepare_way_on(skb, f, p, w->entry.flags & CT_DSR && dsr_is_due(f));
+	if (!reason)
+		reason = apply(skb, f, &w->entry);
 	p->way = way_to(f);
 	return reason;
 }
@@ -310,6 +350,15 @@ SUBPROGRAM int turn_back_error(struct __sk_buff *skb, struct flow *f, struct pas
 	reason = move_error(skb, f, &w->quoted, &w->entry);
 	p->way = way_to(f);
 	return reason;
+}
+
+/* Drops a packet, and lets its sender know where that is due. */
+static __always_inline int turn_down(struct __sk_buff *skb, const struct flow *f, const struct sides *s,
+				     const struct passage *p, int reason, __u8 direction)
+{
+	int verdict = drop(skb, f, s, reason, direction);
+
+	return p->refusal ? refuse(skb, f, p->refusal, p->mtu) : verdict;
 }
 
 /* Finds out what a packet is that came to the node's address, or to none of its pods. 0 or the reason to drop. */

@@ -1,11 +1,10 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 #pragma once
 
-/* Which backend a client of a service gets: for sockets that connect, and for packets from outside. */
+/* Which backend a client of a service gets: for sockets that connect, for packets of pods, and for packets from outside. */
 
-#include "addr.h"
-#include "maps.h"
 #include "parse.h"
+#include "sides.h"
 
 #define BACKEND_TRIES 2
 #define NANOSECONDS 1000000000ULL
@@ -43,6 +42,18 @@ static __always_inline bool is_nodeport(__be16 port)
 static __always_inline struct addr any_address(bool v4)
 {
 	return v4 ? addr_from_v4(0) : (struct addr){};
+}
+
+/* A node's address at which a port is that of every node. `key` is that of the service in question. */
+static __always_inline bool is_at_node(const struct addr *address, const struct service_key *key)
+{
+	const struct service_entry *service;
+	__u32 identity = peer_identity(address);
+
+	if (identity == IDENTITY_HOST || !is_remote_node(identity))
+		return identity == IDENTITY_HOST;
+	service = bpf_map_lookup_elem(&cilium_services, key);
+	return service && !(service->flags & SERVICE_AT_OWN_NODE);
 }
 
 struct search {

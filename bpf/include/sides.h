@@ -23,6 +23,9 @@ struct sides {
 	__u8 from_host;  /* the sender is this node, whose own policy counts */
 	__u8 to_host;    /* the receiver is this node, whose own policy counts */
 	__u8 translated; /* its addresses are not those that it came with: only the way on may see it, and not the stack */
+	__u8 balanced;   /* the sender, a pod of this node, sent it to a service */
+	__u8 disguised;  /* the receiver, a pod of this node, knows the sender as a service */
+	__u8 refusal;    /* enum refusal: what the sender hears when it is dropped */
 	__u8 refused;    /* enum direction: whose policy refused the packet, when one did */
 };
 

@@ -115,7 +115,8 @@ struct ct_key {
 #define CT_DIRECT (1 << 7) /* by the node's routes */
 #define CT_REFUSED (1 << 8) /* policy has ended it */
 #define CT_PROXY (1 << 9)   /* with CT_STACK: the other side is the DNS proxy of this node, which stands in for it */
-#define CT_SERVICE (1 << 10) /* with CT_DIRECT: the starter came by a service, as which answers leave */
+#define CT_SERVICE (1 << 10) /* the starter came by a service, as which answers come to it; with CT_DIRECT, from outside */
+#define CT_DSR (1 << 11) /* NAT_SERVICE: the backend elsewhere answers the client by itself */
 #define CT_ROUTE (CT_TUNNEL | CT_STACK | CT_DIRECT)
 
 /* A pod of this node at one end of a connection; valid for the second in which `expires` was written. */
@@ -178,7 +179,7 @@ struct fragment_ports {
 /* --- services --- */
 
 enum scope {
-	SCOPE_INTERNAL = 0, /* sockets of pods and of the node */
+	SCOPE_INTERNAL = 0, /* sockets of pods and of the node, and packets of pods */
 	SCOPE_EXTERNAL = 1, /* packets that reach the node from the network */
 };
 
@@ -193,6 +194,8 @@ struct service_key {
 #define SERVICE_ONLY_OWN (1U << 0) /* without a backend on this node, packets are dropped and not refused */
 #define SERVICE_RANGES (1U << 1)   /* only clients in cilium_source_ranges, under the same generation */
 #define SERVICE_AT_OWN_NODE (1U << 2) /* at addresses of other nodes, these decide by themselves */
+
+#define SERVICE_DSR (1U << 3) /* backends of other nodes answer the client by themselves */
 
 struct service_entry {
 	__u32 generation;
@@ -305,6 +308,7 @@ struct event_budget {
 #define CONFIG_MASQUERADE6 (1U << 1)
 #define CONFIG_SET_RETVAL (1U << 2) /* kernel has bpf_set_retval for socket hooks (5.18), and bpf_loop */
 #define CONFIG_HOST_FIREWALL (1U << 3) /* the node has a policy of its own */
+#define CONFIG_SOCKETS_OF_HOST (1U << 4) /* only sockets of the node's own namespace are translated; packets of pods are */
 #define CONFIG_KEPT_PREFIXES 8
 
 struct prefix {
@@ -316,17 +320,20 @@ struct prefix {
 struct config {
 	struct addr host4; /* source of masqueraded packets; zero: family off */
 	struct addr host6;
+	struct addr loopback4; /* what a pod sees of itself when it is the backend of its own packet */
+	struct addr loopback6;
 	struct prefix kept[CONFIG_KEPT_PREFIXES]; /* destinations that are never masqueraded */
 	__u32 tunnel_ifindex; /* cilium_vxlan; 0: native routing */
 	__u32 world4;         /* identity of unknown IPv4 addresses */
 	__u32 world6;
 	__u32 flags;      /* CONFIG_* */
 	__u32 event_rate; /* events for each reason, CPU and second */
+	__u32 mtu; /* bytes of an IP packet on its way to another node, or out; 0: unknown */
 	__u16 nat_first;  /* ports of masqueraded connections */
 	__u16 nat_last;
 	__be16 dns_port; /* of the DNS proxy on the loopback addresses; 0: there is none */
 	__u16 nodeport_first; /* ports on which every node serves */
 	__u16 nodeport_last;
-	__u8 pad[2];
+	__u8 pad[6];
 	__u64 netns_cookie; /* of the node's own network namespace; 0: unknown */
 };

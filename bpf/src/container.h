@@ -55,8 +55,10 @@ SUBPROGRAM int go_long_way(struct __sk_buff *skb)
 		reason = DROP_INVALID_SOURCE_IP;
 	if (!reason)
 		reason = let_out(skb, &f, &s);
-	if (reason)
-		return drop(skb, &f, &s, reason, s.refused ? s.refused : DIRECTION_EGRESS);
+	if (reason) {
+		drop(skb, &f, &s, reason, s.refused ? s.refused : DIRECTION_EGRESS);
+		return s.refusal ? refuse(skb, &f, s.refusal, 0) : TC_ACT_SHOT;
+	}
 	return send_on(skb, &f, &s);
 }
 

@@ -20,10 +20,15 @@ static __always_inline int receive_for_others(struct __sk_buff *skb, struct flow
 					      __u32 tunnel_identity)
 {
 	struct passage passage = {};
-	int reason = translate_arrival(skb, f, &passage);
+	int reason;
+
+	/* For a process of this node, by a service of another one. */
+	if (s->route & CT_SERVICE)
+		return enter_host(skb, f, s, tunnel_identity);
+	reason = translate_arrival(skb, f, &passage);
 
 	if (reason)
-		return drop(skb, f, s, reason, DIRECTION_INGRESS);
+		return turn_down(skb, f, s, &passage, reason, DIRECTION_INGRESS);
 	if (passage.way == WAY_STACK)
 		return enter_host(skb, f, s, tunnel_identity);
 	if (passage.way == WAY_ON)
@@ -48,17 +53,32 @@ static __always_inline int refuse_unreadable(struct __sk_buff *skb, const struct
 	return drop(skb, f, s, DROP_INVALID_PACKET, DIRECTION_INGRESS);
 }
 
+/* What came by a service of another node is answered straight to the client. 0 or the reason to drop. */
+static __always_inline int find_announcement(struct __sk_buff *skb, struct flow *f, struct sides *s)
+{
+	int result = has_long_header(f) ? learn_service(skb, f) : 0;
+
+	if (result != LEARNED)
+		return result;
+	s->route = CT_DIRECT | CT_SERVICE;
+	return 0;
+}
+
 SEC("classifier")
 int from_netdev(struct __sk_buff *skb)
 {
 	struct flow f = {};
 	struct sides s = { .route = CT_DIRECT };
+	int reason;
 
 	/* Not for this host, or for a VLAN device on top: none of our business. */
 	if (skb->pkt_type != PACKET_HOST || skb->vlan_present)
 		return TC_ACT_OK;
 	if (parse(skb, &f))
 		return refuse_unreadable(skb, &f, &s);
+	reason = find_announcement(skb, &f, &s);
+	if (reason)
+		return drop(skb, &f, &s, reason, DIRECTION_INGRESS);
 	s.to_here = !is_own_address(&f) && find_endpoint(&f.destination, &s.to);
 	return s.to_here ? receive(skb, &f, &s, 0, false) : receive_for_others(skb, &f, &s, 0);
 }

@@ -29,6 +29,8 @@ int from_overlay(struct __sk_buff *skb)
 
 	if (!reason)
 		reason = parse(skb, &f);
+	if (!reason)
+		reason = find_announcement(skb, &f, &s);
 	/* The sender put the MAC addresses of its own devices there. */
 	bpf_skb_change_type(skb, PACKET_HOST);
 	s.to_here = !reason && find_endpoint(&f.destination, &s.to);

@@ -3,9 +3,7 @@
 
 /* Services: a socket that connects or sends to a cluster address goes straight to a backend, so no packet needs translation. */
 
-#include "../include/identity.h"
 #include "../include/service.h"
-#include "../include/sides.h"
 
 #define PROCEED 1
 #define REFUSE 0
@@ -25,7 +23,7 @@ static __always_inline void remember(struct bpf_sock_addr *ctx, const struct tar
 		bpf_map_update_elem(&cilium_sock_revnat, &key, &entry, BPF_ANY);
 }
 
-static __always_inline int refuse(void)
+static __always_inline int refuse_socket(void)
 {
 	if (CFG.flags & CONFIG_SET_RETVAL)
 		bpf_set_retval(-ECONNREFUSED);
@@ -58,19 +56,10 @@ static __always_inline bool is_loopback_of_pod(const struct target *t, const str
 	return is_loopback(&t->address) && (!CFG.netns_cookie || client->address.lo != CFG.netns_cookie);
 }
 
-/* A port on which every node serves, at an address of a node. `key` is that of the service in question. */
-static __always_inline bool is_at_node(const struct target *t, const struct service_key *key)
+/* Sockets of pods are left alone: their packets find a backend. */
+static __always_inline bool is_left_to_packets(const struct client *client)
 {
-	const struct service_entry *service;
-	__u32 identity;
-
-	if (is_loopback(&t->address))
-		return true;
-	identity = peer_identity(&t->address);
-	if (identity == IDENTITY_HOST || !is_remote_node(identity))
-		return identity == IDENTITY_HOST;
-	service = bpf_map_lookup_elem(&cilium_services, key);
-	return service && !(service->flags & SERVICE_AT_OWN_NODE);
+	return CFG.flags & CONFIG_SOCKETS_OF_HOST && CFG.netns_cookie && client->address.lo != CFG.netns_cookie;
 }
 
 /* Points `t` at a backend if it is a service; tells whether the socket must be rewritten, or refused. */
@@ -84,12 +73,12 @@ static __noinline enum choice translate(struct bpf_sock_addr *ctx, struct target
 	if (t->protocol != IPPROTO_TCP && t->protocol != IPPROTO_UDP)
 		return NOT_A_SERVICE;
 	client = read_client(ctx, t->protocol);
-	if (is_loopback_of_pod(t, &client))
+	if (is_left_to_packets(&client) || is_loopback_of_pod(t, &client))
 		return NOT_A_SERVICE;
 	choice = choose_backend(t, &key, &client);
 	if (choice == NOT_A_SERVICE && is_nodeport(t->port)) {
 		key.address = any_address(addr_is_v4(&t->address));
-		if (is_at_node(t, &key))
+		if (is_loopback(&t->address) || is_at_node(&t->address, &key))
 			choice = choose_backend(t, &key, &client);
 	}
 	if (choice == CHOSEN)
@@ -157,7 +146,7 @@ static __always_inline int forth_v4(struct bpf_sock_addr *ctx)
 	enum choice choice = translate(ctx, &t);
 
 	if (choice == NO_BACKEND)
-		return refuse();
+		return refuse_socket();
 	if (choice == CHOSEN)
 		write_v4(ctx, &t);
 	return PROCEED;
@@ -169,7 +158,7 @@ static __always_inline int forth_v6(struct bpf_sock_addr *ctx)
 	enum choice choice = translate(ctx, &t);
 
 	if (choice == NO_BACKEND)
-		return refuse();
+		return refuse_socket();
 	if (choice == CHOSEN)
 		write_v6(ctx, &t);
 	return PROCEED;

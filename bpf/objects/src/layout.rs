@@ -16,12 +16,12 @@ mod service;
 pub use address::{Addr, Endpoint, IpcacheEntry, IpcacheKey, NetPort};
 pub use config::{
     CONFIG_HOST_FIREWALL, CONFIG_KEPT_PREFIXES, CONFIG_MASQUERADE4, CONFIG_MASQUERADE6, CONFIG_SET_RETVAL,
-    Config, MARK_MASK, MARK_TO_PROXY, Prefix,
+    CONFIG_SOCKETS_OF_HOST, Config, MARK_MASK, MARK_TO_PROXY, Prefix,
 };
 pub use conntrack::{
-    CT_CONFIRMED, CT_DIRECT, CT_FIN_ANSWERER, CT_FIN_STARTER, CT_PROXY, CT_REFUSED, CT_REPLIED, CT_SERVICE,
-    CT_STACK, CT_STARTED_BY_HIGH, CT_TUNNEL, CtEntry, CtKey, CtSide, FragmentKey, FragmentPorts, NAT_IN,
-    NAT_OUT, NAT_SERVICE, NatEntry, NatKey,
+    CT_CONFIRMED, CT_DIRECT, CT_DSR, CT_FIN_ANSWERER, CT_FIN_STARTER, CT_PROXY, CT_REFUSED, CT_REPLIED,
+    CT_SERVICE, CT_STACK, CT_STARTED_BY_HIGH, CT_TUNNEL, CtEntry, CtKey, CtSide, FragmentKey, FragmentPorts,
+    NAT_IN, NAT_OUT, NAT_SERVICE, NatEntry, NatKey,
 };
 pub use event::{
     EVENT_DROP, EVENT_MASK_DROP, EVENT_MASK_VERDICT, EVENT_VERDICT, Event, EventBudget, METRIC_COLUMNS,
@@ -32,9 +32,9 @@ pub use policy::{
     POLICY_DENY, POLICY_NONE, POLICY_PROXY, PolicyEntry, PolicyKey, SLOT_COUNT, Slot, aggregate_of,
 };
 pub use service::{
-    BackendEntry, BackendKey, SCOPE_EXTERNAL, SCOPE_INTERNAL, SERVICE_AT_OWN_NODE, SERVICE_ONLY_OWN,
-    SERVICE_RANGES, ServiceEntry, ServiceKey, SockRevnatEntry, SockRevnatKey, SourceRangeEntry,
-    SourceRangeKey,
+    BackendEntry, BackendKey, SCOPE_EXTERNAL, SCOPE_INTERNAL, SERVICE_AT_OWN_NODE, SERVICE_DSR,
+    SERVICE_ONLY_OWN, SERVICE_RANGES, ServiceEntry, ServiceKey, SockRevnatEntry, SockRevnatKey,
+    SourceRangeEntry, SourceRangeKey,
 };
 
 /// Where a field stands in its C struct.

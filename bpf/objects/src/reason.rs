@@ -61,6 +61,8 @@ reasons! {
     CtInsertFailed = 155, "CT_MAP_INSERTION_FAILED", "CT: Map insertion failed";
     /// Too many extension headers.
     InvalidExtensionHeader = 156, "INVALID_IPV6_EXTENSION_HEADER", "Invalid IPv6 extension header";
+    /// The packet is too large for the way on; its sender is told so.
+    FragmentationNeeded = 157, "IP_FRAGMENTATION_NOT_SUPPORTED", "Fragmentation needed";
     /// A service without a backend that this node may use.
     NoService = 158, "SERVICE_BACKEND_NOT_FOUND", "Service backend not found";
     /// The destination's node has no tunnel endpoint.

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use bpf_tests::packet::{self, HOPS, Tcp};
 use bpf_tests::seen::Seen;
-use bpf_tests::services::Outside;
+use bpf_tests::services::Frontend;
 use bpf_tests::stage::{Action, Place::*, Stage, ip};
 use bpf_tests::{Family, Mode};
 use cilium_bpf::layout::{DIRECTION_EGRESS, NetPort, POLICY_ALLOW, PolicyEntry, PolicyKey, Slot};
@@ -70,7 +70,7 @@ fn outside(stage: &mut Stage, family: Family) -> Vec<(&'static str, u32)> {
         [(1, "alone: client to a backend here", PodA), (2, "alone: client to a backend elsewhere", RemotePod)]
     {
         let service_outside =
-            Outside { generation: 10 * generation + family as u32, protocol: TCP, ..Outside::default() };
+            Frontend { generation: 10 * generation + family as u32, protocol: TCP, ..Frontend::default() };
         service_outside.serve(&mut stage.maps, (ip(any), 30_080).into(), &[backend.at(family, 80)]);
         let sent = stage.receive(&packet::tcp(mac, client, service, Tcp::Syn));
         assert_eq!(sent.action, Action::Redirect);

@@ -98,6 +98,8 @@ fn mk_config(number: u8, mode: Mode, tunnel: u32) -> Config {
     let mut config = Config {
         host4: node_ip(number, Family::V4).into(),
         host6: node_ip(number, Family::V6).into(),
+        loopback4: ip("169.254.42.1").into(),
+        loopback6: ip("100::a9fe:2a01").into(),
         tunnel_ifindex: if mode == Mode::Tunnel { tunnel } else { 0 },
         world4: 9,
         world6: 10,

@@ -1,6 +1,6 @@
 //! What stands in a packet.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 const ETHERNET: usize = 14;
 
@@ -93,6 +93,41 @@ impl Seen {
         inner.extend_from_slice(&packet[outer.transport + 8..]);
         Self::read(&inner)
     }
+}
+
+/// What an ICMP error says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// Nobody serves at that port.
+    NoPort,
+    /// The packet is larger than these bytes, which the next link can carry.
+    TooBig(u32),
+}
+
+/// Source, destination and content of an ICMP error with right sums.
+///
+/// # Panics
+/// When it is another packet.
+pub fn told(packet: &[u8]) -> (IpAddr, IpAddr, Told) {
+    check_checksums(packet);
+    let seen = Seen::read(packet);
+    let head = &packet[seen.transport..seen.transport + 8];
+    let number = |at: usize| u32::from_be_bytes([0, 0, head[at], head[at + 1]]);
+    let told = match (seen.protocol, head[0], head[1]) {
+        (1, 3, 3) | (58, 1, 4) => Told::NoPort,
+        (1, 3, 4) | (58, 2, 0) => Told::TooBig(number(6)),
+        other => panic!("protocol, type and code {other:?}"),
+    };
+    (seen.source, seen.destination, told)
+}
+
+/// Source and destination of the packet that an ICMP error is about.
+///
+/// # Panics
+/// When it is no error.
+pub fn subject(packet: &[u8]) -> (SocketAddr, SocketAddr) {
+    let quoted = Seen::quoted(packet);
+    ((quoted.source, quoted.source_port).into(), (quoted.destination, quoted.destination_port).into())
 }
 
 /// The Internet checksum (RFC 1071) over the concatenation of parts, each of even length but the last.

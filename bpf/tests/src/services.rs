@@ -3,16 +3,18 @@
 use std::net::SocketAddr;
 
 use cilium_bpf::layout::{
-    BackendEntry, BackendKey, NetPort, SCOPE_EXTERNAL, SERVICE_RANGES, ServiceEntry, ServiceKey,
-    SourceRangeEntry, SourceRangeKey,
+    BackendEntry, BackendKey, NetPort, SCOPE_EXTERNAL, SCOPE_INTERNAL, SERVICE_RANGES, ServiceEntry,
+    ServiceKey, SourceRangeEntry, SourceRangeKey,
 };
 use cilium_delta::Table;
 use cilium_drivers::maps::Maps;
 use ipnet::IpNet;
 
-/// A frontend for packets from outside.
+/// A frontend: for packets from outside, unless it is said to be for pods.
 #[derive(Clone, Debug, Default)]
-pub struct Outside {
+pub struct Frontend {
+    /// For packets of pods.
+    pub inside: bool,
     /// A number of its own for each version of a service.
     pub generation: u32,
     /// IP protocol number.
@@ -25,7 +27,7 @@ pub struct Outside {
     pub ranges: Option<Vec<IpNet>>,
 }
 
-impl Outside {
+impl Frontend {
     /// Puts the service in force under an address and port: backends first.
     ///
     /// # Panics
@@ -63,7 +65,7 @@ impl Outside {
             address: at.ip().into(),
             port: NetPort(at.port()),
             protocol: self.protocol,
-            scope: SCOPE_EXTERNAL,
+            scope: if self.inside { SCOPE_INTERNAL } else { SCOPE_EXTERNAL },
         }
     }
 }

@@ -41,9 +41,9 @@ pub enum Place {
     Host,
     /// Another node.
     RemoteNode,
-    /// Outside of the cluster.
+    /// Frontend of the cluster.
     World,
-    /// Outside of the cluster, in a prefix that is never masqueraded.
+    /// Frontend of the cluster, in a prefix that is never masqueraded.
     Kept,
 }
 
@@ -106,6 +106,8 @@ pub enum Action {
     Redirect,
     /// Let it go on to the stack, which will refuse it for this reason.
     Refuse(DropReason),
+    /// Dropped it for this reason, and told its sender so by an ICMP error, which is the packet now.
+    Answer(DropReason),
 }
 
 /// What came out of a program.
@@ -168,6 +170,8 @@ pub fn mk_config(mode: Mode, tunnel: u32) -> Config {
     let mut config = Config {
         host4: Place::Host.ip(Family::V4).into(),
         host6: Place::Host.ip(Family::V6).into(),
+        loopback4: ip("169.254.42.1").into(),
+        loopback6: ip("100::a9fe:2a01").into(),
         tunnel_ifindex: if mode == Mode::Tunnel { tunnel } else { 0 },
         world4: 9,
         world6: 10,
@@ -403,6 +407,7 @@ impl Stage {
             (0, Some(reason)) => Action::Refuse(reason),
             (2, Some(reason)) => Action::Drop(reason),
             (7, None) => Action::Redirect,
+            (7, Some(reason)) => Action::Answer(reason),
             other => panic!("{program:?} returned and counted {other:?}"),
         };
         let direction = direction.unwrap_or(0);

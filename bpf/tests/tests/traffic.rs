@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use bpf_tests::cluster::{Cluster, identity, node_ip, pod_ip, world};
-use bpf_tests::services::Outside;
+use bpf_tests::services::Frontend;
 use bpf_tests::{Family, Mode, Rule};
 use cilium_drivers::netns::Netns;
 
@@ -206,7 +206,7 @@ fn the_world_is_served_at_a_port_of_a_node() {
             let serve = |cluster: &mut Cluster, number: u32, backend: IpAddr| {
                 for protocol in [TCP, UDP] {
                     let generation = 100 * generation + 10 * number + u32::from(protocol);
-                    let service = Outside { generation, protocol, ..Outside::default() };
+                    let service = Frontend { generation, protocol, ..Frontend::default() };
                     service.serve(&mut cluster.one.maps, any, &[(backend, 80).into()]);
                 }
             };

@@ -13,6 +13,11 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::host::NAT_PORTS;
 
+/// As upstream's.
+const LOOPBACK4: Ipv4Addr = Ipv4Addr::new(169, 254, 42, 1);
+/// In the block that nobody routes (RFC 6666). A link-local one, as upstream's, would make pods look for its link-layer address.
+const LOOPBACK6: Ipv6Addr = Ipv6Addr::new(0x100, 0, 0, 0, 0, 0, 0xa9fe, 0x2a01);
+
 /// Why the settings cannot be used. What only an edit can fix is not tried again: the agent exits.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
@@ -58,6 +63,10 @@ pub(crate) struct Settings {
     pub(crate) dns_port: u16,
     /// First and last of the ports on which every node may serve.
     pub(crate) nodeports: (u16, u16),
+    /// Sockets of pods are left alone when they connect to a Service; their packets find a backend.
+    pub(crate) sockets_of_host: bool,
+    /// What a pod sees of itself when it is the backend of its own packet.
+    pub(crate) loopbacks: (Ipv4Addr, Ipv6Addr),
     /// Bounds of what is learned from DNS.
     pub(crate) names: Limits,
     pub(crate) state_dir: PathBuf,
@@ -104,6 +113,11 @@ impl Settings {
             dns_socket: keys.text("dns-proxy-socket-path", cilium_rest::dns::SOCKET).into(),
             dns_port: keys.nonzero_port("tofqdns-proxy-port", cilium_rest::dns::PORT)?,
             nodeports: keys.ports("node-port-range", (30_000, 32_767))?,
+            sockets_of_host: keys.bool("bpf-lb-sock-hostns-only", false)?,
+            loopbacks: (
+                keys.value("ipv4-service-loopback-address", "an IPv4 address")?.unwrap_or(LOOPBACK4),
+                keys.value("ipv6-service-loopback-address", "an IPv6 address")?.unwrap_or(LOOPBACK6),
+            ),
             names: keys.names()?,
             state_dir: keys.text("state-dir", "/var/run/cilium").into(),
             bpffs: Path::new(&keys.text("bpf-root", "/sys/fs/bpf")).join("cilium"),
@@ -289,6 +303,7 @@ mod tests {
             ("write-cni-conf-when-ready", ""),
             ("bpf-map-sizes", "cilium_policy=5, cilium_ipcache=7"),
             ("node-port-range", "20000, 22767"),
+            ("ipv6-service-loopback-address", "fd00::1"),
         ])
         .expect("parses");
         assert!(!settings.tunnel);
@@ -296,6 +311,10 @@ mod tests {
         assert_eq!(settings.prometheus, "127.0.0.1:9962".parse().ok());
         assert_eq!(settings.tunnel_port, 8472);
         assert_eq!(settings.nodeports, (20000, 22767));
+        assert_eq!(
+            settings.loopbacks,
+            (Ipv4Addr::new(169, 254, 42, 1), "fd00::1".parse().expect("an address"))
+        );
         assert_eq!(settings.map_sizes, [("cilium_policy".into(), 5), ("cilium_ipcache".into(), 7)].into());
     }
 
@@ -313,6 +332,8 @@ mod tests {
             ("node-port-range", "30000"),
             ("node-port-range", "32767,30000"),
             ("node-port-range", "30000,62000"),
+            ("ipv4-service-loopback-address", "fd00::1"),
+            ("bpf-lb-sock-hostns-only", "pods"),
         ] {
             let error = mk_settings(&[(key, value)]).expect_err("is refused").to_string();
             assert!(error.contains(key) && error.contains(value), "{error}");

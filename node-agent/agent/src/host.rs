@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use cilium_api::parts::Node;
 use cilium_bpf::layout::{
     Addr, CONFIG_HOST_FIREWALL, CONFIG_KEPT_PREFIXES, CONFIG_MASQUERADE4, CONFIG_MASQUERADE6,
-    CONFIG_SET_RETVAL, Config, NetPort, Prefix,
+    CONFIG_SET_RETVAL, CONFIG_SOCKETS_OF_HOST, Config, NetPort, Prefix,
 };
 use cilium_dataplane::{Devices, router_address};
 use cilium_drivers::datapath::{AttachMode, Attached, Datapath, DeviceProgram, LoadOptions};
@@ -77,7 +77,8 @@ impl Host {
         let host = set_up_host_device(&mut netlink, settings, &facts, device_mtu)?;
         let tunnel = set_up_tunnel(&mut netlink, settings, device_mtu)?;
         netlink.ensure_proxy_way(settings.ipv4, settings.ipv6)?;
-        let config = mk_config(settings, &facts, tunnel.as_ref());
+        let route_mtu = device_mtu.saturating_sub(overhead(settings, &facts));
+        let config = mk_config(settings, &facts, tunnel.as_ref(), route_mtu);
         let mode = (!settings.tcx).then_some(AttachMode::Filter);
         let (bpffs, map_sizes) = (settings.bpffs.clone(), settings.map_sizes.clone());
         let options = LoadOptions { config, bpffs, map_sizes, mode };
@@ -89,7 +90,6 @@ impl Host {
                 "a map of another layout was replaced by an empty one"
             );
         }
-        let route_mtu = device_mtu.saturating_sub(overhead(settings, &facts));
         Ok(Self { facts, datapath, native, host, tunnel, device_mtu, route_mtu, config })
     }
 
@@ -215,7 +215,7 @@ pub(crate) fn worlds(settings: &Settings) -> (u32, u32) {
     if settings.ipv4 && settings.ipv6 { (9, 10) } else { (2, 2) }
 }
 
-fn mk_config(settings: &Settings, facts: &Facts, tunnel: Option<&Link>) -> Config {
+fn mk_config(settings: &Settings, facts: &Facts, tunnel: Option<&Link>, mtu: u32) -> Config {
     let host = |enabled: bool, v4: bool| Addr::from(facts.first(v4).filter(|_| enabled));
     let (host4, host6) = (host(settings.ipv4, true), host(settings.ipv6, false));
     let flag = |on: bool, flag: u32| if on { flag } else { 0 };
@@ -223,6 +223,8 @@ fn mk_config(settings: &Settings, facts: &Facts, tunnel: Option<&Link>) -> Confi
     Config {
         host4,
         host6,
+        loopback4: IpAddr::from(settings.loopbacks.0).into(),
+        loopback6: IpAddr::from(settings.loopbacks.1).into(),
         kept: kept(settings, facts),
         tunnel_ifindex: tunnel.map_or(0, |link| link.index),
         world4,
@@ -230,8 +232,10 @@ fn mk_config(settings: &Settings, facts: &Facts, tunnel: Option<&Link>) -> Confi
         flags: flag(settings.masquerade4 && host4 != Addr::NONE, CONFIG_MASQUERADE4)
             | flag(settings.masquerade6 && host6 != Addr::NONE, CONFIG_MASQUERADE6)
             | flag(settings.host_firewall, CONFIG_HOST_FIREWALL)
+            | flag(settings.sockets_of_host, CONFIG_SOCKETS_OF_HOST)
             | flag(probe::has_set_retval(), CONFIG_SET_RETVAL),
         event_rate: EVENT_RATE,
+        mtu,
         nat_first: NAT_PORTS.0,
         nat_last: NAT_PORTS.1,
         dns_port: NetPort(settings.dns_port),

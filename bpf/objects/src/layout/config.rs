@@ -13,6 +13,8 @@ pub const CONFIG_MASQUERADE6: u32 = 1 << 1;
 pub const CONFIG_SET_RETVAL: u32 = 1 << 2;
 /// The node has a policy of its own, in the slot [`HOST_SLOT`](super::HOST_SLOT).
 pub const CONFIG_HOST_FIREWALL: u32 = 1 << 3;
+/// Only sockets of the node's own network namespace are translated; packets of pods are.
+pub const CONFIG_SOCKETS_OF_HOST: u32 = 1 << 4;
 /// Mark of packets that are for the DNS proxy.
 pub const MARK_TO_PROXY: u32 = 0x0200;
 /// Bits of a mark that say whose it is.
@@ -56,6 +58,10 @@ layout! {
         pub host4: Addr,
         /// IPv6 address of the node, source of masqueraded packets; [`Addr::NONE`]: no IPv6.
         pub host6: Addr,
+        /// IPv4 address that a pod sees when it is the backend of its own packet (`ipv4-service-loopback-address`).
+        pub loopback4: Addr,
+        /// The same for IPv6.
+        pub loopback6: Addr,
         /// Destinations that are never masqueraded (pod prefixes, native routing prefixes).
         pub kept: [Prefix; CONFIG_KEPT_PREFIXES],
         /// Index of `cilium_vxlan`; 0: native routing.
@@ -68,6 +74,8 @@ layout! {
         pub flags: u32,
         /// Events that each CPU may send in a second for each reason.
         pub event_rate: u32,
+        /// Bytes of an IP packet on its way to another node, or out; 0: unknown.
+        pub mtu: u32,
         /// First port on the node's address for masqueraded connections; must lie outside of `ip_local_port_range`.
         pub nat_first: u16,
         /// Last port for masqueraded connections.

@@ -24,6 +24,8 @@ pub const CT_REFUSED: u16 = 1 << 8;
 pub const CT_PROXY: u16 = 1 << 9;
 /// With [`CT_DIRECT`]: the starter came by a service, as which answers leave.
 pub const CT_SERVICE: u16 = 1 << 10;
+/// In `cilium_snat`, of a client of a service: the backend on another node answers by itself.
+pub const CT_DSR: u16 = 1 << 11;
 
 /// [`NatKey::direction`]: `local` sends to `remote`; its source becomes the node's address and port, or those of the service that it is
 /// a backend of.

@@ -28,6 +28,8 @@ pub const SERVICE_ONLY_OWN: u32 = 1 << 0;
 pub const SERVICE_RANGES: u32 = 1 << 1;
 /// Of a port of nodes, inside: at addresses of other nodes, these decide by themselves.
 pub const SERVICE_AT_OWN_NODE: u32 = 1 << 2;
+/// Backends of other nodes answer clients outside by themselves (direct server return).
+pub const SERVICE_DSR: u32 = 1 << 3;
 
 layout! {
     /// Value of `cilium_services`. Backends of a new set are written under a new generation before this value names it.

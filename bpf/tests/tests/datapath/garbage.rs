@@ -1,7 +1,7 @@
 //! Packets that make no sense.
 
 use bpf_tests::packet::{self, Tcp};
-use bpf_tests::services::Outside;
+use bpf_tests::services::Frontend;
 use bpf_tests::stage::{Action, Place::*, Stage, ip};
 use bpf_tests::{Family, Mode};
 use cilium_bpf::reason::DropReason;
@@ -133,7 +133,7 @@ fn every_packet_gets_a_verdict() {
         for (generation, (family, protocol)) in (1..).zip([(Family::V4, 6), (Family::V6, 17)]) {
             let any = if family == Family::V4 { ip("0.0.0.0") } else { ip("::") };
             let backends = [PodA, RemotePod, Host].map(|place| place.at(family, 80));
-            let service = Outside { generation, protocol, ..Outside::default() };
+            let service = Frontend { generation, protocol, ..Frontend::default() };
             service.serve(&mut stage.maps, (any, 30_080).into(), &backends);
         }
     }

@@ -3,7 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod aggregates;
+mod balance;
 mod deny;
+mod dsr;
 mod events;
 mod fragments;
 mod garbage;

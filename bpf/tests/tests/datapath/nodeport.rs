@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
 use bpf_tests::packet::{self, Tcp};
-use bpf_tests::seen::{Seen, check_checksums};
-use bpf_tests::services::Outside;
+use bpf_tests::seen::{Seen, Told, check_checksums, subject, told};
+use bpf_tests::services::Frontend;
 use bpf_tests::stage::{Action, Outcome, Place, Place::*, Rule, Stage, ip, net, pod_mac};
 use bpf_tests::{Family, Mode};
 use cilium_bpf::layout::{CONFIG_SET_RETVAL, NAT_SERVICE, SERVICE_ONLY_OWN};
@@ -37,7 +37,7 @@ fn serve(stage: &mut Stage, generation: u32, backends: &[Place]) {
     for (number, family) in (0..).zip(Family::ALL) {
         for (other, protocol) in [(0, TCP), (2, UDP)] {
             let service =
-                Outside { generation: 10 * generation + number + other, protocol, ..Outside::default() };
+                Frontend { generation: 10 * generation + number + other, protocol, ..Frontend::default() };
             let backends: Vec<_> = backends.iter().map(|place| place.at(family, 80)).collect();
             service.serve(&mut stage.maps, (any(family), PORT).into(), &backends);
         }
@@ -172,7 +172,7 @@ fn an_address_of_a_load_balancer_is_served_as_it_is() {
         let mut stage = Stage::new(Mode::Native);
         let mac = stage.uplink.mac.0;
         for (generation, family) in (1..).zip(Family::ALL) {
-            let service = Outside { generation, protocol: TCP, ..Outside::default() };
+            let service = Frontend { generation, protocol: TCP, ..Frontend::default() };
             let (at, client) = (SocketAddr::new(balancer(family), 443), World.at(family, CLIENT));
             service.serve(&mut stage.maps, at, &[backend.at(family, 8443)]);
             let (from, to) = sent_on(&stage.receive(&packet::tcp(mac, client, at, Tcp::Syn)));
@@ -189,20 +189,27 @@ fn an_address_of_a_load_balancer_is_served_as_it_is() {
 }
 
 #[test]
-fn without_backends_the_node_refuses_and_a_policy_of_local_drops() {
-    let missing = Action::Drop(DropReason::NoService);
-    for (flags, at_node, at_balancer) in [(0, Action::Pass, missing), (SERVICE_ONLY_OWN, missing, missing)] {
+fn without_backends_clients_are_refused_and_a_policy_of_local_drops() {
+    let reason = DropReason::NoService;
+    for (flags, expected) in [(0, Action::Answer(reason)), (SERVICE_ONLY_OWN, Action::Drop(reason))] {
         let mut stage = Stage::new(Mode::Native);
         let mac = stage.uplink.mac.0;
         for (generation, family) in (1..).zip(Family::ALL) {
-            let service = Outside { generation, protocol: TCP, flags, ..Outside::default() };
-            service.serve(&mut stage.maps, (any(family), PORT).into(), &[]);
-            service.serve(&mut stage.maps, (balancer(family), 80).into(), &[]);
-            let client = World.at(family, CLIENT);
-            let outcome = stage.receive(&packet::tcp(mac, client, Host.at(family, PORT), Tcp::Syn));
-            assert_eq!(outcome.action, at_node);
-            let outcome = stage.receive(&packet::tcp(mac, client, (balancer(family), 80).into(), Tcp::Syn));
-            assert_eq!(outcome.action, at_balancer);
+            for (protocol, other) in [(TCP, 0), (UDP, 10)] {
+                let service =
+                    Frontend { generation: generation + other, protocol, flags, ..Frontend::default() };
+                service.serve(&mut stage.maps, (any(family), PORT).into(), &[]);
+                service.serve(&mut stage.maps, (balancer(family), 80).into(), &[]);
+                for at in [Host.at(family, PORT), (balancer(family), 80).into()] {
+                    let client = World.at(family, CLIENT);
+                    let outcome = stage.receive(&mk_packet(protocol, mac, client, at, Tcp::Syn));
+                    assert_eq!(outcome.action, expected);
+                    if flags == 0 {
+                        assert_eq!(told(&outcome.packet), (at.ip(), client.ip(), Told::NoPort));
+                        assert_eq!(subject(&outcome.packet), (client, at));
+                    }
+                }
+            }
         }
     }
 }
@@ -226,7 +233,7 @@ fn only_clients_in_a_source_range_are_served() {
             (5, None, true),
         ] {
             let generation = 10 * generation + number;
-            let service = Outside { generation, protocol: TCP, ranges, ..Outside::default() };
+            let service = Frontend { generation, protocol: TCP, ranges, ..Frontend::default() };
             service.serve(&mut stage.maps, at, &[PodA.at(family, 80)]);
             // Each by a connection of its own: known ones go on.
             let client = World.at(family, CLIENT + generation as u16);
@@ -246,7 +253,7 @@ fn a_known_client_is_cut_off_when_the_source_ranges_leave_it_out() {
         let mut serve = |generation: u32, range: Option<&str>| {
             let ranges = range.map(|range| vec![net(range)]);
             let generation = 10 * generation + number;
-            let service = Outside { generation, protocol, ranges, ..Outside::default() };
+            let service = Frontend { generation, protocol, ranges, ..Frontend::default() };
             service.serve(&mut stage.maps, at, &[PodA.at(Family::V4, 80)]);
             [Tcp::Syn, Tcp::Ack]
                 .map(|flags| stage.receive(&mk_packet(protocol, mac, client, at, flags)).action)
@@ -382,7 +389,7 @@ fn a_port_is_free_again_a_second_after_the_connection_has_ended() {
 fn one_client_and_backend_by_two_services_are_not_mixed_up() {
     let mut stage = stage(Mode::Native, &[PodA]);
     let mac = stage.uplink.mac.0;
-    let service = Outside { generation: 99, protocol: TCP, ..Outside::default() };
+    let service = Frontend { generation: 99, protocol: TCP, ..Frontend::default() };
     let at = SocketAddr::new(balancer(Family::V4), 80);
     service.serve(&mut stage.maps, at, &[PodA.at(Family::V4, 80)]);
     let client = World.at(Family::V4, CLIENT);
@@ -398,7 +405,7 @@ fn a_client_with_affinity_keeps_its_backend_over_connections() {
     let mut stage = Stage::new(Mode::Native);
     let mac = stage.uplink.mac.0;
     for (generation, family) in (1..).zip(Family::ALL) {
-        let service = Outside { generation, protocol: TCP, affinity: 3600, ..Outside::default() };
+        let service = Frontend { generation, protocol: TCP, affinity: 3600, ..Frontend::default() };
         let backends = [PodA, PodB, RemotePod].map(|place| place.at(family, 80));
         service.serve(&mut stage.maps, (any(family), PORT).into(), &backends);
         let targets: BTreeSet<SocketAddr> = (0..40)
