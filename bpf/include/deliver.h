@@ -9,12 +9,6 @@
 #define TUNNEL_TTL 64
 #define MARK_FORWARDED 0x0e00 /* on its way out for a pod or a client of a service, and not the node's own */
 
-/* A packet that has used up its hops goes to the stack, which answers with an ICMP error and drops it. */
-static __always_inline bool hops_used_up(const struct flow *f)
-{
-	return f->hop_limit <= 1;
-}
-
 static __always_inline int pass_expired(struct __sk_buff *skb, const struct flow *f, const struct sides *s,
 					__u8 direction)
 {
@@ -23,16 +17,21 @@ static __always_inline int pass_expired(struct __sk_buff *skb, const struct flow
 }
 
 /* The header's checksum and the hop limit balance each other, also in a sum that the device computed. */
+static __always_inline void lower_ttl(struct iphdr *ip)
+{
+	__u32 sum = ip->check + bpf_htons(0x0100);
+
+	ip->check = sum + (sum >= 0xffff);
+	ip->ttl--;
+}
+
 static __always_inline int take_hop_ipv4(struct __sk_buff *skb)
 {
 	struct iphdr *ip = packet_data(skb) + ETH_HLEN;
-	__u32 sum;
 
 	if ((void *)(ip + 1) > packet_end(skb))
 		return DROP_WRITE_ERROR;
-	sum = ip->check + bpf_htons(0x0100);
-	ip->check = sum + (sum >= 0xffff);
-	ip->ttl--;
+	lower_ttl(ip);
 	return 0;
 }
 
@@ -132,10 +131,10 @@ SUBPROGRAM int encapsulate(struct __sk_buff *skb, const struct flow *f, const st
 	return bpf_redirect(CFG.tunnel_ifindex, 0);
 }
 
-static __always_inline void fill_route_query(struct bpf_fib_lookup *query, struct __sk_buff *skb, const struct flow *f,
+static __always_inline void fill_route_query(struct bpf_fib_lookup *query, __u32 ifindex, const struct flow *f,
 					     const struct addr *source)
 {
-	query->ifindex = skb->ifindex;
+	query->ifindex = ifindex;
 	query->l4_protocol = f->protocol;
 	if (f->v4) {
 		query->family = AF_INET;
@@ -237,7 +236,7 @@ SUBPROGRAM int forward(struct __sk_buff *skb, struct flow *f, const struct sides
 	reason = find_disguise(skb, f, s, &as);
 	if (reason)
 		return drop(skb, f, s, reason, DIRECTION_EGRESS);
-	fill_route_query(&route, skb, f, &as.address);
+	fill_route_query(&route, skb->ifindex, f, &as.address);
 	result = bpf_fib_lookup(skb, &route, sizeof(route), 0);
 	if (result != BPF_FIB_LKUP_RET_SUCCESS && result != BPF_FIB_LKUP_RET_NO_NEIGH) {
 		if (s->translated || (as.port && stack_would_forward(f, result)))

@@ -6,62 +6,11 @@
  * one look-up instead of three and no writes to the table. */
 
 #include "deliver.h"
+#include "plain.h"
 
 /* What take_fast_path() answers: the verdict, or one of these. */
 #define NOT_TAKEN (1ULL << 32) /* the packet must go the long way; it is unchanged */
 #define WAY_KNOWN (2ULL << 32) /* the packet may go by the route in bits 0 to 15 with the port in bits 16 to 31 */
-#define IPV4_PLAIN_HEADER 0x45 /* version 4, no options */
-
-/* A packet that can go the short way; a TCP packet that changes the state of its connection cannot. */
-static __always_inline bool fast_ports(void *l4, void *end, struct flow *f)
-{
-	__u8 *header = l4;
-
-	if (f->protocol == IPPROTO_UDP) {
-		if (l4 + SHORT_HEADER_LEN > end)
-			return false;
-	} else if (f->protocol == IPPROTO_TCP) {
-		if (l4 + TCP_HEADER_LEN > end || header[13] & (TCP_SYN | TCP_FIN | TCP_RST))
-			return false;
-	} else {
-		return false;
-	}
-	f->source_port = *(__be16 *)header;
-	f->destination_port = *(__be16 *)(header + 2);
-	return !hops_used_up(f);
-}
-
-static __always_inline bool fast_ipv4(struct __sk_buff *skb, struct flow *f)
-{
-	struct iphdr *ip = packet_data(skb) + ETH_HLEN;
-
-	if ((void *)(ip + 1) > packet_end(skb) || *(__u8 *)ip != IPV4_PLAIN_HEADER ||
-	    ip->frag_off & bpf_htons(IPV4_MORE_FRAGMENTS | IPV4_FRAGMENT_OFFSET))
-		return false;
-	f->v4 = 1;
-	f->source = addr_from_v4(ip->saddr);
-	f->destination = addr_from_v4(ip->daddr);
-	f->protocol = ip->protocol;
-	f->hop_limit = ip->ttl;
-	return fast_ports(ip + 1, packet_end(skb), f);
-}
-
-static __always_inline bool fast_ipv6(struct __sk_buff *skb, struct flow *f)
-{
-	struct ipv6hdr *ip = packet_data(skb) + ETH_HLEN;
-
-	if ((void *)(ip + 1) > packet_end(skb) || ip->version != 6)
-		return false;
-	f->v4 = 0;
-	f->source = addr_from_v6(&ip->saddr);
-	f->destination = addr_from_v6(&ip->daddr);
-	f->protocol = ip->nexthdr;
-	f->hop_limit = ip->hop_limit;
-	/* As in parse(). */
-	if (addr_is_v4(&f->source) || addr_is_v4(&f->destination))
-		return false;
-	return fast_ports(ip + 1, packet_end(skb), f);
-}
 
 static __always_inline __u64 fast_slot(const struct ct_side *side)
 {
@@ -118,8 +67,8 @@ static __always_inline bool fast_parse(struct __sk_buff *skb, struct flow *f)
 	if (skb->vlan_present)
 		return false;
 	if (skb->protocol == bpf_htons(ETH_P_IP))
-		return fast_ipv4(skb, f);
-	return skb->protocol == bpf_htons(ETH_P_IPV6) && fast_ipv6(skb, f);
+		return plain_ipv4(packet_data(skb) + ETH_HLEN, packet_end(skb), f);
+	return skb->protocol == bpf_htons(ETH_P_IPV6) && plain_ipv6(packet_data(skb) + ETH_HLEN, packet_end(skb), f);
 }
 
 /* The entry, when the long way has seen a packet of the connection in this second. */

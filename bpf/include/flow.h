@@ -92,6 +92,12 @@ static __always_inline void set_icmp_ports(struct flow *f, __be16 id)
 	}
 }
 
+/* A packet that has used up its hops goes to the stack, which answers with an ICMP error and drops it. */
+static __always_inline bool hops_used_up(const struct flow *f)
+{
+	return f->hop_limit <= 1;
+}
+
 /* The port that policy asks for: ICMP has its type there. */
 static __always_inline __be16 policy_port(const struct flow *f)
 {
