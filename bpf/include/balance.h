@@ -37,7 +37,7 @@ static __always_inline const struct service_entry *find_inside(const struct flow
  * drop. */
 static __always_inline int begin_inside(struct scratch *w, const struct flow *f, struct passage *p, __u32 now)
 {
-	if (!choose_for(w, f, now)) {
+	if (!choose_for(w, f, bpf_get_prandom_u32(), now)) {
 		p->refusal = REFUSE_PORT;
 		return DROP_NO_SERVICE;
 	}

@@ -29,6 +29,8 @@ MAP(cilium_fragments, BPF_MAP_TYPE_LRU_HASH, struct fragment_key, struct fragmen
 
 MAP(cilium_services, BPF_MAP_TYPE_HASH, struct service_key, struct service_entry, 65536, BPF_F_NO_PREALLOC);
 MAP(cilium_backends, BPF_MAP_TYPE_HASH, struct backend_key, struct backend_entry, 262144, BPF_F_NO_PREALLOC);
+/* A table of the usual 16,381 entries takes 64 pieces, 32 KiB. */
+MAP(cilium_maglev, BPF_MAP_TYPE_HASH, struct maglev_key, struct maglev_chunk, 262144, BPF_F_NO_PREALLOC);
 MAP(cilium_source_ranges, BPF_MAP_TYPE_LPM_TRIE, struct source_range_key, struct source_range_entry, 65536, BPF_F_NO_PREALLOC);
 MAP(cilium_affinity, BPF_MAP_TYPE_LRU_HASH, struct affinity_key, struct affinity_entry, 65536, 0);
 MAP(cilium_sock_revnat, BPF_MAP_TYPE_LRU_HASH, struct sock_revnat_key, struct sock_revnat_entry, 65536, 0);

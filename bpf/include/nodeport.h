@@ -137,12 +137,12 @@ static __always_inline bool claim_way_back(struct scratch *w, const struct flow 
 	return true;
 }
 
-/* Starts `w->entry` with a backend for the sender; it has no address when there is none. */
-static __always_inline bool choose_for(struct scratch *w, const struct flow *f, __u32 now)
+/* Starts `w->entry` with a backend for the sender, by its number; it has no address when there is none. */
+static __always_inline bool choose_for(struct scratch *w, const struct flow *f, __u32 number, __u32 now)
 {
 	__builtin_memset(&w->entry, 0, sizeof(w->entry));
 	w->client.address = f->source;
-	w->client.number = bpf_get_prandom_u32();
+	w->client.number = number;
 	if (choose_backend(&w->backend, &w->service, &w->client) != CHOSEN)
 		return false;
 	w->entry.to = w->backend.address;
@@ -163,7 +163,7 @@ static __always_inline int begin(struct scratch *w, const struct flow *f, struct
 
 	if (!is_in_source_range(service, &f->source))
 		return DROP_NOT_IN_SRC_RANGE;
-	if (!choose_for(w, f, now)) {
+	if (!choose_for(w, f, client_number(service, &w->service, f), now)) {
 		p->refusal = service->flags & SERVICE_ONLY_OWN ? REFUSE_SILENTLY : REFUSE_PORT;
 		return DROP_NO_SERVICE;
 	}

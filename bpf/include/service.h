@@ -3,6 +3,7 @@
 
 /* Which backend a client of a service gets: for sockets that connect, for packets of pods, and for packets from outside. */
 
+#include "maglev.h"
 #include "parse.h"
 #include "sides.h"
 
@@ -131,7 +132,7 @@ static __noinline struct backend_entry *find_backend(const struct client *client
 		if (backend)
 			return backend;
 	}
-	wanted.index = client->number % seen->count;
+	wanted.index = backend_index(seen, client->number);
 	backend = bpf_map_lookup_elem(&cilium_backends, &wanted);
 	if (backend && seen->affinity)
 		keep_backend(&kept, seen, backend);
@@ -153,6 +154,7 @@ SUBPROGRAM int choose_backend(struct target *t, const struct service_key *key, c
 		/* Generation and count at once: the entry may be written to meanwhile. */
 		*(__u64 *)&seen = *(volatile __u64 *)service;
 		seen.affinity = service->affinity;
+		seen.flags = service->flags;
 		if (!seen.count)
 			return NO_BACKEND;
 		backend = find_backend(client, key, &seen);

@@ -194,8 +194,8 @@ struct service_key {
 #define SERVICE_ONLY_OWN (1U << 0) /* without a backend on this node, packets are dropped and not refused */
 #define SERVICE_RANGES (1U << 1)   /* only clients in cilium_source_ranges, under the same generation */
 #define SERVICE_AT_OWN_NODE (1U << 2) /* at addresses of other nodes, these decide by themselves */
-
 #define SERVICE_DSR (1U << 3) /* backends of other nodes answer the client by themselves */
+#define SERVICE_MAGLEV (1U << 4) /* a new client's backend is in cilium_maglev, under the same generation */
 
 struct service_entry {
 	__u32 generation;
@@ -225,6 +225,18 @@ struct backend_entry {
 	struct addr address;
 	__be16 port;
 	__u8 pad[6];
+};
+
+#define MAGLEV_CHUNK 256
+
+/* A piece of a table. */
+struct maglev_key {
+	__u32 generation; /* of the backends */
+	__u32 chunk;      /* entries from chunk * MAGLEV_CHUNK on */
+};
+
+struct maglev_chunk {
+	__u16 backends[MAGLEV_CHUNK]; /* their indexes; behind the end of the table no valid one */
 };
 
 struct affinity_key {
@@ -329,11 +341,13 @@ struct config {
 	__u32 flags;      /* CONFIG_* */
 	__u32 event_rate; /* events for each reason, CPU and second */
 	__u32 mtu; /* bytes of an IP packet on its way to another node, or out; 0: unknown */
+	__u32 maglev_size; /* entries of tables in cilium_maglev; 0: there are none */
 	__u16 nat_first;  /* ports of masqueraded connections */
 	__u16 nat_last;
 	__be16 dns_port; /* of the DNS proxy on the loopback addresses; 0: there is none */
 	__u16 nodeport_first; /* ports on which every node serves */
 	__u16 nodeport_last;
-	__u8 pad[6];
+	__u8 pad[2];
+	__u64 maglev_seed; /* of the numbers of clients */
 	__u64 netns_cookie; /* of the node's own network namespace; 0: unknown */
 };

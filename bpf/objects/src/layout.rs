@@ -32,9 +32,9 @@ pub use policy::{
     POLICY_DENY, POLICY_NONE, POLICY_PROXY, PolicyEntry, PolicyKey, SLOT_COUNT, Slot, aggregate_of,
 };
 pub use service::{
-    BackendEntry, BackendKey, SCOPE_EXTERNAL, SCOPE_INTERNAL, SERVICE_AT_OWN_NODE, SERVICE_DSR,
-    SERVICE_ONLY_OWN, SERVICE_RANGES, ServiceEntry, ServiceKey, SockRevnatEntry, SockRevnatKey,
-    SourceRangeEntry, SourceRangeKey,
+    BackendEntry, BackendKey, Indexes, MAGLEV_CHUNK, MAGLEV_NONE, MaglevChunk, MaglevKey, SCOPE_EXTERNAL,
+    SCOPE_INTERNAL, SERVICE_AT_OWN_NODE, SERVICE_DSR, SERVICE_MAGLEV, SERVICE_ONLY_OWN, SERVICE_RANGES,
+    ServiceEntry, ServiceKey, SockRevnatEntry, SockRevnatKey, SourceRangeEntry, SourceRangeKey,
 };
 
 /// Where a field stands in its C struct.

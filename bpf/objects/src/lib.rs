@@ -37,7 +37,7 @@ pub const SOCKET_PROGRAMS: [&str; 8] = [
 ];
 
 /// Maps that live longer than the process that made them: the loader pins them by these names.
-pub const PINNED_MAPS: [&str; 17] = [
+pub const PINNED_MAPS: [&str; 18] = [
     "cilium_endpoints",
     "cilium_ipcache",
     "cilium_slots",
@@ -48,6 +48,7 @@ pub const PINNED_MAPS: [&str; 17] = [
     "cilium_fragments",
     "cilium_services",
     "cilium_backends",
+    "cilium_maglev",
     "cilium_affinity",
     "cilium_source_ranges",
     "cilium_sock_revnat",

@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 
 use cilium_bpf::layout::{
-    BackendEntry, BackendKey, NetPort, SCOPE_EXTERNAL, SCOPE_INTERNAL, SERVICE_RANGES, ServiceEntry,
-    ServiceKey, SourceRangeEntry, SourceRangeKey,
+    BackendEntry, BackendKey, MAGLEV_CHUNK, MaglevChunk, MaglevKey, NetPort, SCOPE_EXTERNAL, SCOPE_INTERNAL,
+    SERVICE_RANGES, ServiceEntry, ServiceKey, SourceRangeEntry, SourceRangeKey,
 };
 use cilium_delta::Table;
 use cilium_drivers::maps::Maps;
@@ -25,6 +25,8 @@ pub struct Frontend {
     pub flags: u32,
     /// Clients that are served; `None` is everybody.
     pub ranges: Option<Vec<IpNet>>,
+    /// Indexes of backends by Maglev hashing; whether they count is said by the flags.
+    pub table: Vec<u16>,
 }
 
 impl Frontend {
@@ -41,6 +43,12 @@ impl Frontend {
         for range in self.ranges.iter().flatten() {
             let key = SourceRangeKey::new(self.generation, range.addr(), range.prefix_len());
             maps.source_ranges.set(&key, &SourceRangeEntry { allowed: 1 }).expect("a range fits");
+        }
+        for (chunk, entries) in (0..).zip(self.table.chunks(MAGLEV_CHUNK)) {
+            let mut piece = MaglevChunk::default();
+            piece.backends.0[..entries.len()].copy_from_slice(entries);
+            let key = MaglevKey { generation: self.generation, chunk };
+            maps.maglev.set(&key, &piece).expect("a piece of a table fits");
         }
         let ranges = if self.ranges.is_some() { SERVICE_RANGES } else { 0 };
         let entry = ServiceEntry {

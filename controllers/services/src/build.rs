@@ -27,6 +27,7 @@ pub(crate) fn build(frontend: &Frontend, slices: &BTreeMap<String, Slice>) -> Se
         health_port: frontend.health_port,
         source_ranges: frontend.source_ranges.clone(),
         affinity: frontend.affinity,
+        algorithm: frontend.algorithm,
         ports: ports.collect(),
     }
 }

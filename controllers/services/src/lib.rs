@@ -6,7 +6,7 @@
 //! # Guarantees
 //! - The part depends on nothing but the present objects: the order in which they came leaves no trace.
 //! - A change of a Service or of one of its EndpointSlices marks that Service and no other.
-//! - A change that cannot change a part (labels, annotations, an unknown address type) marks nothing.
+//! - A change that cannot change a part (most labels and annotations, an unknown address type) marks nothing.
 
 mod build;
 mod index;

@@ -3,11 +3,15 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use cilium_api::parts::Algorithm;
 use cilium_api::slim;
 use ipnet::IpNet;
 
 /// Label by which a Service is handed to another proxy (Kubernetes, "well-known labels").
 const OTHER_PROXY: &str = "service.kubernetes.io/service-proxy-name";
+
+/// Annotation by which a Service says how clients from outside come to its backends (upstream's name).
+const ALGORITHM: &str = "service.cilium.io/lb-algorithm";
 
 /// Cluster addresses and ports of a Service.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +35,8 @@ pub(crate) struct Frontend {
     pub(crate) source_ranges: Option<Vec<IpNet>>,
     /// Seconds; 0 is no affinity.
     pub(crate) affinity: u32,
+    /// `None` when it does not say, or says nothing that is known.
+    pub(crate) algorithm: Option<Algorithm>,
 }
 
 /// Seconds of affinity when the Service does not say (Kubernetes API, `ClientIPConfig`).
@@ -108,6 +114,7 @@ impl Frontend {
             health_port: health_port(spec),
             source_ranges: source_ranges(spec),
             affinity: affinity(spec),
+            algorithm: algorithm(service),
             cluster_ips,
         })
     }
@@ -186,6 +193,14 @@ fn affinity(spec: &slim::ServiceSpec) -> u32 {
         return 0;
     }
     spec.session_affinity_config.client_ip.timeout_seconds.unwrap_or(AFFINITY)
+}
+
+fn algorithm(service: &slim::Service) -> Option<Algorithm> {
+    match service.metadata.annotations.as_ref()?.get(ALGORITHM)?.as_str() {
+        "random" => Some(Algorithm::Random),
+        "maglev" => Some(Algorithm::Maglev),
+        _ => None,
+    }
 }
 
 /// `None` for 0, which stands for no port.

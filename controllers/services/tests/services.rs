@@ -259,6 +259,19 @@ fn the_external_policy_and_the_health_port_count_where_the_service_is_met_from_o
 }
 
 #[test]
+fn the_algorithm_is_one_that_is_known_or_nobodys() {
+    let with = |name: &str, value: &str| {
+        let mut service = mk_service(json!({"clusterIPs": ["10.96.0.9"], "ports": one_port()}));
+        service.metadata.annotations = Some([(name.to_owned(), value.to_owned())].into());
+        serde_json::to_value(mk_services(&service, &[]).part(&web()).unwrap()).unwrap()["algorithm"].clone()
+    };
+    assert_eq!(with("service.cilium.io/lb-algorithm", "maglev"), json!("maglev"));
+    assert_eq!(with("service.cilium.io/lb-algorithm", "random"), json!("random"));
+    assert_eq!(with("service.cilium.io/lb-algorithm", "Maglev"), json!(null));
+    assert_eq!(with("lb-algorithm", "maglev"), json!(null));
+}
+
+#[test]
 fn ranges_that_cannot_be_read_let_nobody_in() {
     let with = |type_: &str, ranges: Value| {
         let ports = one_port();

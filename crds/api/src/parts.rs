@@ -489,8 +489,22 @@ pub struct Service {
     /// Seconds since its last connection in which a client comes to the same backend again (`sessionAffinity: ClientIP`); 0 is never.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub affinity: u32,
+    /// How a new client from outside comes to one of its backends, where the Service says so and agents let it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub algorithm: Option<Algorithm>,
     /// Ports, sorted by (port, protocol).
     pub ports: Vec<ServicePort>,
+}
+
+/// How one of several backends is chosen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Algorithm {
+    /// Any of them.
+    #[default]
+    Random,
+    /// The same one on every node, for equal addresses and ports of the connection.
+    Maglev,
 }
 
 /// A port of a Service.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 use cluster_tests::pods::mk_pod;
 use cluster_tests::scenes::{backends, serve};
-use cluster_tests::{Namespace, eventually, exec, holds_for, kubectl};
+use cluster_tests::{Namespace, eventually, exec, holds_for, kubectl, nodes};
 
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -316,6 +316,53 @@ fn a_client_outside_keeps_its_backend() -> anyhow::Result<()> {
     let kept = first.first().context("nobody answered")?;
     ns.kubectl(&["delete", "pod", kept])?;
     are_answered_by(at, &[if kept == "near" { "far" } else { "near" }])
+}
+
+/// Who answers datagrams from these ports of ours, one after the other.
+fn answers_from(ports: std::ops::Range<u16>, at: SocketAddr) -> anyhow::Result<Vec<String>> {
+    let ask = |port| -> anyhow::Result<String> {
+        let socket = UdpSocket::bind(("0.0.0.0", port))?;
+        socket.set_read_timeout(Some(PATIENCE))?;
+        socket.connect(at)?;
+        socket.send(b"hostname")?;
+        let mut answer = [0; 64];
+        let length = socket.recv(&mut answer).with_context(|| format!("no answer to port {port}"))?;
+        Ok(String::from_utf8_lossy(&answer[..length]).into_owned())
+    };
+    ports.map(ask).collect()
+}
+
+/// The agents let Services choose (`bpf.lbAlgorithmAnnotation`).
+#[test]
+fn by_maglev_hashing_nodes_agree_on_the_backend_of_a_connection() -> anyhow::Result<()> {
+    let (ns, nodes) = backends("maglev")?;
+    serve(&ns, "type: NodePort")?;
+    ns.kubectl(&["annotate", "service", "web", "service.cilium.io/lb-algorithm=maglev"])?;
+    let port = node_port(&ns, "udp")?;
+    let mut tables = Vec::new();
+    eventually("every node has the table", || {
+        tables = nodes.iter().map(|node| tables_at(node, port)).collect::<anyhow::Result<Vec<_>>>()?;
+        Ok(tables.iter().all(|table| !table.is_empty() && *table == tables[0]))
+    })
+    .with_context(|| format!("the last tables were {tables:?}"))?;
+    let at = |node: &str| -> anyhow::Result<SocketAddr> {
+        Ok((node_address(node, "IPv4")?.context("no IPv4 address")?, port).into())
+    };
+    let one = answers_from(21_000..21_200, at(&nodes[0])?)?;
+    let other = answers_from(21_000..21_200, at(&nodes[1])?)?;
+    let count = |name: &str| one.iter().filter(|answer| *answer == name).count();
+    ensure!(count("near") + count("far") == 200, "somebody else answers: {one:?}");
+    // Both have half of the table; so uneven is not one of a billion.
+    ensure!((55..145).contains(&count("near")), "{} of 200 connections came to one", count("near"));
+    ensure!(one == other, "the nodes do not agree");
+    Ok(())
+}
+
+/// Size and digest of the table for a port of nodes, as a node's agent shows it; empty without one.
+fn tables_at(node: &str, port: u16) -> anyhow::Result<String> {
+    let text = nodes::dbg(node, &["bpf", "lb", "maglev", "list"])?;
+    let line = text.lines().find(|line| line.starts_with(&format!("0.0.0.0:{port}/UDP")));
+    Ok(line.map(|line| line.split_whitespace().skip(2).take(2).collect()).unwrap_or_default())
 }
 
 #[test]

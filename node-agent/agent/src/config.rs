@@ -7,10 +7,14 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use cilium_api::parts::Algorithm;
 use cilium_bpf::PINNED_MAPS;
+use cilium_dataplane::Balancing;
+use cilium_dataplane::maglev::Maglev;
 use cilium_names::Limits;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+use crate::balancing::{parse_seed, parse_size};
 use crate::host::NAT_PORTS;
 
 /// As upstream's.
@@ -67,6 +71,10 @@ pub(crate) struct Settings {
     pub(crate) sockets_of_host: bool,
     /// What a pod sees of itself when it is the backend of its own packet.
     pub(crate) loopbacks: (Ipv4Addr, Ipv6Addr),
+    /// How clients from outside come to backends.
+    pub(crate) balancing: Balancing,
+    /// Which entry of a table is a connection's.
+    pub(crate) maglev_seed: u64,
     /// Bounds of what is learned from DNS.
     pub(crate) names: Limits,
     pub(crate) state_dir: PathBuf,
@@ -90,6 +98,7 @@ impl Settings {
             return Err(Error::Node);
         }
         let keys = Keys(&raw);
+        let (balancing, maglev_seed) = keys.balancing()?;
         let settings = Self {
             node: node.to_owned(),
             tunnel: keys.choice("routing-mode", &["tunnel", "native"], "tunnel or native")? == "tunnel",
@@ -118,6 +127,8 @@ impl Settings {
                 keys.value("ipv4-service-loopback-address", "an IPv4 address")?.unwrap_or(LOOPBACK4),
                 keys.value("ipv6-service-loopback-address", "an IPv6 address")?.unwrap_or(LOOPBACK6),
             ),
+            balancing,
+            maglev_seed,
             names: keys.names()?,
             state_dir: keys.text("state-dir", "/var/run/cilium").into(),
             bpffs: Path::new(&keys.text("bpf-root", "/sys/fs/bpf")).join("cilium"),
@@ -256,6 +267,26 @@ impl Keys<'_> {
         items.map(|item| read(item).ok_or_else(|| failed(item))).collect()
     }
 
+    /// And which entry of a table is a connection's.
+    fn balancing(&self) -> Result<(Balancing, u64), Error> {
+        const SIZES: &str = "one of 251, 509, 1021, 2039, 4093, 8191, 16381, 32749, 65521, 131071";
+        let failed = |key: &'static str, expected: &'static str| {
+            let value = self.get(key).unwrap_or_default().to_owned();
+            move || Error::Value { key, value, expected }
+        };
+        let (size_key, seed_key) = ("bpf-lb-maglev-table-size", "bpf-lb-maglev-hash-seed");
+        let size = parse_size(self.get(size_key)).ok_or_else(failed(size_key, SIZES))?;
+        let seeds = parse_seed(self.get(seed_key));
+        let seeds = seeds.ok_or_else(failed(seed_key, "12 bytes in base64, the same on all nodes"))?;
+        let algorithm = self.choice("bpf-lb-algorithm", &["random", "maglev"], "random or maglev")?;
+        let balancing = Balancing {
+            algorithm: if algorithm == "maglev" { Algorithm::Maglev } else { Algorithm::Random },
+            by_annotation: self.bool("bpf-lb-algorithm-annotation", false)?,
+            maglev: Maglev { size, seed: seeds.tables },
+        };
+        Ok((balancing, seeds.connections))
+    }
+
     fn names(&self) -> Result<Limits, Error> {
         let upstream = Limits::default();
         let number = |key| self.value::<usize>(key, "a number");
@@ -304,6 +335,9 @@ mod tests {
             ("bpf-map-sizes", "cilium_policy=5, cilium_ipcache=7"),
             ("node-port-range", "20000, 22767"),
             ("ipv6-service-loopback-address", "fd00::1"),
+            ("bpf-lb-algorithm", "maglev"),
+            ("bpf-lb-maglev-table-size", "509"),
+            ("bpf-lb-maglev-hash-seed", "AAAABwAAAAAAAAAI"),
         ])
         .expect("parses");
         assert!(!settings.tunnel);
@@ -315,6 +349,9 @@ mod tests {
             settings.loopbacks,
             (Ipv4Addr::new(169, 254, 42, 1), "fd00::1".parse().expect("an address"))
         );
+        let maglev = Maglev { size: 509, seed: 7 };
+        let balancing = Balancing { algorithm: Algorithm::Maglev, by_annotation: false, maglev };
+        assert_eq!((settings.balancing, settings.maglev_seed), (balancing, 8));
         assert_eq!(settings.map_sizes, [("cilium_policy".into(), 5), ("cilium_ipcache".into(), 7)].into());
     }
 
@@ -330,6 +367,10 @@ mod tests {
             ("bpf-map-sizes", "cilium_policy=0"),
             ("bpf-map-sizes", "cilium_polcy=5"),
             ("node-port-range", "30000"),
+            ("bpf-lb-algorithm", "round-robin"),
+            ("bpf-lb-algorithm-annotation", "maybe"),
+            ("bpf-lb-maglev-table-size", "16384"),
+            ("bpf-lb-maglev-hash-seed", "secret"),
             ("node-port-range", "32767,30000"),
             ("node-port-range", "30000,62000"),
             ("ipv4-service-loopback-address", "fd00::1"),

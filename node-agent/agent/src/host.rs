@@ -236,6 +236,8 @@ fn mk_config(settings: &Settings, facts: &Facts, tunnel: Option<&Link>, mtu: u32
             | flag(probe::has_set_retval(), CONFIG_SET_RETVAL),
         event_rate: EVENT_RATE,
         mtu,
+        maglev_size: settings.balancing.maglev.size,
+        maglev_seed: settings.maglev_seed,
         nat_first: NAT_PORTS.0,
         nat_last: NAT_PORTS.1,
         dns_port: NetPort(settings.dns_port),

@@ -57,29 +57,28 @@ map_table!(Addr, Endpoint, endpoints);
 map_table!(IpcacheKey, IpcacheEntry, ipcache);
 map_table!(ServiceKey, ServiceEntry, services);
 
-/// One table in two maps, told apart by the variant of key and value.
-macro_rules! two_maps_table {
-    ($key:ident, $value:ident, $first:ident in $one:ident, $second:ident in $other:ident) => {
+/// One table in several maps, told apart by the variant of key and value.
+macro_rules! table_of_maps {
+    ($key:ident, $value:ident, $($variant:ident in $map:ident),+) => {
         impl Table<$key, $value> for Tables {
             type Error = Fault;
             fn list(&mut self) -> Result<Vec<($key, $value)>, Fault> {
-                let one = self.maps.$one.list()?.into_iter();
-                let one = one.map(|(key, value)| ($key::$first(key), $value::$first(value)));
-                let other = self.maps.$other.list()?.into_iter();
-                let other = other.map(|(key, value)| ($key::$second(key), $value::$second(value)));
-                Ok(one.chain(other).collect())
+                let mut all = Vec::new();
+                $(
+                    let entries = self.maps.$map.list()?.into_iter();
+                    all.extend(entries.map(|(key, value)| ($key::$variant(key), $value::$variant(value.into()))));
+                )+
+                Ok(all)
             }
             fn set(&mut self, key: &$key, value: &$value) -> Result<(), Fault> {
                 match (key, value) {
-                    ($key::$first(key), $value::$first(value)) => Ok(self.maps.$one.set(key, value)?),
-                    ($key::$second(key), $value::$second(value)) => Ok(self.maps.$other.set(key, value)?),
+                    $( ($key::$variant(key), $value::$variant(value)) => Ok(self.maps.$map.set(key, value)?), )+
                     _ => Err(Fault::Mixed(format!("{key:?}"))),
                 }
             }
             fn delete(&mut self, key: &$key) -> Result<(), Fault> {
                 match key {
-                    $key::$first(key) => Ok(self.maps.$one.delete(key)?),
-                    $key::$second(key) => Ok(self.maps.$other.delete(key)?),
+                    $( $key::$variant(key) => Ok(self.maps.$map.delete(key)?), )+
                 }
             }
         }
@@ -88,16 +87,15 @@ macro_rules! two_maps_table {
             /// A trie finds the longest prefix up to the length of the key: for the key of an entry that is the entry itself.
             fn lookup(&mut self, key: &$key) -> Result<Option<$value>, Fault> {
                 match key {
-                    $key::$first(key) => Ok(self.maps.$one.get(key)?.map($value::$first)),
-                    $key::$second(key) => Ok(self.maps.$other.get(key)?.map($value::$second)),
+                    $( $key::$variant(key) => Ok(self.maps.$map.get(key)?.map(|value| $value::$variant(value.into()))), )+
                 }
             }
         }
     };
 }
 
-two_maps_table!(PieceKey, Piece, Entry in policy, Block in blocks);
-two_maps_table!(BehindKey, Behind, Backend in backends, Range in source_ranges);
+table_of_maps!(PieceKey, Piece, Entry in policy, Block in blocks);
+table_of_maps!(BehindKey, Behind, Backend in backends, Range in source_ranges, Maglev in maglev);
 
 impl Table<SlotIndex, Slot> for Tables {
     type Error = Fault;

@@ -16,6 +16,7 @@
 
 mod ack;
 mod backoff;
+mod balancing;
 mod brain;
 mod clock;
 mod config;

@@ -1,5 +1,9 @@
 use std::net::IpAddr;
 
+use cilium_api::parts::{Algorithm, Service};
+
+use crate::maglev::Maglev;
+
 /// What does not change while the agent runs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Config {
@@ -19,6 +23,27 @@ pub struct Config {
     pub world6: u32,
     /// The node has a policy of its own, which the part `policy/1` says.
     pub host_firewall: bool,
+    /// How clients from outside come to backends.
+    pub balancing: Balancing,
+}
+
+/// How a new client from outside comes to one of several backends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Balancing {
+    /// For Services that do not say.
+    pub algorithm: Algorithm,
+    /// Services may say.
+    pub by_annotation: bool,
+    /// How tables are filled.
+    pub maglev: Maglev,
+}
+
+impl Balancing {
+    /// How the tables of a Service are filled; `None` for one without.
+    pub(crate) fn maglev_of(&self, service: &Service) -> Option<Maglev> {
+        let asked = service.algorithm.filter(|_| self.by_annotation);
+        (asked.unwrap_or(self.algorithm) == Algorithm::Maglev).then_some(self.maglev)
+    }
 }
 
 /// Indexes of devices.

@@ -55,7 +55,7 @@ impl Dataplane {
     pub fn new(config: Config) -> Self {
         Self {
             policies: Policies::new(config.host_firewall),
-            services: Services::new(config.node.clone()),
+            services: Services::new(config.node.clone(), config.balancing),
             config,
             ipcache: Ipcache::new(),
             named: Named::default(),

@@ -1,9 +1,10 @@
 use std::error::Error;
+use std::sync::Arc;
 
 use cilium_api::parts::{Part, PartKey};
 use cilium_bpf::layout::{
-    Addr, BackendEntry, BackendKey, BlockEntry, BlockKey, Endpoint, IpcacheEntry, IpcacheKey, PolicyEntry,
-    PolicyKey, ServiceEntry, ServiceKey, Slot, SourceRangeEntry, SourceRangeKey,
+    Addr, BackendEntry, BackendKey, BlockEntry, BlockKey, Endpoint, IpcacheEntry, IpcacheKey, MaglevChunk,
+    MaglevKey, PolicyEntry, PolicyKey, ServiceEntry, ServiceKey, Slot, SourceRangeEntry, SourceRangeKey,
 };
 use cilium_delta::Table;
 use ipnet::IpNet;
@@ -39,15 +40,19 @@ pub enum BehindKey {
     Backend(BackendKey),
     /// Of a source range.
     Range(SourceRangeKey),
+    /// Of a piece of a table of backends.
+    Maglev(MaglevKey),
 }
 
 /// What stands behind a frontend, of the same variant as its key: a table refuses what is not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Behind {
     /// A backend.
     Backend(BackendEntry),
     /// A source range.
     Range(SourceRangeEntry),
+    /// A piece of a table of backends.
+    Maglev(Arc<MaglevChunk>),
 }
 
 /// Reads single entries back.

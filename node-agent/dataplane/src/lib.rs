@@ -5,7 +5,7 @@
 //!
 //! # Guarantees
 //! - What is desired depends only on the present parts and facts, never on how they came about.
-//! - Content that is looked up through a generation (policies, backends) is written under a new generation, read back, and
+//! - Content that is looked up through a generation (policies, backends and their tables) is written under a new generation, read back, and
 //!   then put in force by one write. There is no moment with half of it, and none with nothing. The entries of the old
 //!   generation go only after [`GRACE`], when no program can be in the middle of a look-up any more.
 //! - What does not fit or fails leaves the old content in force and is named by [`Dataplane::failures`].
@@ -33,6 +33,7 @@ mod displaced;
 mod endpoints;
 mod ipcache;
 mod kernel;
+pub mod maglev;
 mod named;
 mod nodes;
 mod policies;
@@ -41,7 +42,7 @@ mod switched;
 
 pub use block::InvalidRange;
 pub use compile::{AddressBlock, Compiled, Rule, compile, cookie, logs_of, origins_of};
-pub use config::{Config, Devices, Link, Mac, Neighbour, Route};
+pub use config::{Balancing, Config, Devices, Link, Mac, Neighbour, Route};
 pub use dataplane::{Dataplane, Unready};
 pub use displaced::Displaced;
 pub use endpoints::Planned;

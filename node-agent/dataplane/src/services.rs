@@ -8,12 +8,15 @@ use std::sync::Arc;
 use cilium_api::frontends::{Frontend, FrontendKind, Here, Scope};
 use cilium_api::parts::{Backend, HostPort, PartKey, Service};
 use cilium_bpf::layout::{
-    BackendEntry, BackendKey, NetPort, SCOPE_EXTERNAL, SCOPE_INTERNAL, SERVICE_AT_OWN_NODE, SERVICE_ONLY_OWN,
-    SERVICE_RANGES, ServiceEntry, ServiceKey, SourceRangeEntry, SourceRangeKey,
+    BackendEntry, BackendKey, MaglevKey, NetPort, SCOPE_EXTERNAL, SCOPE_INTERNAL, SERVICE_AT_OWN_NODE,
+    SERVICE_MAGLEV, SERVICE_ONLY_OWN, SERVICE_RANGES, ServiceEntry, ServiceKey, SourceRangeEntry,
+    SourceRangeKey,
 };
 use ipnet::IpNet;
 
+use crate::config::Balancing;
 use crate::kernel::{Behind, BehindKey};
+use crate::maglev::{self, Maglev};
 use crate::switched::{Scheme, Switched};
 
 pub(crate) struct ServiceScheme;
@@ -35,14 +38,19 @@ impl Scheme for ServiceScheme {
             let key = SourceRangeKey::new(generation, range.network(), range.prefix_len());
             (BehindKey::Range(key), Behind::Range(SourceRangeEntry { allowed: 1 }))
         });
-        backends.chain(ranges).collect()
+        let table = content.table.iter().flat_map(|table| maglev::chunks(table));
+        let table = (0..).zip(table).map(|(chunk, entries)| {
+            (BehindKey::Maglev(MaglevKey { generation, chunk }), Behind::Maglev(Arc::new(entries)))
+        });
+        backends.chain(ranges).chain(table).collect()
     }
     fn pointer(generation: u32, content: &Content) -> ServiceEntry {
         let count = u32::try_from(content.backends.len()).unwrap_or(u32::MAX);
         let flag = |on: bool, flag: u32| if on { flag } else { 0 };
         let flags = flag(content.only_own, SERVICE_ONLY_OWN)
             | flag(content.ranges.is_some(), SERVICE_RANGES)
-            | flag(content.at_own_node, SERVICE_AT_OWN_NODE);
+            | flag(content.at_own_node, SERVICE_AT_OWN_NODE)
+            | flag(content.table.is_some(), SERVICE_MAGLEV);
         ServiceEntry { generation, count, affinity: content.affinity, flags }
     }
     /// Nothing remembers a generation of backends but to ask whether it is still the same one: seven weeks of changes go by before a
@@ -57,11 +65,13 @@ impl Scheme for ServiceScheme {
         match key {
             BehindKey::Backend(key) => key.generation,
             BehindKey::Range(key) => key.generation,
+            BehindKey::Maglev(key) => key.generation,
         }
     }
     fn content(pointer: &ServiceEntry, items: Vec<(BehindKey, Behind)>) -> Option<Content> {
         let mut backends = Vec::new();
         let mut ranges = Vec::new();
+        let mut chunks = Vec::new();
         for item in items {
             match item {
                 (BehindKey::Backend(key), Behind::Backend(entry)) => backends.push((key.index, entry)),
@@ -69,24 +79,33 @@ impl Scheme for ServiceScheme {
                     let (address, length) = key.prefix()?;
                     ranges.push(IpNet::new(address, length).ok()?);
                 }
+                (BehindKey::Maglev(key), Behind::Maglev(entries)) => chunks.push((key.chunk, entries)),
                 _ => return None,
             }
         }
+        chunks.sort_unstable_by_key(|(chunk, _)| *chunk);
         backends.sort_unstable_by_key(|(index, _)| *index);
         ranges.sort_unstable();
-        let gapless = (0..).zip(&backends).all(|(index, (found, _))| *found == index);
+        let gapless = (0..).zip(&backends).all(|(index, (found, _))| *found == index)
+            && (0..).zip(&chunks).all(|(index, (found, _))| *found == index);
         let whole = usize::try_from(pointer.count) == Ok(backends.len());
         let is_restricted = pointer.flags & SERVICE_RANGES != 0;
-        let known = pointer.flags & !(SERVICE_ONLY_OWN | SERVICE_RANGES | SERVICE_AT_OWN_NODE) == 0;
-        (gapless && whole && known && (is_restricted || ranges.is_empty())).then(|| Content {
+        let has_table = pointer.flags & SERVICE_MAGLEV != 0;
+        let known = pointer.flags & !FLAGS == 0;
+        let fits = (is_restricted || ranges.is_empty()) && (has_table || chunks.is_empty());
+        (gapless && whole && known && fits).then(|| Content {
             affinity: pointer.affinity,
             only_own: pointer.flags & SERVICE_ONLY_OWN != 0,
             at_own_node: pointer.flags & SERVICE_AT_OWN_NODE != 0,
             ranges: is_restricted.then_some(ranges),
+            table: has_table.then(|| maglev::join(chunks.iter().map(|(_, entries)| &**entries))),
             backends: backends.into_iter().map(|(_, entry)| entry).collect(),
         })
     }
 }
+
+/// All that a pointer can say.
+const FLAGS: u32 = SERVICE_ONLY_OWN | SERVICE_RANGES | SERVICE_AT_OWN_NODE | SERVICE_MAGLEV;
 
 /// What a frontend leads to.
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -99,6 +118,8 @@ pub(crate) struct Content {
     at_own_node: bool,
     /// Clients that are served, sorted; `None` is everybody.
     ranges: Option<Vec<IpNet>>,
+    /// Indexes of the backends by Maglev hashing; without it a new client has any of them.
+    table: Option<Arc<[u16]>>,
     backends: Vec<BackendEntry>,
 }
 
@@ -127,12 +148,13 @@ pub(crate) struct Services {
     /// Sorted: the first one has the frontend. Addresses that users choose may be chosen twice.
     claims: HashMap<ServiceKey, Vec<Claim>>,
     here: Here,
+    balancing: Balancing,
 }
 
 impl Services {
-    pub(crate) fn new(node: String) -> Self {
+    pub(crate) fn new(node: String, balancing: Balancing) -> Self {
         let here = Here { node, zone: String::new() };
-        Self { switched: Switched::new(), frontends: HashMap::new(), claims: HashMap::new(), here }
+        Self { switched: Switched::new(), frontends: HashMap::new(), claims: HashMap::new(), here, balancing }
     }
 
     /// Takes the node's zone. Returns the Services to be set again.
@@ -154,7 +176,10 @@ impl Services {
                 content: content(&frontend, service),
             })
         });
-        let wanted = wanted.collect();
+        let mut wanted: Vec<Wanted> = wanted.collect();
+        if let Some(maglev) = service.and_then(|service| self.balancing.maglev_of(service)) {
+            fill_tables(maglev, &mut wanted);
+        }
         self.put(part, wanted);
     }
 
@@ -176,7 +201,14 @@ impl Services {
                 scope,
             };
             let backends = vec![BackendEntry { address: backend.into(), port: NetPort(port.target) }];
-            let content = Content { affinity: 0, only_own: true, at_own_node: false, ranges: None, backends };
+            let content = Content {
+                affinity: 0,
+                only_own: true,
+                at_own_node: false,
+                ranges: None,
+                table: None,
+                backends,
+            };
             Some(Wanted { key, rank: RANK_OF_HOST_PORTS, content })
         });
         let wanted = wanted.collect();
@@ -228,6 +260,15 @@ impl Services {
         let switched = switched
             .filter_map(|(key, message)| Some((first(key)?.part.as_ref().clone(), message.to_owned())));
         switched.chain(self.claims.iter().flat_map(|(key, claims)| refused(key, claims))).collect()
+    }
+}
+
+/// Gives the frontends for the outside their tables. Those with equal backends have one between them.
+fn fill_tables(maglev: Maglev, wanted: &mut [Wanted]) {
+    let mut filled: HashMap<Vec<BackendEntry>, Option<Arc<[u16]>>> = HashMap::new();
+    for Wanted { content, .. } in wanted.iter_mut().filter(|wanted| wanted.key.scope == SCOPE_EXTERNAL) {
+        let table = filled.entry(content.backends.clone());
+        content.table = table.or_insert_with(|| maglev.fill(&content.backends)).clone();
     }
 }
 
@@ -286,6 +327,7 @@ fn content(frontend: &Frontend<'_>, service: &Service) -> Content {
         at_own_node: service.external_local
             && (frontend.kind, frontend.scope) == (FrontendKind::NodePort, Scope::Internal),
         ranges,
+        table: None,
         backends: frontend.backends.iter().map(entry).collect(),
     }
 }

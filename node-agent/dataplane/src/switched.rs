@@ -20,7 +20,7 @@ pub(crate) trait Scheme {
     /// Key of a piece of content.
     type Key: Copy + Eq + Hash;
     /// A piece of content.
-    type Value: Copy + PartialEq;
+    type Value: Clone + PartialEq;
 
     /// The lowest generation.
     const FIRST: u32;
@@ -464,7 +464,7 @@ where
 fn verify<T, K, V>(table: &mut T, items: &[(K, V)]) -> Result<(), Error<T::Error>>
 where
     T: Lookup<K, V>,
-    V: PartialEq + Copy,
+    V: PartialEq,
     T::Error: std::error::Error + 'static,
 {
     items.iter().try_for_each(|(key, value)| match table.lookup(key) {

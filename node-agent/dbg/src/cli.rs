@@ -291,6 +291,24 @@ pub(crate) enum LbCommand {
         #[command(flatten)]
         output: TableOutput,
     },
+    /// Tables by which nodes agree on backends
+    #[command(subcommand)]
+    Maglev(MaglevCommand),
+}
+
+/// `bpf lb maglev …`
+#[derive(Debug, Subcommand)]
+pub(crate) enum MaglevCommand {
+    /// How much of its table each backend of a service has
+    #[command(
+        visible_alias = "ls",
+        after_help = "Equal digests on two nodes: both send a connection to the same backend.
+
+Examples:
+  cilium-dbg bpf lb maglev list
+  cilium-dbg bpf lb maglev list -o json"
+    )]
+    List(TableOutput),
 }
 
 /// Options of `monitor`.
@@ -349,7 +367,7 @@ mod tests {
         Cli::command().debug_assert();
         let mut found = Vec::new();
         leaves(&Cli::command(), &mut found);
-        assert_eq!(found.len(), 21);
+        assert_eq!(found.len(), 22);
         for (command, help) in found {
             let examples: Vec<&str> = help.lines().filter_map(|line| line.strip_prefix("  ")).collect();
             assert!(!examples.is_empty(), "{command}");

@@ -1,7 +1,8 @@
 //! Entries of kernel maps.
 
 use cilium_rest::model::{
-    BackendEntry, CtEntry, EndpointEntry, IpcacheEntry, MetricEntry, NatEntry, PolicyEntry, ServiceEntry,
+    BackendEntry, CtEntry, EndpointEntry, IpcacheEntry, MaglevEntry, MetricEntry, NatEntry, PolicyEntry,
+    ServiceEntry,
 };
 
 use anyhow::Context as _;
@@ -170,6 +171,29 @@ impl Row for BackendEntry {
 
     fn lines(&self) -> Vec<Line> {
         vec![line([&self.generation.to_string(), &self.index.to_string(), &self.backend])]
+    }
+}
+
+impl Row for MaglevEntry {
+    const PATH: &'static str = "/v1/map/maglev";
+    const HEADERS: &'static [&'static [&'static str]] =
+        &[&["SERVICE ADDRESS", "GENERATION", "TABLE SIZE", "TABLE DIGEST", "BACKENDS", "ENTRIES"]];
+
+    fn order(&self) -> impl Ord {
+        &self.frontend
+    }
+
+    fn lines(&self) -> Vec<Line> {
+        let share = |at: usize| match self.backends.get(at) {
+            Some(share) => [share.backend.clone(), share.entries.to_string()],
+            None => [String::new(), String::new()],
+        };
+        let head =
+            [self.frontend.clone(), self.generation.to_string(), self.size.to_string(), self.digest.clone()];
+        let first = head.into_iter().chain(share(0)).collect();
+        let rest = (1..self.backends.len())
+            .map(|at| [const { String::new() }; 4].into_iter().chain(share(at)).collect());
+        [first].into_iter().chain(rest).collect()
     }
 }
 

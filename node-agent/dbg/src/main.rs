@@ -18,15 +18,15 @@ use std::time::Duration;
 
 use cilium_rest::Client;
 use cilium_rest::model::{
-    BackendEntry, CtEntry, Endpoint, EndpointEntry, Identity, IpEntry, IpcacheEntry, MetricEntry, NameEntry,
-    NatEntry, PolicyEntry, Service, ServiceEntry,
+    BackendEntry, CtEntry, Endpoint, EndpointEntry, Identity, IpEntry, IpcacheEntry, MaglevEntry,
+    MetricEntry, NameEntry, NatEntry, PolicyEntry, Service, ServiceEntry,
 };
 use clap::Parser as _;
 
 use crate::cli::{
     BpfCommand, BpfEndpointCommand, BpfPolicyCommand, Cli, Command, CtCommand, EndpointCommand,
-    FqdnCacheCommand, FqdnCommand, IdentityCommand, IpCommand, IpcacheCommand, LbCommand, MetricsCommand,
-    NatCommand, NodeCommand, PolicyCommand, ServiceCommand,
+    FqdnCacheCommand, FqdnCommand, IdentityCommand, IpCommand, IpcacheCommand, LbCommand, MaglevCommand,
+    MetricsCommand, NatCommand, NodeCommand, PolicyCommand, ServiceCommand,
 };
 use crate::list::list;
 
@@ -78,6 +78,7 @@ fn bpf(client: &Client, command: &BpfCommand) -> anyhow::Result<()> {
         BpfCommand::Nat(NatCommand::List(output)) => list::<NatEntry>(client, output),
         BpfCommand::Lb(LbCommand::List { backends: false, output }) => list::<ServiceEntry>(client, output),
         BpfCommand::Lb(LbCommand::List { backends: true, output }) => list::<BackendEntry>(client, output),
+        BpfCommand::Lb(LbCommand::Maglev(MaglevCommand::List(output))) => list::<MaglevEntry>(client, output),
         BpfCommand::Metrics(MetricsCommand::List(output)) => list::<MetricEntry>(client, output),
     }
 }

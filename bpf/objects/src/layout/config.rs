@@ -76,6 +76,8 @@ layout! {
         pub event_rate: u32,
         /// Bytes of an IP packet on its way to another node, or out; 0: unknown.
         pub mtu: u32,
+        /// Entries of tables in `cilium_maglev`; 0: there are none.
+        pub maglev_size: u32,
         /// First port on the node's address for masqueraded connections; must lie outside of `ip_local_port_range`.
         pub nat_first: u16,
         /// Last port for masqueraded connections.
@@ -86,6 +88,8 @@ layout! {
         pub nodeport_first: u16,
         /// Last of these ports.
         pub nodeport_last: u16,
+        /// Makes connections spread over these entries differently from one cluster to the next; equal on all nodes of one.
+        pub maglev_seed: u64,
         /// Cookie of the node's own network namespace (`SO_NETNS_COOKIE`); 0: unknown, so its processes are not served at loopback addresses.
         pub netns_cookie: u64,
     }

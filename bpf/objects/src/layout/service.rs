@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use super::{Addr, NetPort, layout};
+use super::{Addr, NetPort, Plain, layout};
 
 layout! {
     /// Key of `cilium_services`.
@@ -30,6 +30,8 @@ pub const SERVICE_RANGES: u32 = 1 << 1;
 pub const SERVICE_AT_OWN_NODE: u32 = 1 << 2;
 /// Backends of other nodes answer clients outside by themselves (direct server return).
 pub const SERVICE_DSR: u32 = 1 << 3;
+/// The backend of a new client is in `cilium_maglev`, under the same generation.
+pub const SERVICE_MAGLEV: u32 = 1 << 4;
 
 layout! {
     /// Value of `cilium_services`. Backends of a new set are written under a new generation before this value names it.
@@ -102,6 +104,49 @@ layout! {
         pub address: Addr,
         /// Port of the backend.
         pub port: NetPort,
+    }
+}
+
+/// Entries of a table in one piece of it.
+pub const MAGLEV_CHUNK: usize = 256;
+/// Of an entry: behind the end of the table.
+pub const MAGLEV_NONE: u16 = u16::MAX;
+
+layout! {
+    /// Key of `cilium_maglev`: a piece of the table of a set of backends.
+    pub struct MaglevKey as "maglev_key" {
+        /// Generation of the backends.
+        pub generation: u32,
+        /// The piece with the entries from `chunk` times [`MAGLEV_CHUNK`] on.
+        pub chunk: u32,
+    }
+}
+
+layout! {
+    /// Value of `cilium_maglev`.
+    pub struct MaglevChunk as "maglev_chunk" {
+        /// For each entry the index of a backend, or [`MAGLEV_NONE`].
+        pub backends: Indexes,
+    }
+}
+
+/// Indexes of backends; at first all [`MAGLEV_NONE`].
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Indexes(pub [u16; MAGLEV_CHUNK]);
+
+impl Default for Indexes {
+    fn default() -> Self {
+        Self([MAGLEV_NONE; MAGLEV_CHUNK])
+    }
+}
+
+impl Plain for Indexes {
+    fn put(&self, out: &mut [u8]) {
+        self.0.iter().zip(out.chunks_mut(2)).for_each(|(number, out)| number.put(out));
+    }
+    fn get(bytes: &[u8]) -> Self {
+        Self(std::array::from_fn(|i| u16::get(&bytes[2 * i..2 * i + 2])))
     }
 }
 

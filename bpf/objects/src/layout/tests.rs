@@ -82,9 +82,11 @@ fn sizes_are_those_of_the_header() {
         FragmentKey::SIZE,
         ServiceKey::SIZE,
         BackendEntry::SIZE,
+        MaglevKey::SIZE,
+        MaglevChunk::SIZE,
         SockRevnatKey::SIZE,
         SockRevnatEntry::SIZE,
         Event::SIZE,
     ];
-    assert_eq!(sizes, [24, 20, 24, 16, 8, 40, 40, 40, 48, 40, 24, 24, 32, 24, 72]);
+    assert_eq!(sizes, [24, 20, 24, 16, 8, 40, 40, 40, 48, 40, 24, 24, 8, 512, 32, 24, 72]);
 }

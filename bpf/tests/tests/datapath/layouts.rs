@@ -44,6 +44,8 @@ fn layouts_are_those_of_the_object() {
     compare::<SourceRangeEntry>(&structs);
     compare::<BackendKey>(&structs);
     compare::<BackendEntry>(&structs);
+    compare::<MaglevKey>(&structs);
+    compare::<MaglevChunk>(&structs);
     compare::<SockRevnatKey>(&structs);
     compare::<SockRevnatEntry>(&structs);
     compare::<Event>(&structs);

@@ -14,6 +14,7 @@ mod icmp;
 mod inbound;
 mod layouts;
 mod local;
+mod maglev;
 mod masquerade;
 mod nodeport;
 mod oracle;

@@ -13,11 +13,11 @@ use cilium_bpf::reason::DropReason;
 
 use crate::{ANY_MAC, DENIED, TCP, UDP};
 
-const PORT: u16 = 30_080;
-const CLIENT: u16 = 40_000;
+pub(crate) const PORT: u16 = 30_080;
+pub(crate) const CLIENT: u16 = 40_000;
 
 /// Every address of a node.
-fn any(family: Family) -> IpAddr {
+pub(crate) fn any(family: Family) -> IpAddr {
     ip(if family == Family::V4 { "0.0.0.0" } else { "::" })
 }
 
@@ -44,12 +44,12 @@ fn serve(stage: &mut Stage, generation: u32, backends: &[Place]) {
     }
 }
 
-fn mk_packet(protocol: u8, mac: [u8; 6], from: SocketAddr, to: SocketAddr, flags: Tcp) -> Vec<u8> {
+pub(crate) fn mk_packet(protocol: u8, mac: [u8; 6], from: SocketAddr, to: SocketAddr, flags: Tcp) -> Vec<u8> {
     if protocol == TCP { packet::tcp(mac, from, to, flags) } else { packet::udp(mac, from, to, b"data") }
 }
 
 /// Source and destination of a packet that was sent on, with sums that are right.
-fn sent_on(outcome: &Outcome) -> (SocketAddr, SocketAddr) {
+pub(crate) fn sent_on(outcome: &Outcome) -> (SocketAddr, SocketAddr) {
     assert_eq!(outcome.action, Action::Redirect);
     check_checksums(&outcome.packet);
     let seen = Seen::read(&outcome.packet);

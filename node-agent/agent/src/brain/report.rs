@@ -195,7 +195,7 @@ impl Brain {
             mode: "True".to_owned(),
             devices: vec![format!("{} {addresses} (Direct Routing)", host.native.name)],
             forwarding: "SNAT".to_owned(),
-            selection: "Random".to_owned(),
+            selection: crate::balancing::describe(self.settings.balancing),
             parts: replacement_parts(config),
         }
     }
@@ -215,6 +215,7 @@ impl Brain {
             size(maps.fragments.name(), maps.fragments.max_entries()),
             size(maps.services.name(), maps.services.max_entries()),
             size(maps.backends.name(), maps.backends.max_entries()),
+            size(maps.maglev.name(), maps.maglev.max_entries()),
             size(maps.source_ranges.name(), maps.source_ranges.max_entries()),
             size(maps.sock_revnat.name(), maps.sock_revnat.max_entries()),
         ];

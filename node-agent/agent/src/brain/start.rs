@@ -201,6 +201,7 @@ fn mk_config(settings: &Settings, host: &Host) -> Config {
         world4,
         world6,
         host_firewall: settings.host_firewall,
+        balancing: settings.balancing,
     }
 }
 

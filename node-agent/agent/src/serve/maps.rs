@@ -18,8 +18,8 @@ use crate::brain::Generations;
 use crate::describe;
 
 /// Maps that can be listed.
-pub(super) const NAMES: [&str; 8] =
-    ["endpoints", "ipcache", "policy", "ct", "nat", "services", "backends", "metrics"];
+pub(super) const NAMES: [&str; 9] =
+    ["endpoints", "ipcache", "policy", "ct", "nat", "services", "backends", "maglev", "metrics"];
 
 /// All entries of a map, sorted.
 pub(super) fn list(bpffs: &Path, name: &str, generations: &Generations) -> anyhow::Result<serde_json::Value> {
@@ -43,6 +43,7 @@ pub(super) fn list(bpffs: &Path, name: &str, generations: &Generations) -> anyho
             index: key.index,
             backend: describe::end(entry.address, entry.port.0),
         }),
+        "maglev" => super::maglev::list(&maps),
         _ => metrics(&maps),
     }
 }
@@ -192,7 +193,7 @@ fn services(maps: &Maps) -> anyhow::Result<serde_json::Value> {
 }
 
 /// The one of two that is for the inside has a mark.
-fn frontend(key: &ServiceKey, marked: bool) -> String {
+pub(super) fn frontend(key: &ServiceKey, marked: bool) -> String {
     let address = key.address.ip().unwrap_or(Ipv6Addr::UNSPECIFIED.into());
     let mark = if marked { "/i" } else { "" };
     format!("{}/{}{mark}", SocketAddr::new(address, key.port.0), describe::protocol(key.protocol))

@@ -1,5 +1,6 @@
 //! What the agent serves: REST over the unix socket, health and metrics over the loopback.
 
+mod maglev;
 mod maps;
 mod metrics;
 mod rest;

@@ -6,7 +6,8 @@ use cilium_api::parts::{
     Address, Backend, Direction, Endpoint, Entry, HostPort, Node, Part, PartKey, Parts, Policy, Prefix,
     Service, ServicePort,
 };
-use cilium_dataplane::{Config, Dataplane, Devices, Link};
+use cilium_dataplane::maglev::Maglev;
+use cilium_dataplane::{Balancing, Config, Dataplane, Devices, Link};
 
 use crate::kernel::Fake;
 
@@ -21,7 +22,13 @@ pub(crate) fn mk_config(tunnel: bool) -> Config {
         world4: 9,
         world6: 10,
         host_firewall: false,
+        balancing: Balancing { by_annotation: true, maglev: mk_maglev(), ..Balancing::default() },
     }
+}
+
+/// Tables of two pieces.
+pub(crate) fn mk_maglev() -> Maglev {
+    Maglev { size: 509, seed: 1 }
 }
 
 pub(crate) fn ip(text: &str) -> IpAddr {

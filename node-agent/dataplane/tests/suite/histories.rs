@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cilium_api::parts::{Backend, BackendPlace, FIRST_BLOCK, Part, PartKey, Parts, Service};
+use cilium_api::parts::{Algorithm, Backend, BackendPlace, FIRST_BLOCK, Part, PartKey, Parts, Service};
 use cilium_bpf::layout::{BlockEntry, PolicyEntry};
 use cilium_dataplane::{Compiled, Dataplane, GRACE, compile};
 use proptest::prelude::*;
@@ -117,6 +117,7 @@ fn mk_placed_service(number: u8, backends: &[u8]) -> Service {
         local: number == 3,
         external_local: number == 3,
         affinity: u32::from(number),
+        algorithm: (number != 2).then_some(Algorithm::Maglev),
         load_balancer: if number < 3 { wanted.clone() } else { vec![] },
         external: if number == 3 { wanted } else { vec![] },
         source_ranges: (number == 1).then(|| ranges.collect()),

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use cilium_bpf::layout::{
-    Addr, BackendKey, Endpoint, IpcacheEntry, IpcacheKey, PolicyKey, ServiceEntry, ServiceKey, Slot,
-    SourceRangeKey,
+    Addr, BackendKey, Endpoint, IpcacheEntry, IpcacheKey, MAGLEV_NONE, MaglevKey, PolicyKey, SERVICE_MAGLEV,
+    ServiceEntry, ServiceKey, Slot, SourceRangeKey,
 };
 use cilium_dataplane::{
     Behind, BehindKey, Kernel, Lookup, Mac, Neighbour, Piece, PieceKey, Route, SlotIndex,
@@ -72,6 +72,17 @@ impl Fake {
         (slot.ingress_enforced, slot.egress_enforced, rules.collect(), blocks.collect())
     }
 
+    /// The table of a service by Maglev hashing; empty for one without.
+    pub(crate) fn table(&self, service: &ServiceEntry) -> Vec<u16> {
+        let chunk =
+            |chunk| self.behind.get(&BehindKey::Maglev(MaglevKey { generation: service.generation, chunk }));
+        let chunks = (0..).map_while(chunk).flat_map(|chunk| match chunk {
+            Behind::Maglev(chunk) => chunk.backends.0,
+            other => panic!("{other:?} is no piece of a table"),
+        });
+        chunks.filter(|index| *index != MAGLEV_NONE).collect()
+    }
+
     /// No open slot has half a policy, no service half of its backends, no endpoint a slot that is not its identity's.
     fn wrote(&mut self) {
         self.writes += 1;
@@ -86,6 +97,14 @@ impl Fake {
             let key = |index| BehindKey::Backend(BackendKey { generation: service.generation, index });
             let has = |index| self.behind.contains_key(&key(index));
             assert!((0..service.count).all(has), "half of the backends of {service:?}");
+            if service.flags & SERVICE_MAGLEV != 0 {
+                let table = self.table(service);
+                assert_eq!(table.len(), 509, "half of the table of {service:?}");
+                assert!(
+                    table.iter().all(|index| u32::from(*index) < service.count),
+                    "a table of another set"
+                );
+            }
         }
         let mut owners: BTreeMap<u16, u32> = BTreeMap::new();
         for entry in self.endpoints.values() {
@@ -100,7 +119,7 @@ macro_rules! table {
         impl Table<$key, $value> for Fake {
             type Error = Fault;
             fn list(&mut self) -> Result<Vec<($key, $value)>, Fault> {
-                Ok(self.$field.iter().map(|($f, value)| ($from, *value)).collect())
+                Ok(self.$field.iter().map(|($f, value)| ($from, value.to_owned())).collect())
             }
             fn set(&mut self, $k: &$key, value: &$value) -> Result<(), Fault> {
                 let room = match $name {
@@ -112,7 +131,7 @@ macro_rules! table {
                     return Err(Fault::Full($name));
                 }
                 if !($name == "policy" && self.forgetful) {
-                    self.$field.insert($to, *value);
+                    self.$field.insert($to, value.to_owned());
                 }
                 self.wrote();
                 Ok(())
@@ -146,7 +165,7 @@ impl Lookup<PieceKey, Piece> for Fake {
 
 impl Lookup<BehindKey, Behind> for Fake {
     fn lookup(&mut self, key: &BehindKey) -> Result<Option<Behind>, Fault> {
-        Ok(self.behind.get(key).copied())
+        Ok(self.behind.get(key).cloned())
     }
 }
 
@@ -158,12 +177,15 @@ impl Kernel for Fake {
     }
 }
 
+/// Seconds of affinity, flags, backends, source ranges and table of a service.
+type SeenService = (u32, u32, Vec<Behind>, Vec<SourceRangeKey>, Vec<u16>);
+
 /// What programs can see, without the numbers that are free to choose.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Seen {
     endpoints: BTreeMap<Addr, (u32, u32, u16, Content)>,
     ipcache: BTreeMap<IpcacheKey, IpcacheEntry>,
-    services: BTreeMap<ServiceKey, (u32, u32, Vec<Behind>, Vec<SourceRangeKey>)>,
+    services: BTreeMap<ServiceKey, SeenService>,
     routes: BTreeMap<IpNet, String>,
     neighbours: BTreeMap<(u32, std::net::IpAddr), Mac>,
     open_slots: usize,
@@ -183,7 +205,7 @@ impl Fake {
     }
 
     pub(crate) fn backend(&self, service: &ServiceEntry, index: u32) -> Behind {
-        self.behind[&BehindKey::Backend(BackendKey { generation: service.generation, index })]
+        self.behind[&BehindKey::Backend(BackendKey { generation: service.generation, index })].clone()
     }
 
     /// Source ranges of a service, without the number of their generation.
@@ -201,7 +223,7 @@ impl Fake {
         let slot = |entry: &Endpoint| self.slots.get(&entry.slot).copied().unwrap_or_default();
         let behind = |service: &ServiceEntry| {
             let backends = (0..service.count).map(|index| self.backend(service, index)).collect();
-            (service.affinity, service.flags, backends, self.ranges(service))
+            (service.affinity, service.flags, backends, self.ranges(service), self.table(service))
         };
         Seen {
             endpoints: self

@@ -4,6 +4,7 @@ mod build;
 mod histories;
 mod kernel;
 mod lookup;
+mod maglev;
 mod names;
 mod overflow;
 mod policies;

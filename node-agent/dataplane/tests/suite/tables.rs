@@ -1,11 +1,11 @@
 //! What each kind of part becomes.
 
-use cilium_api::parts::{Backend, BackendPlace, Part, PartKey, Parts, Service};
+use cilium_api::parts::{Algorithm, Backend, BackendPlace, Part, PartKey, Parts, Service};
 use cilium_bpf::layout::{
     Addr, IpcacheEntry, IpcacheKey, NetPort, SCOPE_EXTERNAL, SCOPE_INTERNAL, SERVICE_AT_OWN_NODE,
-    SERVICE_ONLY_OWN, SERVICE_RANGES, ServiceKey,
+    SERVICE_MAGLEV, SERVICE_ONLY_OWN, SERVICE_RANGES, ServiceKey,
 };
-use cilium_dataplane::{Behind, Dataplane, Unready, router_address};
+use cilium_dataplane::{Balancing, Behind, BehindKey, Dataplane, Unready, router_address};
 
 use crate::build::*;
 use crate::kernel::Fake;
@@ -477,4 +477,84 @@ fn ports_of_the_node_lead_to_a_pod() {
     dataplane.update([&gone], &Parts::new());
     dataplane.apply(&mut kernel, 0);
     assert_eq!(frontends(&kernel, 8080), []);
+}
+
+#[test]
+fn only_the_outside_has_tables_and_frontends_with_one_set_share_theirs() {
+    let backends: Vec<Backend> =
+        (1..=5).map(|i| mk_backend(&format!("10.244.1.{i}"), BackendPlace::default())).collect();
+    let mut service = Service {
+        algorithm: Some(Algorithm::Maglev),
+        external: vec![ip("192.0.2.90"), ip("192.0.2.91")],
+        ..mk_service_of(1, backends)
+    };
+    service.ports[0].node_port = 30_080;
+    let (mut dataplane, mut kernel) = (Dataplane::new(mk_config(false)), Fake::default());
+    put(&mut dataplane, &mut kernel, &[("s", &service)]);
+    let entry = |kernel: &Fake, address: &str, port, scope| {
+        kernel.services[&ServiceKey { address: ip(address).into(), port: NetPort(port), protocol: 6, scope }]
+    };
+    let outside = entry(&kernel, "0.0.0.0", 30_080, SCOPE_EXTERNAL);
+    assert_eq!((outside.flags, outside.count), (SERVICE_MAGLEV, 5));
+    let shares = (0..5).map(|i| kernel.table(&outside).iter().filter(|of| **of == i).count());
+    assert_eq!(shares.collect::<Vec<_>>().iter().sum::<usize>(), 509);
+    for address in ["192.0.2.90", "192.0.2.91"] {
+        assert_eq!(entry(&kernel, address, 80, SCOPE_EXTERNAL), outside);
+    }
+    let inside = entry(&kernel, "0.0.0.0", 30_080, SCOPE_INTERNAL);
+    assert_eq!((inside.flags, kernel.table(&inside)), (0, vec![]));
+    let pieces =
+        |kernel: &Fake| kernel.behind.keys().filter(|key| matches!(key, BehindKey::Maglev(_))).count();
+    assert_eq!(pieces(&kernel), 2, "one table of 509 entries");
+
+    // One backend leaves nothing to choose, and an agent may be told not to listen to Services.
+    let alone =
+        Service { ports: mk_service_of(1, service.ports[0].backends[..1].to_vec()).ports, ..service.clone() };
+    put(&mut dataplane, &mut kernel, &[("s", &alone)]);
+    dataplane.sweep(&mut kernel, u64::MAX);
+    assert_eq!(pieces(&kernel), 0);
+    let mut config = mk_config(false);
+    config.balancing.by_annotation = false;
+    let (mut dataplane, mut kernel) = (Dataplane::new(config.clone()), Fake::default());
+    put(&mut dataplane, &mut kernel, &[("s", &service)]);
+    assert_eq!(pieces(&kernel), 0);
+    config.balancing = Balancing { algorithm: Algorithm::Maglev, by_annotation: true, ..config.balancing };
+    service.algorithm = None;
+    let (mut dataplane, mut kernel) = (Dataplane::new(config), Fake::default());
+    put(&mut dataplane, &mut kernel, &[("s", &service)]);
+    assert_eq!(pieces(&kernel), 2);
+    service.algorithm = Some(Algorithm::Random);
+    put(&mut dataplane, &mut kernel, &[("s", &service)]);
+    dataplane.sweep(&mut kernel, u64::MAX);
+    assert_eq!(pieces(&kernel), 0);
+}
+
+#[test]
+fn a_restarted_agent_with_another_seed_exchanges_tables_and_one_with_the_same_writes_nothing() {
+    let backends: Vec<Backend> =
+        (1..=3).map(|i| mk_backend(&format!("10.244.1.{i}"), BackendPlace::default())).collect();
+    let mut service = Service { algorithm: Some(Algorithm::Maglev), ..mk_service_of(1, backends) };
+    service.ports[0].node_port = 30_080;
+    let (mut dataplane, mut kernel) = (Dataplane::new(mk_config(false)), Fake::default());
+    put(&mut dataplane, &mut kernel, &[("s", &service)]);
+    let restart = |kernel: &mut Fake, config| {
+        let before = kernel.writes;
+        let mut dataplane = Dataplane::new(config);
+        dataplane.adopt(kernel, 0).expect("adopts");
+        put(&mut dataplane, kernel, &[("s", &service)]);
+        dataplane.sweep(kernel, u64::MAX);
+        kernel.writes - before
+    };
+    let key = ServiceKey {
+        address: ip("0.0.0.0").into(),
+        port: NetPort(30_080),
+        protocol: 6,
+        scope: SCOPE_EXTERNAL,
+    };
+    let before = kernel.table(&kernel.services[&key]);
+    assert_eq!(restart(&mut kernel, mk_config(false)), 0);
+    let mut config = mk_config(false);
+    config.balancing.maglev.seed += 1;
+    assert!(restart(&mut kernel, config) > 0);
+    assert_ne!(kernel.table(&kernel.services[&key]), before);
 }

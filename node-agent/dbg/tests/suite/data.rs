@@ -307,6 +307,7 @@ fn kernel(answers: Answers) -> Answers {
         .set("/v1/map/nat", &translations())
         .set("/v1/map/services", &service_entries())
         .set("/v1/map/backends", &backend_entries())
+        .set("/v1/map/maglev", &maglev_entries())
         .set(
             "/v1/map/metrics",
             &[
@@ -396,6 +397,13 @@ fn backend_entries() -> Vec<BackendEntry> {
     let entry =
         |generation, index, backend: &str| BackendEntry { generation, index, backend: backend.into() };
     vec![entry(4, 0, "[fd00:1::11]:80"), entry(3, 1, "10.0.2.5:80"), entry(3, 0, "10.0.1.17:80")]
+}
+
+fn maglev_entries() -> Vec<MaglevEntry> {
+    let share = |backend: &str, entries| MaglevShare { backend: backend.into(), entries };
+    let backends = vec![share("10.0.1.17:80", 126), share("10.0.2.5:80", 125)];
+    let digest = "8c0ff2d30b2a7f11".to_owned();
+    vec![MaglevEntry { frontend: "0.0.0.0:30080/TCP".into(), generation: 3, size: 251, digest, backends }]
 }
 
 fn name(fqdn: &str, ip: &str, ttl: i64) -> NameEntry {

@@ -30,6 +30,8 @@ const CASES: &[(&str, &str)] = &[
     ("bpf-nat-list.txt", "bpf nat list"),
     ("bpf-lb-list.txt", "bpf lb list"),
     ("bpf-lb-list-backends.txt", "bpf lb list --backends"),
+    ("bpf-lb-maglev-list.txt", "bpf lb maglev list"),
+    ("bpf-lb-maglev-list.json", "bpf lb maglev list -o json"),
     ("bpf-metrics-list.txt", "bpf metrics list"),
     ("monitor.txt", "monitor"),
     ("status.txt", "status"),

@@ -12,8 +12,9 @@ use std::{
 
 use cilium_bpf::layout::{
     Addr, BackendEntry, BackendKey, BlockEntry, BlockKey, CtEntry, CtKey, Endpoint, FragmentKey,
-    FragmentPorts, IpcacheEntry, IpcacheKey, Metric, NatEntry, NatKey, PolicyEntry, PolicyKey, ServiceEntry,
-    ServiceKey, Slot, SockRevnatEntry, SockRevnatKey, SourceRangeEntry, SourceRangeKey,
+    FragmentPorts, IpcacheEntry, IpcacheKey, MaglevChunk, MaglevKey, Metric, NatEntry, NatKey, PolicyEntry,
+    PolicyKey, ServiceEntry, ServiceKey, Slot, SockRevnatEntry, SockRevnatKey, SourceRangeEntry,
+    SourceRangeKey,
 };
 use cilium_delta::Table;
 use thiserror::Error;
@@ -56,6 +57,7 @@ pub struct Maps {
     pub blocks: Map<BlockKey, BlockEntry>,
     pub services: Map<ServiceKey, ServiceEntry>,
     pub backends: Map<BackendKey, BackendEntry>,
+    pub maglev: Map<MaglevKey, MaglevChunk>,
     pub source_ranges: Map<SourceRangeKey, SourceRangeEntry>,
     pub ct: Map<CtKey, CtEntry>,
     pub snat: Map<NatKey, NatEntry>,
@@ -81,6 +83,7 @@ impl Maps {
             blocks: Map::open(&pins.join("cilium_blocks"))?,
             services: Map::open(&pins.join("cilium_services"))?,
             backends: Map::open(&pins.join("cilium_backends"))?,
+            maglev: Map::open(&pins.join("cilium_maglev"))?,
             source_ranges: Map::open(&pins.join("cilium_source_ranges"))?,
             ct: Map::open(&pins.join("cilium_ct"))?,
             snat: Map::open(&pins.join("cilium_snat"))?,

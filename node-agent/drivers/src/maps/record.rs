@@ -1,7 +1,8 @@
 use cilium_bpf::layout::{
     Addr, BackendEntry, BackendKey, BlockEntry, BlockKey, CtEntry, CtKey, Endpoint, EventBudget, FragmentKey,
-    FragmentPorts, IpcacheEntry, IpcacheKey, Layout, Metric, NatEntry, NatKey, PolicyEntry, PolicyKey,
-    ServiceEntry, ServiceKey, Slot, SockRevnatEntry, SockRevnatKey, SourceRangeEntry, SourceRangeKey,
+    FragmentPorts, IpcacheEntry, IpcacheKey, Layout, MaglevChunk, MaglevKey, Metric, NatEntry, NatKey,
+    PolicyEntry, PolicyKey, ServiceEntry, ServiceKey, Slot, SockRevnatEntry, SockRevnatKey, SourceRangeEntry,
+    SourceRangeKey,
 };
 
 /// A key or value as the bytes of a map.
@@ -52,6 +53,8 @@ records!(
     FragmentPorts,
     IpcacheEntry,
     IpcacheKey,
+    MaglevChunk,
+    MaglevKey,
     Metric,
     NatEntry,
     NatKey,

@@ -123,6 +123,32 @@ pub struct BackendEntry {
     pub backend: String,
 }
 
+/// `maglev`: the table of a frontend, by which clients from outside come to its backends.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct MaglevEntry {
+    /// `address:port/protocol`.
+    pub frontend: String,
+    /// Generation of its backends; frontends with the same one share the table.
+    pub generation: u32,
+    /// Entries of the table.
+    pub size: u32,
+    /// A number for the whole table, in hexadecimal: nodes with equal ones agree on every connection, if they have the same seed.
+    pub digest: String,
+    /// Backends, in order of their index.
+    pub backends: Vec<MaglevShare>,
+}
+
+/// How much of a table is a backend's.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct MaglevShare {
+    /// `address:port`.
+    pub backend: String,
+    /// Entries that lead to it.
+    pub entries: u32,
+}
+
 /// `metrics`: packets by reason and direction, summed over processors.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

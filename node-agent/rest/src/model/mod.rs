@@ -15,7 +15,8 @@ pub use endpoint::{
     EndpointStatus, ExternalIdentifiers, IpamAnswer, RealizedPolicy,
 };
 pub use map::{
-    BackendEntry, CtEntry, EndpointEntry, IpcacheEntry, MetricEntry, NatEntry, PolicyEntry, ServiceEntry,
+    BackendEntry, CtEntry, EndpointEntry, IpcacheEntry, MaglevEntry, MaglevShare, MetricEntry, NatEntry,
+    PolicyEntry, ServiceEntry,
 };
 pub use monitor::{Event, EventKind};
 pub use status::{
