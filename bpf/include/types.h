@@ -347,7 +347,8 @@ struct config {
 	__be16 dns_port; /* of the DNS proxy on the loopback addresses; 0: there is none */
 	__u16 nodeport_first; /* ports on which every node serves */
 	__u16 nodeport_last;
-	__u8 pad[2];
+	__u8 device_mac[ETH_ADDR_LEN]; /* of the node's device */
+	__u8 pad[4];
 	__u64 maglev_seed; /* of the numbers of clients */
 	__u64 netns_cookie; /* of the node's own network namespace; 0: unknown */
 };

@@ -5,6 +5,7 @@
 #include "../src/container.h"
 #include "../src/overlay.h"
 #include "../src/socket.h"
+#include "../src/xdp.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 

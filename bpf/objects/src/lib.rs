@@ -24,6 +24,9 @@ pub static OBJECT: &[u8] = &ALIGNED.0;
 pub const DEVICE_PROGRAMS: [&str; 6] =
     ["from_container", "to_container", "from_netdev", "to_netdev", "from_overlay", "from_host"];
 
+/// The program for the node's device that packets meet before the stack, of type `xdp`.
+pub const EARLY_PROGRAM: &str = "xdp_netdev";
+
 /// Programs for the node's cgroup root, all of type `cgroup_sock_addr`.
 pub const SOCKET_PROGRAMS: [&str; 8] = [
     "sock_connect4",

@@ -9,7 +9,7 @@ use cilium_bpf::layout::{
 };
 use cilium_bpf::reason::DropReason;
 use cilium_delta::Table;
-use cilium_drivers::datapath::{Datapath, DeviceProgram, LoadOptions};
+use cilium_drivers::datapath::{Datapath, DeviceProgram, EarlyMode, LoadOptions};
 use cilium_drivers::maps::Maps;
 use cilium_drivers::netlink::{
     Link, Neighbour, NeighbourTable, Netlink, PodAddress, PodLink, PodNetwork, Route, RouteTable,
@@ -170,7 +170,8 @@ impl Node {
         let addresses = Family::ALL.map(|family| host_net(pod_ip(number, 1, family)));
         netlink.ensure_addresses(&router, &addresses).expect("router addresses");
         let tunnel = netlink.ensure_vxlan(8472, 1500).expect("cilium_vxlan");
-        let config = mk_config(number, mode, tunnel.index);
+        let mut config = mk_config(number, mode, tunnel.index);
+        config.device_mac = uplink.mac.0;
         let options = LoadOptions { config, bpffs: bpffs.clone(), map_sizes: BTreeMap::new(), mode: None };
         let datapath = Datapath::load(&options).expect("the programs load");
         let maps = Maps::open(&bpffs).expect("the maps are there");
@@ -184,6 +185,28 @@ impl Node {
             node.know(node_ip(number, family), 1, None);
         }
         node
+    }
+
+    /// Has packets of known clients sent on before the stack.
+    ///
+    /// # Panics
+    /// When the kernel refuses.
+    pub fn accelerate(&self) {
+        let attach = || {
+            let link = Netlink::open()?.require_link("up0")?;
+            Ok::<_, Box<dyn std::error::Error + Send + Sync>>(
+                self.datapath.attach_early(&link, EarlyMode::Generic)?,
+            )
+        };
+        self.netns.run(attach).expect("a thread").expect("the early program on a device");
+    }
+
+    /// Takes everything but the early program off the device towards the other node.
+    ///
+    /// # Panics
+    /// When the kernel refuses.
+    pub fn leave_to_early(&self) {
+        self.netns.run(|| self.datapath.detach("up0")).expect("a thread").expect("programs can be taken off");
     }
 
     fn attach(&self, program: DeviceProgram, link: &Link) {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
+use cilium_bpf::EARLY_PROGRAM;
 use cilium_bpf::layout::{
     AGGREGATES, Addr, CONFIG_MASQUERADE4, CONFIG_MASQUERADE6, Config, CtEntry, CtKey, DIRECTION_EGRESS,
     DIRECTION_INGRESS, Endpoint, HOST_SLOT, IpcacheEntry, IpcacheKey, METRIC_COLUMNS, METRIC_EGRESS,
@@ -12,7 +13,7 @@ use cilium_bpf::reason::DropReason;
 use cilium_delta::Table;
 use cilium_drivers::datapath::{Datapath, DeviceProgram, LoadOptions};
 use cilium_drivers::maps::Maps;
-use cilium_drivers::netlink::{Link, Netlink, Route, RouteTable};
+use cilium_drivers::netlink::{Link, Mac, Neighbour, NeighbourTable, Netlink, Route, RouteTable};
 use cilium_drivers::netns::Netns;
 use cilium_drivers::{sysctl, testing, testrun};
 use ipnet::IpNet;
@@ -163,6 +164,10 @@ pub fn pod_mac(pod: Place) -> [u8; 6] {
     [2, 0, 0, 0, 1, pod.slot() as u8]
 }
 
+/// Verdicts of XDP programs (`enum xdp_action`).
+const XDP_PASS: u32 = 2;
+const XDP_TX: u32 = 3;
+
 const UPLINK: [&str; 2] = ["192.0.2.1/24", "2001:db8::1/64"];
 
 /// The configuration that stages run with.
@@ -215,6 +220,7 @@ impl Stage {
         let router = netlink.ensure_host_pair(1500).expect("cilium_host");
         let tunnel = netlink.ensure_vxlan(8472, 1500).expect("cilium_vxlan");
         let mut config = mk_config(mode, tunnel.index);
+        config.device_mac = uplink.mac.0;
         change(&mut config);
         let options = LoadOptions { config, bpffs: bpffs.clone(), map_sizes: small_maps(), mode: None };
         let datapath = Datapath::load(&options).expect("the programs load");
@@ -412,6 +418,39 @@ impl Stage {
         };
         let direction = direction.unwrap_or(0);
         Ok(Outcome { action, packet: done.packet, direction, nanoseconds: done.nanoseconds })
+    }
+
+    /// A packet from the network, as the early program sees it: whether it has sent the packet on, and the packet afterwards.
+    ///
+    /// # Panics
+    /// When the kernel does not run the program.
+    pub fn receive_early(&self, packet: &[u8]) -> (bool, Vec<u8>) {
+        let done = self.run_early(packet, 1);
+        match done.verdict {
+            XDP_PASS => (false, done.packet),
+            XDP_TX => (true, done.packet),
+            other => panic!("the early program returned {other}"),
+        }
+    }
+
+    /// Runs the early program `repeat` times.
+    ///
+    /// # Panics
+    /// When the kernel does not.
+    pub fn run_early(&self, packet: &[u8], repeat: u32) -> testrun::Outcome {
+        let fd = self.datapath.program(EARLY_PROGRAM).expect("the program is loaded");
+        let run = || testrun::run_early(fd, packet, self.uplink.index, repeat);
+        self.netns.run(run).expect("a thread").expect("the kernel runs it")
+    }
+
+    /// Tells this node where another machine of its network is.
+    ///
+    /// # Panics
+    /// When the kernel refuses.
+    pub fn meet(&self, address: IpAddr, mac: [u8; 6]) {
+        let mut neighbours = NeighbourTable::new(Netlink::open_in(&self.netns).expect("netlink"));
+        let neighbour = Neighbour { device: self.uplink.index, address };
+        neighbours.set(&neighbour, &Mac(mac)).expect("a neighbour");
     }
 
     fn counters(&self) -> BTreeMap<u32, u64> {

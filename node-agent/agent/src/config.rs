@@ -14,6 +14,7 @@ use cilium_dataplane::maglev::Maglev;
 use cilium_names::Limits;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+use crate::acceleration::Acceleration;
 use crate::balancing::{parse_seed, parse_size};
 use crate::host::NAT_PORTS;
 
@@ -71,6 +72,8 @@ pub(crate) struct Settings {
     pub(crate) sockets_of_host: bool,
     /// What a pod sees of itself when it is the backend of its own packet.
     pub(crate) loopbacks: (Ipv4Addr, Ipv6Addr),
+    /// Whether packets of known clients from outside are handled before the stack.
+    pub(crate) acceleration: Acceleration,
     /// How clients from outside come to backends.
     pub(crate) balancing: Balancing,
     /// Which entry of a table is a connection's.
@@ -127,6 +130,7 @@ impl Settings {
                 keys.value("ipv4-service-loopback-address", "an IPv4 address")?.unwrap_or(LOOPBACK4),
                 keys.value("ipv6-service-loopback-address", "an IPv6 address")?.unwrap_or(LOOPBACK6),
             ),
+            acceleration: keys.acceleration()?,
             balancing,
             maglev_seed,
             names: keys.names()?,
@@ -267,6 +271,17 @@ impl Keys<'_> {
         items.map(|item| read(item).ok_or_else(|| failed(item))).collect()
     }
 
+    fn acceleration(&self) -> Result<Acceleration, Error> {
+        const NAMES: [&str; 4] = ["disabled", "native", "best-effort", "testing-only"];
+        let expected = "disabled, native, best-effort or testing-only";
+        Ok(match self.choice("bpf-lb-acceleration", &NAMES, expected)? {
+            "native" => Acceleration::Native,
+            "best-effort" => Acceleration::BestEffort,
+            "testing-only" => Acceleration::Generic,
+            _ => Acceleration::Disabled,
+        })
+    }
+
     /// And which entry of a table is a connection's.
     fn balancing(&self) -> Result<(Balancing, u64), Error> {
         const SIZES: &str = "one of 251, 509, 1021, 2039, 4093, 8191, 16381, 32749, 65521, 131071";
@@ -321,6 +336,7 @@ mod tests {
         assert_eq!((settings.tunnel_port, settings.health_port, settings.prometheus), (8472, 9879, None));
         assert_eq!(settings.bpffs, Path::new("/sys/fs/bpf/cilium"));
         assert_eq!(settings.cni_conf, None);
+        assert_eq!(settings.acceleration, Acceleration::Disabled);
     }
 
     #[test]
@@ -336,6 +352,7 @@ mod tests {
             ("node-port-range", "20000, 22767"),
             ("ipv6-service-loopback-address", "fd00::1"),
             ("bpf-lb-algorithm", "maglev"),
+            ("bpf-lb-acceleration", "best-effort"),
             ("bpf-lb-maglev-table-size", "509"),
             ("bpf-lb-maglev-hash-seed", "AAAABwAAAAAAAAAI"),
         ])
@@ -349,6 +366,7 @@ mod tests {
             settings.loopbacks,
             (Ipv4Addr::new(169, 254, 42, 1), "fd00::1".parse().expect("an address"))
         );
+        assert_eq!(settings.acceleration, Acceleration::BestEffort);
         let maglev = Maglev { size: 509, seed: 7 };
         let balancing = Balancing { algorithm: Algorithm::Maglev, by_annotation: false, maglev };
         assert_eq!((settings.balancing, settings.maglev_seed), (balancing, 8));
@@ -368,6 +386,7 @@ mod tests {
             ("bpf-map-sizes", "cilium_polcy=5"),
             ("node-port-range", "30000"),
             ("bpf-lb-algorithm", "round-robin"),
+            ("bpf-lb-acceleration", "generic"),
             ("bpf-lb-algorithm-annotation", "maybe"),
             ("bpf-lb-maglev-table-size", "16384"),
             ("bpf-lb-maglev-hash-seed", "secret"),

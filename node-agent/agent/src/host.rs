@@ -11,13 +11,14 @@ use cilium_bpf::layout::{
     CONFIG_SET_RETVAL, CONFIG_SOCKETS_OF_HOST, Config, NetPort, Prefix,
 };
 use cilium_dataplane::{Devices, router_address};
-use cilium_drivers::datapath::{AttachMode, Attached, Datapath, DeviceProgram, LoadOptions};
+use cilium_drivers::datapath::{AttachMode, Attached, Datapath, DeviceProgram, EarlyMode, LoadOptions};
 use cilium_drivers::netlink::{HOST_DEVICE, Link, NET_DEVICE, Netlink, VXLAN_DEVICE};
 use cilium_drivers::netns::Netns;
 use cilium_drivers::{probe, sysctl};
 use cilium_rest::model::EndpointChange;
 use ipnet::IpNet;
 
+use crate::acceleration;
 use crate::config::Settings;
 
 /// Ports of masqueraded connections: behind those that the kernel gives to the node's own (32768–60999).
@@ -63,6 +64,8 @@ pub(crate) struct Host {
     pub(crate) device_mtu: u32,
     pub(crate) route_mtu: u32,
     pub(crate) config: Config,
+    /// How the early program runs; `None` is not at all.
+    pub(crate) early: Option<EarlyMode>,
 }
 
 impl Host {
@@ -78,7 +81,7 @@ impl Host {
         let tunnel = set_up_tunnel(&mut netlink, settings, device_mtu)?;
         netlink.ensure_proxy_way(settings.ipv4, settings.ipv6)?;
         let route_mtu = device_mtu.saturating_sub(overhead(settings, &facts));
-        let config = mk_config(settings, &facts, tunnel.as_ref(), route_mtu);
+        let config = mk_config(settings, &facts, &native, tunnel.as_ref(), route_mtu);
         let mode = (!settings.tcx).then_some(AttachMode::Filter);
         let (bpffs, map_sizes) = (settings.bpffs.clone(), settings.map_sizes.clone());
         let options = LoadOptions { config, bpffs, map_sizes, mode };
@@ -90,7 +93,14 @@ impl Host {
                 "a map of another layout was replaced by an empty one"
             );
         }
-        Ok(Self { facts, datapath, native, host, tunnel, device_mtu, route_mtu, config })
+        Ok(Self { facts, datapath, native, host, tunnel, device_mtu, route_mtu, config, early: None })
+    }
+
+    /// Lets packets of known clients from outside be handled before the stack, or not. The other programs are there already: they get all
+    /// that this one leaves alone.
+    pub(crate) fn accelerate(&mut self, settings: &Settings) -> anyhow::Result<()> {
+        self.early = acceleration::set_up(&self.datapath, settings.acceleration, &self.native)?;
+        Ok(())
     }
 
     /// Puts the node's programs in their places. Returns how many were not there.
@@ -101,6 +111,7 @@ impl Host {
         }
         changed += self.attach_one(DeviceProgram::FromNetdev, &self.native)?;
         changed += self.attach_one(DeviceProgram::ToNetdev, &self.native)?;
+        changed += usize::from(acceleration::keep(&self.datapath, self.early, &self.native)?);
         Ok(changed + self.datapath.attach_cgroup(&settings.cgroup)?)
     }
 
@@ -215,7 +226,7 @@ pub(crate) fn worlds(settings: &Settings) -> (u32, u32) {
     if settings.ipv4 && settings.ipv6 { (9, 10) } else { (2, 2) }
 }
 
-fn mk_config(settings: &Settings, facts: &Facts, tunnel: Option<&Link>, mtu: u32) -> Config {
+fn mk_config(settings: &Settings, facts: &Facts, native: &Link, tunnel: Option<&Link>, mtu: u32) -> Config {
     let host = |enabled: bool, v4: bool| Addr::from(facts.first(v4).filter(|_| enabled));
     let (host4, host6) = (host(settings.ipv4, true), host(settings.ipv6, false));
     let flag = |on: bool, flag: u32| if on { flag } else { 0 };
@@ -238,6 +249,7 @@ fn mk_config(settings: &Settings, facts: &Facts, tunnel: Option<&Link>, mtu: u32
         mtu,
         maglev_size: settings.balancing.maglev.size,
         maglev_seed: settings.maglev_seed,
+        device_mac: native.mac.0,
         nat_first: NAT_PORTS.0,
         nat_last: NAT_PORTS.1,
         dns_port: NetPort(settings.dns_port),

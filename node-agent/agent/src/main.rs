@@ -14,6 +14,7 @@
 //! | [`monitor`] | drops and verdicts for those who listen |
 //! | [`conflist`], [`install`] | CNI configuration and plugin on the node |
 
+mod acceleration;
 mod ack;
 mod backoff;
 mod balancing;

@@ -169,12 +169,13 @@ fn replacement(replacement: &KubeProxyReplacement) -> Line {
 
 /// How Services are served on this node, and what is missing.
 fn replacement_details(replacement: &KubeProxyReplacement) -> Vec<Line> {
-    let KubeProxyReplacement { mode, forwarding, selection, parts, .. } = replacement;
+    let KubeProxyReplacement { mode, forwarding, selection, acceleration, parts, .. } = replacement;
     let mut lines = vec![
         line(["KubeProxyReplacement Details:"]),
         line(["  Status", mode]),
         line(["  Mode", forwarding]),
         line(["  Backend Selection", selection]),
+        line(["  XDP Acceleration", acceleration]),
     ];
     lines.extend(parts.iter().map(|part| {
         let state = if part.enabled { "Enabled" } else { "Disabled" };

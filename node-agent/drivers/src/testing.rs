@@ -2,7 +2,8 @@
 
 use std::{
     fs,
-    os::fd::{AsRawFd, OwnedFd},
+    net::{Ipv4Addr, UdpSocket},
+    os::fd::{AsFd, AsRawFd, OwnedFd},
     path::PathBuf,
 };
 
@@ -12,6 +13,7 @@ use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
 use crate::{
     netlink::{Link, Netlink, PodLink},
     netns::Netns,
+    sys::ethtool,
 };
 
 /// Fails the test when it does not run as root: a test that cannot do its work has not passed.
@@ -75,6 +77,18 @@ pub fn connect(one: (&Netns, &str, &[IpNet]), other: (&Netns, &str, &[IpNet])) -
     let mut netlink = Netlink::open_in(one.0).expect("netlink works in the first namespace");
     netlink.create_pod_link(&pair).expect("a pair of devices can be made");
     (settle(one), settle(other))
+}
+
+/// Has checksums finished before packets are given to a device, as on a wire.
+///
+/// # Panics
+/// When the kernel refuses.
+pub fn finish_checksums(namespace: &Netns, device: &str) {
+    let set = || {
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+        ethtool::set_checksum_offload(socket.as_fd(), device, false)
+    };
+    namespace.run(set).expect("a thread").expect("the device leaves checksums to the stack");
 }
 
 fn settle((namespace, device, addresses): (&Netns, &str, &[IpNet])) -> Link {

@@ -64,6 +64,23 @@ pub fn run(program: BorrowedFd<'_>, packet: &[u8], context: Context, repeat: u32
     Ok(Outcome { verdict: done.result, packet: output, context: decode(&raw), nanoseconds: done.nanoseconds })
 }
 
+/// As [`run`], with a program of type `xdp`, on a packet that a device of the calling thread's network namespace received.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_early(program: BorrowedFd<'_>, packet: &[u8], device: u32, repeat: u32) -> Result<Outcome, Error> {
+    let failed = |source| Error { length: packet.len(), source };
+    let length = u32::try_from(packet.len()).map_err(|error| failed(io::Error::other(error)))?;
+    // struct xdp_md: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
+    let words = [0, length, 0, device, 0, 0];
+    let mut raw: Vec<u8> = words.into_iter().flat_map(u32::to_ne_bytes).collect();
+    let mut output = vec![0; packet.len() + HEADROOM];
+    let done = bpf::test_run(program, packet, &mut output, &mut raw, repeat).map_err(failed)?;
+    output.truncate(done.output);
+    let context = Context { ingress_device: device, ..Context::default() };
+    Ok(Outcome { verdict: done.result, packet: output, context, nanoseconds: done.nanoseconds })
+}
+
 fn encode(context: Context) -> [u8; SIZE] {
     let mut raw = [0; SIZE];
     let mut put = |at: usize, value: u32| raw[at..at + 4].copy_from_slice(&value.to_ne_bytes());

@@ -15,7 +15,7 @@ use std::{
 };
 
 use cilium_drivers::{
-    datapath::{AttachMode, Attached, Datapath, DeviceProgram},
+    datapath::{AttachMode, Attached, Datapath, DeviceProgram, EarlyMode, Error},
     netlink::{Netlink, remove_pod_device},
     probe, sysctl,
     testrun::{self, Context},
@@ -68,6 +68,44 @@ fn a_filter_stands_in_for_a_link_until_it_is_settled() {
     assert!(!pin.exists());
     let without = node.load_with(AttachMode::Filter);
     assert_eq!((at_once(&without), settle(&without)), (Attached::Created, false));
+}
+
+#[test]
+fn the_early_program_is_on_one_device_in_one_mode() {
+    let node = Node::create();
+    let datapath = node.load_with(AttachMode::Tcx);
+    let attach = |datapath: &Datapath, device, mode| {
+        node.netns.run(|| datapath.attach_early(device, mode)).unwrap().unwrap()
+    };
+    let pins = || {
+        let names = fs::read_dir(node.bpffs.join("links")).unwrap();
+        names.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect::<Vec<_>>()
+    };
+    assert_eq!(attach(&datapath, &node.uplink, EarlyMode::Generic), Attached::Created);
+    assert_eq!(attach(&datapath, &node.uplink, EarlyMode::Generic), Attached::Unchanged);
+    let restarted = node.load_with(AttachMode::Tcx);
+    assert_eq!(attach(&restarted, &node.uplink, EarlyMode::Generic), Attached::Replaced);
+    assert_eq!(pins(), ["up0_xdp_generic"]);
+    assert_eq!(attach(&restarted, &node.uplink, EarlyMode::Driver), Attached::Created);
+    assert_eq!(pins(), ["up0_xdp_driver"]);
+    let pod = node.add_pod(5);
+    assert_eq!(attach(&restarted, &pod.host_end, EarlyMode::Driver), Attached::Created);
+    assert_eq!(pins(), [format!("{}_xdp_driver", pod.host_end.name)]);
+    restarted.detach_early().unwrap();
+    restarted.detach_early().unwrap();
+    assert_eq!(pins(), [""; 0]);
+}
+
+#[test]
+fn a_driver_without_xdp_is_named() {
+    let node = Node::create();
+    let datapath = node.load_with(AttachMode::Tcx);
+    let lo = Netlink::open_in(&node.netns).unwrap().require_link("lo").unwrap();
+    let refused = node.netns.run(|| datapath.attach_early(&lo, EarlyMode::Driver)).unwrap().unwrap_err();
+    assert!(matches!(refused, Error::NoDriverSupport { .. }), "{refused:?}");
+    assert_eq!(refused.to_string(), "the driver of device lo runs no XDP programs");
+    let generic = node.netns.run(|| datapath.attach_early(&lo, EarlyMode::Generic)).unwrap();
+    assert_eq!(generic.unwrap(), Attached::Created);
 }
 
 #[test]

@@ -88,6 +88,8 @@ layout! {
         pub nodeport_first: u16,
         /// Last of these ports.
         pub nodeport_last: u16,
+        /// MAC address of the node's device; frames for others get no acceleration.
+        pub device_mac: [u8; 6],
         /// Makes connections spread over these entries differently from one cluster to the next; equal on all nodes of one.
         pub maglev_seed: u64,
         /// Cookie of the node's own network namespace (`SO_NETNS_COOKIE`); 0: unknown, so its processes are not served at loopback addresses.

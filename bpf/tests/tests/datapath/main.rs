@@ -6,6 +6,7 @@ mod aggregates;
 mod balance;
 mod deny;
 mod dsr;
+mod early;
 mod events;
 mod fragments;
 mod garbage;

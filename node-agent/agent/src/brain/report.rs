@@ -11,6 +11,7 @@ use cilium_rest::model::Health;
 
 use super::Brain;
 use super::names::DnsNumbers;
+use crate::acceleration;
 use crate::pressure::Pressure;
 
 /// How long it took to put changes in force.
@@ -196,6 +197,7 @@ impl Brain {
             devices: vec![format!("{} {addresses} (Direct Routing)", host.native.name)],
             forwarding: "SNAT".to_owned(),
             selection: crate::balancing::describe(self.settings.balancing),
+            acceleration: acceleration::describe(self.settings.acceleration, host.early),
             parts: replacement_parts(config),
         }
     }
@@ -279,7 +281,6 @@ fn replacement_parts(config: &cilium_bpf::layout::Config) -> Vec<model::Replacem
     vec![
         part("Socket LB", true, "Coverage: Full".to_owned()),
         part("Session Affinity", true, until.to_owned()),
-        part("XDP Acceleration", false, "not part of this version".to_owned()),
         plain("ClusterIP"),
         part("NodePort", true, format!("Range: {first}-{last}")),
         part("NodePort at loopback addresses", at_loopback, why_not.to_owned()),

@@ -73,7 +73,7 @@ impl Brain {
         if let Some(missing) = probed.iter().find(|feature| feature.required && !feature.available) {
             anyhow::bail!("{} is needed and missing: {}", missing.name, missing.detail);
         }
-        let host = Host::set_up(&self.settings, facts)?;
+        let mut host = Host::set_up(&self.settings, facts)?;
         let mut tables = Tables::open(&self.settings.bpffs)?;
         let mut dataplane = Dataplane::new(mk_config(&self.settings, &host));
         dataplane.adopt(&mut tables, now).context("the kernel's tables cannot be read")?;
@@ -86,6 +86,7 @@ impl Brain {
         self.note_reassigned(&dataplane.take_reassigned());
         dataplane.apply(&mut tables, now);
         host.attach(&self.settings)?;
+        host.accelerate(&self.settings)?;
         for device in &devices {
             attach_pod(&host.datapath, device)?;
         }

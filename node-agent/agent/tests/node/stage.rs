@@ -105,6 +105,11 @@ impl Stage {
         }
     }
 
+    /// Changes a setting, for the next start of the agent.
+    pub(crate) fn set(&self, key: &str, value: &str) {
+        fs::write(self.dir.path().join("config").join(key), value).expect("writes");
+    }
+
     /// Writes what all nodes share.
     pub(crate) fn plan_shared(&self, parts: &Parts) {
         lock(&self.world).put_slice("cluster.r", SHARED, &mk_spec(parts));

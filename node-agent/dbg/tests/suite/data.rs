@@ -117,6 +117,7 @@ pub(crate) fn status() -> Status {
             devices: vec!["eth0 192.0.2.1 2001:db8::1 (Direct Routing)".into()],
             forwarding: "SNAT".into(),
             selection: "Random".into(),
+            acceleration: "Best-Effort".into(),
             parts: vec![
                 mk_part("NodePort", true, "Range: 30000-32767"),
                 mk_part("NodePort at loopback addresses", false, "the kernel has no SO_NETNS_COOKIE"),

@@ -67,15 +67,17 @@ pub enum Attached {
 }
 
 /// A place for a program.
-struct Place {
-    pin: PathBuf,
+pub(super) struct Place {
+    pub(super) pin: PathBuf,
     /// For messages.
-    name: String,
+    pub(super) name: String,
     /// What the kernel calls it once it is attached: index of the device or number of the cgroup.
-    number: u64,
+    pub(super) number: u64,
     /// What the kernel wants to be told: index of the device or descriptor of the cgroup.
-    target: u32,
-    attach_type: u32,
+    pub(super) target: u32,
+    pub(super) attach_type: u32,
+    /// As the kernel's `XDP_FLAGS_*`, for such programs.
+    pub(super) flags: u32,
 }
 
 impl Datapath {
@@ -163,6 +165,7 @@ impl Datapath {
                 number,
                 target: directory.as_raw_fd().unsigned_abs(),
                 attach_type: socket_attach_type(name),
+                flags: 0,
             };
             changed += usize::from(self.attach_link(name, &place)? != Attached::Unchanged);
         }
@@ -210,7 +213,7 @@ impl Datapath {
         Ok(removed)
     }
 
-    fn links(&self) -> PathBuf {
+    pub(super) fn links(&self) -> PathBuf {
         self.bpffs.join(DIRECTORY)
     }
 
@@ -229,10 +232,11 @@ impl Datapath {
                 Direction::Ingress => bpf::TCX_INGRESS,
                 Direction::Egress => bpf::TCX_EGRESS,
             },
+            flags: 0,
         }
     }
 
-    fn attach_link(&self, name: &'static str, place: &Place) -> Result<Attached, Error> {
+    pub(super) fn attach_link(&self, name: &'static str, place: &Place) -> Result<Attached, Error> {
         let program = self.loaded(name)?;
         let failed = |source| Error::Attach { program: name, target: place.name.clone(), source };
         if let Some(link) = bpf::open_pin(&place.pin).map_err(failed)? {
@@ -247,7 +251,8 @@ impl Datapath {
             // The device or cgroup of this name is another one than it was.
             remove_link(&place.pin)?;
         }
-        let link = bpf::create_link(&program.fd, place.target, place.attach_type).map_err(failed)?;
+        let link =
+            bpf::create_link(&program.fd, place.target, place.attach_type, place.flags).map_err(failed)?;
         bpf::pin(&link, &place.pin).map_err(|source| Error::PinLink { path: place.pin.clone(), source })?;
         Ok(Attached::Created)
     }
@@ -275,8 +280,12 @@ impl Datapath {
 }
 
 /// A BPF file system reserves names with dots, which names of VLAN devices have.
+pub(super) fn escape(device: &str) -> String {
+    device.replace('%', "%25").replace('.', "%2e")
+}
+
 fn pin_name(device: &str, direction: Direction) -> String {
-    let device = device.replace('%', "%25").replace('.', "%2e");
+    let device = escape(device);
     match direction {
         Direction::Ingress => format!("{device}_ingress"),
         Direction::Egress => format!("{device}_egress"),
@@ -285,7 +294,7 @@ fn pin_name(device: &str, direction: Direction) -> String {
 
 /// Detaches a pinned link, then removes its pin. Without the former the kernel would detach it some time later, and
 /// refuse the same program until then.
-fn remove_link(pin: &Path) -> Result<(), Error> {
+pub(super) fn remove_link(pin: &Path) -> Result<(), Error> {
     let failed = |source| Error::Detach { path: pin.to_owned(), source };
     if let Some(link) = bpf::open_pin(pin).map_err(failed)? {
         bpf::detach_link(&link).map_err(failed)?;

@@ -6,7 +6,7 @@ use std::{
 };
 
 use aya::{Ebpf, EbpfLoader, programs::ProgramFd};
-use cilium_bpf::{CONFIG_GLOBAL, DEVICE_PROGRAMS, OBJECT, PINNED_MAPS, SOCKET_PROGRAMS};
+use cilium_bpf::{CONFIG_GLOBAL, DEVICE_PROGRAMS, EARLY_PROGRAM, OBJECT, PINNED_MAPS, SOCKET_PROGRAMS};
 
 use super::{AttachMode, Datapath, Error, LoadOptions, Program, ReplacedMap, attach};
 use crate::{maps, probe, sys::bpf};
@@ -97,6 +97,7 @@ fn load_programs(object: &mut Ebpf) -> Result<BTreeMap<&'static str, Program>, E
     DEVICE_PROGRAMS
         .into_iter()
         .chain(SOCKET_PROGRAMS)
+        .chain([EARLY_PROGRAM])
         .map(|name| Ok((name, load_program(object, name)?)))
         .collect()
 }
@@ -105,6 +106,7 @@ fn load_program(object: &mut Ebpf, name: &'static str) -> Result<Program, Error>
     let loaded = match object.program_mut(name) {
         Some(aya::programs::Program::SchedClassifier(program)) => program.load().and_then(|()| program.fd()),
         Some(aya::programs::Program::CgroupSockAddr(program)) => program.load().and_then(|()| program.fd()),
+        Some(aya::programs::Program::Xdp(program)) => program.load().and_then(|()| program.fd()),
         _ => return Err(Error::MissingProgram { program: name }),
     };
     let fd = loaded.map_err(|source| Error::LoadProgram { program: name, source: Box::new(source) })?;

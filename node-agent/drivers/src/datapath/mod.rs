@@ -12,6 +12,7 @@
 //! outlive the process without a pin.
 
 mod attach;
+mod early;
 mod load;
 
 use std::{
@@ -25,6 +26,7 @@ use cilium_bpf::layout::Config;
 use thiserror::Error;
 
 pub use self::attach::{Attached, DeviceProgram};
+pub use self::early::EarlyMode;
 use crate::netlink;
 
 /// Which packets of a device a program sees.
@@ -82,6 +84,9 @@ pub enum Error {
     /// A program could not be attached.
     #[error("cannot attach {program} to {target}")]
     Attach { program: &'static str, target: String, source: io::Error },
+    /// The device's driver runs no XDP programs.
+    #[error("the driver of device {device} runs no XDP programs")]
+    NoDriverSupport { device: String, source: io::Error },
     /// A link could not be taken off.
     #[error("cannot detach the link {path}")]
     Detach { path: PathBuf, source: io::Error },

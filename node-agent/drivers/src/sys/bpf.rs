@@ -251,13 +251,13 @@ pub(crate) struct LinkInfo {
     id: u32,
     pub(crate) program: u32,
     padding: u32,
-    /// tcx: interface index and attach type; cgroup: the cgroup's number.
+    /// tcx: interface index and attach type; XDP: interface index; cgroup: the cgroup's number.
     target: [u8; 8],
     attach_type: u32,
 }
 
 impl LinkInfo {
-    /// The index of a tcx link's device; 0 once the device is gone or the link was detached.
+    /// The index of a tcx or XDP link's device; 0 once the device is gone or the link was detached.
     pub(crate) fn device(&self) -> u32 {
         let [a, b, c, d, ..] = self.target;
         u32::from_ne_bytes([a, b, c, d])
@@ -270,8 +270,9 @@ impl LinkInfo {
 
     /// What the link is attached to: the device's index or the cgroup's number.
     pub(crate) fn target(&self) -> u64 {
+        const XDP: u32 = 6;
         const TCX: u32 = 11;
-        if self.kind == TCX { self.device().into() } else { self.cgroup() }
+        if [XDP, TCX].contains(&self.kind) { self.device().into() } else { self.cgroup() }
     }
 }
 
@@ -283,6 +284,11 @@ pub(crate) fn link_info(link: impl AsFd) -> io::Result<LinkInfo> {
 /// Attach types of programs on devices (`enum bpf_attach_type`).
 pub(crate) const TCX_INGRESS: u32 = 46;
 pub(crate) const TCX_EGRESS: u32 = 47;
+pub(crate) const XDP: u32 = 37;
+
+/// How an XDP program runs (`XDP_FLAGS_*` of the kernel's `uapi/linux/if_link.h`): on packets of the stack, or in the driver.
+pub(crate) const XDP_GENERIC: u32 = 1 << 1;
+pub(crate) const XDP_DRIVER: u32 = 1 << 2;
 
 /// Types of maps (`enum bpf_map_type`).
 pub(crate) const MAP_HASH: u32 = 1;
@@ -306,9 +312,14 @@ struct LinkAttributes {
 }
 
 /// Attaches a program to a device (target: its index) or a cgroup (target: its descriptor).
-pub(crate) fn create_link(program: impl AsFd, target: u32, attach_type: u32) -> io::Result<OwnedFd> {
+pub(crate) fn create_link(
+    program: impl AsFd,
+    target: u32,
+    attach_type: u32,
+    flags: u32,
+) -> io::Result<OwnedFd> {
     let mut attributes =
-        LinkAttributes { program: raw(program), target, attach_type, ..LinkAttributes::default() };
+        LinkAttributes { program: raw(program), target, attach_type, flags, ..LinkAttributes::default() };
     call_fd(LINK_CREATE, &mut attributes)
 }
 

@@ -3,6 +3,7 @@
 
 pub(crate) mod bpf;
 pub(crate) mod cookie;
+pub(crate) mod ethtool;
 pub(crate) mod sched;
 
 use std::{

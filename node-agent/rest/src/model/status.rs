@@ -153,6 +153,9 @@ pub struct KubeProxyReplacement {
     /// How a backend is chosen: `Random`.
     #[serde(default)]
     pub selection: String,
+    /// Whether packets of known clients are handled before the stack: `Disabled`, `Native`, `Best-Effort`, `Generic`.
+    #[serde(default)]
+    pub acceleration: String,
     /// Kinds of frontends, and what else is part of it.
     #[serde(default)]
     pub parts: Vec<ReplacementPart>,
