@@ -39,6 +39,30 @@ pub const SOCKET_PROGRAMS: [&str; 8] = [
     "sock_getpeername6",
 ];
 
+/// A map that traffic fills. The kernel makes all its entries at once.
+#[derive(Clone, Copy, Debug)]
+pub struct TrafficMap {
+    /// Name.
+    pub name: &'static str,
+    /// Entries that are built in.
+    pub entries: u32,
+    /// Bytes that the kernel takes for an entry: key and value in whole words, and 48 of its own.
+    pub bytes: u32,
+}
+
+const fn traffic_map(name: &'static str, entries: u32, key: u32, value: u32) -> TrafficMap {
+    TrafficMap { name, entries, bytes: key.next_multiple_of(8) + value.next_multiple_of(8) + 48 }
+}
+
+/// The maps that an agent sizes by the node's memory.
+pub const TRAFFIC_MAPS: [TrafficMap; 5] = [
+    traffic_map("cilium_ct", 131_072, 40, 40),
+    traffic_map("cilium_snat", 65_536, 40, 48),
+    traffic_map("cilium_fragments", 8192, 40, 4),
+    traffic_map("cilium_affinity", 65_536, 40, 40),
+    traffic_map("cilium_sock_revnat", 65_536, 32, 24),
+];
+
 /// Maps that live longer than the process that made them: the loader pins them by these names.
 pub const PINNED_MAPS: [&str; 18] = [
     "cilium_endpoints",

@@ -17,7 +17,10 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use crate::acceleration::Acceleration;
 use crate::balancing::{parse_seed, parse_size};
 use crate::host::NAT_PORTS;
+use crate::sizes;
 
+/// Of the node's memory, for tables that traffic fills.
+const MAP_PART: f64 = 0.0025;
 /// As upstream's.
 const LOOPBACK4: Ipv4Addr = Ipv4Addr::new(169, 254, 42, 1);
 /// In the block that nobody routes (RFC 6666). A link-local one, as upstream's, would make pods look for its link-layer address.
@@ -136,7 +139,7 @@ impl Settings {
             names: keys.names()?,
             state_dir: keys.text("state-dir", "/var/run/cilium").into(),
             bpffs: Path::new(&keys.text("bpf-root", "/sys/fs/bpf")).join("cilium"),
-            map_sizes: keys.sizes("bpf-map-sizes")?,
+            map_sizes: keys.map_sizes()?,
             cgroup: keys.text("cgroup-root", "/run/cilium/cgroupv2").into(),
             raw: BTreeMap::new(),
         };
@@ -258,6 +261,18 @@ impl Keys<'_> {
     }
 
     /// `<map>=<entries>`, separated by commas.
+    /// By the node's memory, unless they are said.
+    fn map_sizes(&self) -> Result<BTreeMap<String, u32>, Error> {
+        let (key, expected) = ("bpf-map-dynamic-size-ratio", "a part of the memory, above 0 and below 1");
+        let part = self.value::<f64>(key, expected)?.unwrap_or(MAP_PART);
+        if !(part > 0.0 && part < 1.0) {
+            return Err(Error::Value { key, value: part.to_string(), expected });
+        }
+        let mut all = sizes::of_memory(sizes::memory(), part);
+        all.extend(self.sizes("bpf-map-sizes")?);
+        Ok(all)
+    }
+
     fn sizes(&self, key: &'static str) -> Result<BTreeMap<String, u32>, Error> {
         let expected = "map=entries,map=entries, with names as in bpftool map and at least 1 entry";
         let items = self.get(key).into_iter().flat_map(|text| text.split(','));
@@ -370,7 +385,8 @@ mod tests {
         let maglev = Maglev { size: 509, seed: 7 };
         let balancing = Balancing { algorithm: Algorithm::Maglev, by_annotation: false, maglev };
         assert_eq!((settings.balancing, settings.maglev_seed), (balancing, 8));
-        assert_eq!(settings.map_sizes, [("cilium_policy".into(), 5), ("cilium_ipcache".into(), 7)].into());
+        assert_eq!([settings.map_sizes["cilium_policy"], settings.map_sizes["cilium_ipcache"]], [5, 7]);
+        assert!(settings.map_sizes.contains_key("cilium_ct"), "by memory");
     }
 
     #[test]
@@ -383,6 +399,8 @@ mod tests {
             ("ipv6-native-routing-cidr", "10.0.0.0/8"),
             ("prometheus-serve-addr", "9962"),
             ("bpf-map-sizes", "cilium_policy=0"),
+            ("bpf-map-dynamic-size-ratio", "1.5"),
+            ("bpf-map-dynamic-size-ratio", "much"),
             ("bpf-map-sizes", "cilium_polcy=5"),
             ("node-port-range", "30000"),
             ("bpf-lb-algorithm", "round-robin"),

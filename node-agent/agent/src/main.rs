@@ -35,6 +35,7 @@ mod pressure;
 mod rbac;
 mod run;
 mod serve;
+mod sizes;
 mod sockets;
 mod watch;
 mod wires;

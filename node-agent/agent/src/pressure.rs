@@ -51,7 +51,7 @@ pub(crate) fn failures(all: &[Pressure]) -> Vec<Failure> {
     let failure = |it: &Pressure| Failure {
         object: format!("map/{}", it.map),
         message: format!(
-            "nearly full: it has room for {} entries, and forgets connections in use when there are more; raise bpf-map-sizes",
+            "nearly full: it has room for {} entries, and forgets connections in use when there are more; raise bpf-map-dynamic-size-ratio",
             it.size
         ),
     };

@@ -120,3 +120,21 @@ fn keep(name: &'static str, fd: &ProgramFd) -> Result<Program, Error> {
     let id = bpf::program_id(&fd).map_err(failed)?;
     Ok(Program { fd, id })
 }
+
+#[cfg(test)]
+mod tests {
+    use cilium_bpf::TRAFFIC_MAPS;
+
+    use super::*;
+
+    #[test]
+    fn maps_that_are_sized_by_memory_are_as_large_as_is_reckoned_with() {
+        let object = aya_obj::Object::parse(OBJECT).expect("the object is one");
+        for map in TRAFFIC_MAPS {
+            let found = object.maps.get(map.name).expect("the object has the map");
+            // In the kernel, keys and values take whole words.
+            let words = found.key_size().next_multiple_of(8) + found.value_size().next_multiple_of(8);
+            assert_eq!((found.max_entries(), words + 48), (map.entries, map.bytes), "{}", map.name);
+        }
+    }
+}
