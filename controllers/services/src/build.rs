@@ -28,6 +28,7 @@ pub(crate) fn build(frontend: &Frontend, slices: &BTreeMap<String, Slice>) -> Se
         source_ranges: frontend.source_ranges.clone(),
         affinity: frontend.affinity,
         algorithm: frontend.algorithm,
+        forwarding: frontend.forwarding,
         ports: ports.collect(),
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use cilium_api::parts::Algorithm;
+use cilium_api::parts::{Algorithm, Forwarding};
 use cilium_api::slim;
 use ipnet::IpNet;
 
@@ -12,6 +12,9 @@ const OTHER_PROXY: &str = "service.kubernetes.io/service-proxy-name";
 
 /// Annotation by which a Service says how clients from outside come to its backends (upstream's name).
 const ALGORITHM: &str = "service.cilium.io/lb-algorithm";
+
+/// Annotation by which a Service says how backends on other nodes see clients from outside (upstream's name).
+const FORWARDING: &str = "service.cilium.io/forwarding-mode";
 
 /// Cluster addresses and ports of a Service.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +40,8 @@ pub(crate) struct Frontend {
     pub(crate) affinity: u32,
     /// `None` when it does not say, or says nothing that is known.
     pub(crate) algorithm: Option<Algorithm>,
+    /// `None` as above.
+    pub(crate) forwarding: Option<Forwarding>,
 }
 
 /// Seconds of affinity when the Service does not say (Kubernetes API, `ClientIPConfig`).
@@ -115,6 +120,7 @@ impl Frontend {
             source_ranges: source_ranges(spec),
             affinity: affinity(spec),
             algorithm: algorithm(service),
+            forwarding: forwarding(service),
             cluster_ips,
         })
     }
@@ -199,6 +205,14 @@ fn algorithm(service: &slim::Service) -> Option<Algorithm> {
     match service.metadata.annotations.as_ref()?.get(ALGORITHM)?.as_str() {
         "random" => Some(Algorithm::Random),
         "maglev" => Some(Algorithm::Maglev),
+        _ => None,
+    }
+}
+
+fn forwarding(service: &slim::Service) -> Option<Forwarding> {
+    match service.metadata.annotations.as_ref()?.get(FORWARDING)?.as_str() {
+        "snat" => Some(Forwarding::Snat),
+        "dsr" => Some(Forwarding::Dsr),
         _ => None,
     }
 }

@@ -272,6 +272,19 @@ fn the_algorithm_is_one_that_is_known_or_nobodys() {
 }
 
 #[test]
+fn the_way_of_forwarding_is_one_that_is_known_or_nobodys() {
+    let with = |value: &str| {
+        let mut service = mk_service(json!({"clusterIPs": ["10.96.0.9"], "ports": one_port()}));
+        let annotation = ("service.cilium.io/forwarding-mode".to_owned(), value.to_owned());
+        service.metadata.annotations = Some([annotation].into());
+        serde_json::to_value(mk_services(&service, &[]).part(&web()).unwrap()).unwrap()["forwarding"].clone()
+    };
+    assert_eq!(with("dsr"), json!("dsr"));
+    assert_eq!(with("snat"), json!("snat"));
+    assert_eq!(with("hybrid"), json!(null));
+}
+
+#[test]
 fn ranges_that_cannot_be_read_let_nobody_in() {
     let with = |type_: &str, ranges: Value| {
         let ports = one_port();

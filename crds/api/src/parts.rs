@@ -492,6 +492,9 @@ pub struct Service {
     /// How a new client from outside comes to one of its backends, where the Service says so and agents let it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub algorithm: Option<Algorithm>,
+    /// How backends on other nodes see clients from outside, where the Service says so and agents let it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forwarding: Option<Forwarding>,
     /// Ports, sorted by (port, protocol).
     pub ports: Vec<ServicePort>,
 }
@@ -505,6 +508,17 @@ pub enum Algorithm {
     Random,
     /// The same one on every node, for equal addresses and ports of the connection.
     Maglev,
+}
+
+/// What a packet from outside becomes on its way to a backend on another node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Forwarding {
+    /// One of the node that it came to, where answers go.
+    #[default]
+    Snat,
+    /// It stays the client's, whom the backend's node answers by itself (direct server return).
+    Dsr,
 }
 
 /// A port of a Service.

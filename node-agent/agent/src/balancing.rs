@@ -1,8 +1,8 @@
 //! How clients from outside come to backends: what the settings say of it, and what the status tells.
 
 use cilium_api::parts::Algorithm;
-use cilium_dataplane::Balancing;
 use cilium_dataplane::maglev::{Maglev, SIZES};
+use cilium_dataplane::{Balancing, Mode};
 
 /// The seed when nobody gives one (upstream's).
 const SEED: &str = "JLfvgnHc2kaSUFaI";
@@ -50,6 +50,18 @@ fn decode(text: &str) -> Option<[u8; SEED_BYTES]> {
 pub(crate) fn parse_size(text: Option<&str>) -> Option<u32> {
     let Some(text) = text else { return Some(Maglev::default().size) };
     text.parse().ok().filter(|size| SIZES.contains(size))
+}
+
+/// How backends on other nodes see clients, in the words of the status.
+pub(crate) fn describe_mode(balancing: Balancing) -> &'static str {
+    match (balancing.mode, balancing.mode_by_annotation) {
+        (Mode::Snat, false) => "SNAT",
+        (Mode::Snat, true) => "SNAT, or DSR by annotation",
+        (Mode::Dsr, false) => "DSR",
+        (Mode::Dsr, true) => "DSR, or SNAT by annotation",
+        (Mode::Hybrid, false) => "Hybrid",
+        (Mode::Hybrid, true) => "Hybrid, or SNAT or DSR by annotation",
+    }
 }
 
 /// How a backend is chosen, in the words of the status.

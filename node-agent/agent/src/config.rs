@@ -9,8 +9,8 @@ use std::str::FromStr;
 
 use cilium_api::parts::Algorithm;
 use cilium_bpf::PINNED_MAPS;
-use cilium_dataplane::Balancing;
 use cilium_dataplane::maglev::Maglev;
+use cilium_dataplane::{Balancing, Mode};
 use cilium_names::Limits;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
@@ -313,8 +313,21 @@ impl Keys<'_> {
             algorithm: if algorithm == "maglev" { Algorithm::Maglev } else { Algorithm::Random },
             by_annotation: self.bool("bpf-lb-algorithm-annotation", false)?,
             maglev: Maglev { size, seed: seeds.tables },
+            mode: self.mode()?,
+            mode_by_annotation: self.bool("bpf-lb-mode-annotation", false)?,
         };
         Ok((balancing, seeds.connections))
+    }
+
+    /// How backends on other nodes see clients from outside.
+    fn mode(&self) -> Result<Mode, Error> {
+        self.choice("bpf-lb-dsr-dispatch", &["opt"], "opt, the only one that is supported")?;
+        let mode = self.choice("bpf-lb-mode", &["snat", "dsr", "hybrid"], "snat, dsr or hybrid")?;
+        Ok(match mode {
+            "dsr" => Mode::Dsr,
+            "hybrid" => Mode::Hybrid,
+            _ => Mode::Snat,
+        })
     }
 
     fn names(&self) -> Result<Limits, Error> {
@@ -368,6 +381,8 @@ mod tests {
             ("ipv6-service-loopback-address", "fd00::1"),
             ("bpf-lb-algorithm", "maglev"),
             ("bpf-lb-acceleration", "best-effort"),
+            ("bpf-lb-mode", "hybrid"),
+            ("bpf-lb-mode-annotation", "true"),
             ("bpf-lb-maglev-table-size", "509"),
             ("bpf-lb-maglev-hash-seed", "AAAABwAAAAAAAAAI"),
         ])
@@ -383,7 +398,13 @@ mod tests {
         );
         assert_eq!(settings.acceleration, Acceleration::BestEffort);
         let maglev = Maglev { size: 509, seed: 7 };
-        let balancing = Balancing { algorithm: Algorithm::Maglev, by_annotation: false, maglev };
+        let balancing = Balancing {
+            algorithm: Algorithm::Maglev,
+            by_annotation: false,
+            maglev,
+            mode: Mode::Hybrid,
+            mode_by_annotation: true,
+        };
         assert_eq!((settings.balancing, settings.maglev_seed), (balancing, 8));
         assert_eq!([settings.map_sizes["cilium_policy"], settings.map_sizes["cilium_ipcache"]], [5, 7]);
         assert!(settings.map_sizes.contains_key("cilium_ct"), "by memory");
@@ -404,6 +425,8 @@ mod tests {
             ("bpf-map-sizes", "cilium_polcy=5"),
             ("node-port-range", "30000"),
             ("bpf-lb-algorithm", "round-robin"),
+            ("bpf-lb-mode", "nat"),
+            ("bpf-lb-dsr-dispatch", "geneve"),
             ("bpf-lb-acceleration", "generic"),
             ("bpf-lb-algorithm-annotation", "maybe"),
             ("bpf-lb-maglev-table-size", "16384"),

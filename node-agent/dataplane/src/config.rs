@@ -1,6 +1,6 @@
 use std::net::IpAddr;
 
-use cilium_api::parts::{Algorithm, Service};
+use cilium_api::parts::{Algorithm, Forwarding, Service};
 
 use crate::maglev::Maglev;
 
@@ -27,6 +27,9 @@ pub struct Config {
     pub balancing: Balancing,
 }
 
+/// IP protocol number.
+const TCP: u8 = 6;
+
 /// How a new client from outside comes to one of several backends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Balancing {
@@ -36,6 +39,22 @@ pub struct Balancing {
     pub by_annotation: bool,
     /// How tables are filled.
     pub maglev: Maglev,
+    /// How backends on other nodes see clients.
+    pub mode: Mode,
+    /// Services may say that.
+    pub mode_by_annotation: bool,
+}
+
+/// How backends on other nodes see clients of Services that do not say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// As the node that these came to.
+    #[default]
+    Snat,
+    /// As they are, and answer them by themselves.
+    Dsr,
+    /// By TCP as they are, otherwise as the node.
+    Hybrid,
 }
 
 impl Balancing {
@@ -43,6 +62,14 @@ impl Balancing {
     pub(crate) fn maglev_of(&self, service: &Service) -> Option<Maglev> {
         let asked = service.algorithm.filter(|_| self.by_annotation);
         (asked.unwrap_or(self.algorithm) == Algorithm::Maglev).then_some(self.maglev)
+    }
+
+    /// Backends of the Service on other nodes answer clients by themselves.
+    pub(crate) fn returns_directly(&self, service: &Service, protocol: u8) -> bool {
+        match service.forwarding.filter(|_| self.mode_by_annotation) {
+            Some(asked) => asked == Forwarding::Dsr,
+            None => self.mode == Mode::Dsr || (self.mode == Mode::Hybrid && protocol == TCP),
+        }
     }
 }
 

@@ -42,7 +42,7 @@ mod switched;
 
 pub use block::InvalidRange;
 pub use compile::{AddressBlock, Compiled, Rule, compile, cookie, logs_of, origins_of};
-pub use config::{Balancing, Config, Devices, Link, Mac, Neighbour, Route};
+pub use config::{Balancing, Config, Devices, Link, Mac, Mode, Neighbour, Route};
 pub use dataplane::{Dataplane, Unready};
 pub use displaced::Displaced;
 pub use endpoints::Planned;

@@ -9,8 +9,8 @@ use cilium_api::frontends::{Frontend, FrontendKind, Here, Scope};
 use cilium_api::parts::{Backend, HostPort, PartKey, Service};
 use cilium_bpf::layout::{
     BackendEntry, BackendKey, MaglevKey, NetPort, SCOPE_EXTERNAL, SCOPE_INTERNAL, SERVICE_AT_OWN_NODE,
-    SERVICE_MAGLEV, SERVICE_ONLY_OWN, SERVICE_RANGES, ServiceEntry, ServiceKey, SourceRangeEntry,
-    SourceRangeKey,
+    SERVICE_DSR, SERVICE_MAGLEV, SERVICE_ONLY_OWN, SERVICE_RANGES, ServiceEntry, ServiceKey,
+    SourceRangeEntry, SourceRangeKey,
 };
 use ipnet::IpNet;
 
@@ -50,6 +50,7 @@ impl Scheme for ServiceScheme {
         let flags = flag(content.only_own, SERVICE_ONLY_OWN)
             | flag(content.ranges.is_some(), SERVICE_RANGES)
             | flag(content.at_own_node, SERVICE_AT_OWN_NODE)
+            | flag(content.direct, SERVICE_DSR)
             | flag(content.table.is_some(), SERVICE_MAGLEV);
         ServiceEntry { generation, count, affinity: content.affinity, flags }
     }
@@ -97,6 +98,7 @@ impl Scheme for ServiceScheme {
             affinity: pointer.affinity,
             only_own: pointer.flags & SERVICE_ONLY_OWN != 0,
             at_own_node: pointer.flags & SERVICE_AT_OWN_NODE != 0,
+            direct: pointer.flags & SERVICE_DSR != 0,
             ranges: is_restricted.then_some(ranges),
             table: has_table.then(|| maglev::join(chunks.iter().map(|(_, entries)| &**entries))),
             backends: backends.into_iter().map(|(_, entry)| entry).collect(),
@@ -105,7 +107,7 @@ impl Scheme for ServiceScheme {
 }
 
 /// All that a pointer can say.
-const FLAGS: u32 = SERVICE_ONLY_OWN | SERVICE_RANGES | SERVICE_AT_OWN_NODE | SERVICE_MAGLEV;
+const FLAGS: u32 = SERVICE_ONLY_OWN | SERVICE_RANGES | SERVICE_AT_OWN_NODE | SERVICE_MAGLEV | SERVICE_DSR;
 
 /// What a frontend leads to.
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -116,6 +118,8 @@ pub(crate) struct Content {
     only_own: bool,
     /// At addresses of other nodes, these decide by themselves.
     at_own_node: bool,
+    /// Backends of other nodes answer clients outside by themselves.
+    direct: bool,
     /// Clients that are served, sorted; `None` is everybody.
     ranges: Option<Vec<IpNet>>,
     /// Indexes of the backends by Maglev hashing; without it a new client has any of them.
@@ -177,6 +181,12 @@ impl Services {
             })
         });
         let mut wanted: Vec<Wanted> = wanted.collect();
+        if let Some(service) = service {
+            let outside = wanted.iter_mut().filter(|wanted| wanted.key.scope == SCOPE_EXTERNAL);
+            outside.for_each(|it| {
+                it.content.direct = self.balancing.returns_directly(service, it.key.protocol);
+            });
+        }
         if let Some(maglev) = service.and_then(|service| self.balancing.maglev_of(service)) {
             fill_tables(maglev, &mut wanted);
         }
@@ -205,6 +215,7 @@ impl Services {
                 affinity: 0,
                 only_own: true,
                 at_own_node: false,
+                direct: false,
                 ranges: None,
                 table: None,
                 backends,
@@ -326,6 +337,7 @@ fn content(frontend: &Frontend<'_>, service: &Service) -> Content {
         only_own: frontend.only_own,
         at_own_node: service.external_local
             && (frontend.kind, frontend.scope) == (FrontendKind::NodePort, Scope::Internal),
+        direct: false,
         ranges,
         table: None,
         backends: frontend.backends.iter().map(entry).collect(),

@@ -195,7 +195,7 @@ impl Brain {
         model::KubeProxyReplacement {
             mode: "True".to_owned(),
             devices: vec![format!("{} {addresses} (Direct Routing)", host.native.name)],
-            forwarding: "SNAT".to_owned(),
+            forwarding: crate::balancing::describe_mode(self.settings.balancing).to_owned(),
             selection: crate::balancing::describe(self.settings.balancing),
             acceleration: acceleration::describe(self.settings.acceleration, host.early),
             parts: replacement_parts(config),

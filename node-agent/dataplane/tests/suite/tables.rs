@@ -1,11 +1,11 @@
 //! What each kind of part becomes.
 
-use cilium_api::parts::{Algorithm, Backend, BackendPlace, Part, PartKey, Parts, Service};
+use cilium_api::parts::{Algorithm, Backend, BackendPlace, Forwarding, Part, PartKey, Parts, Service};
 use cilium_bpf::layout::{
     Addr, IpcacheEntry, IpcacheKey, NetPort, SCOPE_EXTERNAL, SCOPE_INTERNAL, SERVICE_AT_OWN_NODE,
-    SERVICE_MAGLEV, SERVICE_ONLY_OWN, SERVICE_RANGES, ServiceKey,
+    SERVICE_DSR, SERVICE_MAGLEV, SERVICE_ONLY_OWN, SERVICE_RANGES, ServiceKey,
 };
-use cilium_dataplane::{Balancing, Behind, BehindKey, Dataplane, Unready, router_address};
+use cilium_dataplane::{Balancing, Behind, BehindKey, Dataplane, Mode, Unready, router_address};
 
 use crate::build::*;
 use crate::kernel::Fake;
@@ -557,4 +557,31 @@ fn a_restarted_agent_with_another_seed_exchanges_tables_and_one_with_the_same_wr
     config.balancing.maglev.seed += 1;
     assert!(restart(&mut kernel, config) > 0);
     assert_ne!(kernel.table(&kernel.services[&key]), before);
+}
+
+#[test]
+fn backends_elsewhere_answer_by_themselves_where_the_node_or_the_service_says_so() {
+    let [tcp, udp] = [6, 17];
+    let flags = |mode, mode_by_annotation, asked, protocol| {
+        let backend = mk_backend("10.244.1.1", BackendPlace::default());
+        let mut service = Service { forwarding: asked, ..mk_service_of(1, vec![backend]) };
+        service.ports[0].node_port = 30_080;
+        service.ports[0].protocol = protocol;
+        let mut config = mk_config(false);
+        config.balancing = Balancing { mode, mode_by_annotation, ..Balancing::default() };
+        let (mut dataplane, mut kernel) = (Dataplane::new(config), Fake::default());
+        put(&mut dataplane, &mut kernel, &[("s", &service)]);
+        [SCOPE_EXTERNAL, SCOPE_INTERNAL].map(|scope| {
+            let key = ServiceKey { address: ip("0.0.0.0").into(), port: NetPort(30_080), protocol, scope };
+            kernel.services[&key].flags
+        })
+    };
+    let (dsr, snat) = ([SERVICE_DSR, 0], [0, 0]);
+    assert_eq!(flags(Mode::Snat, true, None, tcp), snat);
+    assert_eq!(flags(Mode::Snat, true, Some(Forwarding::Dsr), udp), dsr);
+    assert_eq!(flags(Mode::Snat, false, Some(Forwarding::Dsr), tcp), snat, "Services are not asked");
+    assert_eq!(flags(Mode::Dsr, false, None, udp), dsr);
+    assert_eq!(flags(Mode::Dsr, true, Some(Forwarding::Snat), tcp), snat);
+    assert_eq!(flags(Mode::Hybrid, false, None, tcp), dsr);
+    assert_eq!(flags(Mode::Hybrid, false, None, udp), snat);
 }
