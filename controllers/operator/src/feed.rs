@@ -8,8 +8,8 @@ use cilium_api::node_slice::CiliumNodeStateSlice;
 use cilium_api::node_state::CiliumNodeState;
 use cilium_api::slim::{EndpointSlice, Namespace, Node, Pod, Service};
 use cilium_api::{
-    CiliumCIDRGroup, CiliumClusterwideNetworkPolicy, CiliumEndpoint, CiliumIdentity, CiliumNetworkPolicy,
-    CiliumNode,
+    CiliumCIDRGroup, CiliumClusterwideNetworkPolicy, CiliumEndpoint, CiliumIdentity,
+    CiliumLocalRedirectPolicy, CiliumNetworkPolicy, CiliumNode,
 };
 use cilium_plan::{Kind, Object, ObjectKey, UnreadablePolicy};
 use cilium_runtime::metrics::Metrics;
@@ -50,6 +50,7 @@ pub fn start(client: &Client, metrics: &Metrics, cluster_network_policies: bool)
     feed.watch_lenient::<CiliumClusterwideNetworkPolicy>();
     feed.watch_lenient::<CiliumCIDRGroup>();
     feed.watch::<NetworkPolicy>();
+    feed.watch_lenient::<CiliumLocalRedirectPolicy>();
     feed.watch_lenient::<CiliumIdentity>();
     feed.watch_lenient::<CiliumEndpoint>();
     feed.watch_lenient::<CiliumNode>();
@@ -168,6 +169,7 @@ pub fn parse(kind: Kind, value: serde_json::Value) -> Result<News, serde_json::E
         Kind::CidrGroup => lenient::<CiliumCIDRGroup>(value),
         Kind::KubernetesNetworkPolicy => strict::<NetworkPolicy>(value),
         Kind::ClusterNetworkPolicy => lenient::<ClusterNetworkPolicy>(value),
+        Kind::LocalRedirectPolicy => lenient::<CiliumLocalRedirectPolicy>(value),
         Kind::Identity => lenient::<CiliumIdentity>(value),
         Kind::Endpoint => lenient::<CiliumEndpoint>(value),
         Kind::CiliumNode => lenient::<CiliumNode>(value),

@@ -54,6 +54,9 @@ pub fn of_report(report: Report) -> Result<Vec<Job>> {
     for write in report.policies {
         jobs.push(policy_status(write)?);
     }
+    for write in report.redirects {
+        jobs.push(policy_status(write)?);
+    }
     for write in report.slices {
         jobs.push(object(write, Lane::Lazy)?);
     }
@@ -170,7 +173,7 @@ fn replacements<T: Serialize + kube::Resource>(object: &T) -> Result<Vec<Value>>
 /// Fields of every object.
 const HEAD: [&str; 3] = ["apiVersion", "kind", "metadata"];
 
-fn policy_status(Write { key, action }: Write<cilium_api::policy_status::PolicyStatus>) -> Result<Job> {
+fn policy_status<S: Serialize>(Write { key, action }: Write<S>) -> Result<Job> {
     let requests = match action {
         Action::Create(status) | Action::Update(status) => {
             let operations = json!([{"op": "add", "path": "/status", "value": status}]);

@@ -6,8 +6,8 @@ use cilium_api::node_slice::CiliumNodeStateSlice;
 use cilium_api::node_state::CiliumNodeState;
 use cilium_api::slim::{EndpointSlice, Namespace, Node, Pod, Service};
 use cilium_api::{
-    CiliumCIDRGroup, CiliumClusterwideNetworkPolicy, CiliumEndpoint, CiliumIdentity, CiliumNetworkPolicy,
-    CiliumNode,
+    CiliumCIDRGroup, CiliumClusterwideNetworkPolicy, CiliumEndpoint, CiliumIdentity,
+    CiliumLocalRedirectPolicy, CiliumNetworkPolicy, CiliumNode,
 };
 use cilium_plan::{Kind, ObjectKey};
 use cilium_runtime::object::{Key, ObjectRef, Resource};
@@ -48,6 +48,7 @@ watched! {
     CiliumCIDRGroup: CidrGroup,
     NetworkPolicy: KubernetesNetworkPolicy,
     ClusterNetworkPolicy: ClusterNetworkPolicy,
+    CiliumLocalRedirectPolicy: LocalRedirectPolicy,
     CiliumIdentity: Identity,
     CiliumEndpoint: Endpoint,
     CiliumNode: CiliumNode,
@@ -56,7 +57,7 @@ watched! {
 }
 
 /// All kinds that are watched.
-pub const ALL: [Kind; 15] = [
+pub const ALL: [Kind; 16] = [
     Kind::Pod,
     Kind::Namespace,
     Kind::Node,
@@ -67,6 +68,7 @@ pub const ALL: [Kind; 15] = [
     Kind::CidrGroup,
     Kind::KubernetesNetworkPolicy,
     Kind::ClusterNetworkPolicy,
+    Kind::LocalRedirectPolicy,
     Kind::Identity,
     Kind::Endpoint,
     Kind::CiliumNode,
@@ -95,6 +97,9 @@ pub const fn describe(kind: Kind) -> (Resource, Written) {
         Kind::ClusterNetworkPolicy => {
             let (group, plural) = ("policy.networking.k8s.io", "clusternetworkpolicies");
             (resource(group, "v1alpha2", "ClusterNetworkPolicy", plural), Written::Nothing)
+        }
+        Kind::LocalRedirectPolicy => {
+            (cilium("CiliumLocalRedirectPolicy", "ciliumlocalredirectpolicies"), Written::Status)
         }
         Kind::Identity => (cilium("CiliumIdentity", "ciliumidentities"), Written::All),
         Kind::Endpoint => (cilium("CiliumEndpoint", "ciliumendpoints"), Written::All),
@@ -164,6 +169,7 @@ mod tests {
         check::<CiliumCIDRGroup>();
         check::<NetworkPolicy>();
         check::<ClusterNetworkPolicy>();
+        check::<CiliumLocalRedirectPolicy>();
         check::<CiliumIdentity>();
         check::<CiliumEndpoint>();
         check::<CiliumNode>();

@@ -12,6 +12,7 @@ use anyhow::{Context, bail};
 use cilium_core::LabelFilter;
 use clap::builder::BoolishValueParser;
 use clap::{ArgAction, Command, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use ipnet::IpNet;
 
 /// Plans the network of a Kubernetes cluster: reads pods, Services and policies, and writes what each node has to do.
 #[derive(Clone, Debug, Parser)]
@@ -57,6 +58,16 @@ pub struct Options {
     #[arg(long, default_value = "false", num_args = 0..=1, require_equals = true, default_missing_value = "true",
         action = ArgAction::Set, value_parser = BoolishValueParser::new(), value_name = "BOOL")]
     pub enable_host_firewall: bool,
+
+    /// Put CiliumLocalRedirectPolicies in force. Agents need the same flag.
+    #[arg(long, default_value = "false", num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        action = ArgAction::Set, value_parser = BoolishValueParser::new(), value_name = "BOOL")]
+    pub enable_local_redirect_policy: bool,
+
+    /// Prefixes in which addresses have to lie that a CiliumLocalRedirectPolicy may redirect, separated by blanks or commas. All may be
+    /// if empty.
+    #[arg(long, default_value = "", value_name = "PREFIXES")]
+    pub lrp_address_matcher_cidrs: String,
 
     /// How often identities are looked through for those that no pod has had for half an hour; 0 keeps them for ever.
     #[arg(long, default_value = "15m", value_parser = parse_duration, value_name = "DURATION")]
@@ -224,8 +235,24 @@ impl Options {
             .with_context(|| format!("bpf-map-sizes: cilium_policy={size} is no number of entries"))
     }
 
+    /// Prefixes in which redirected addresses have to lie.
+    ///
+    /// # Errors
+    /// One of them is none.
+    pub fn redirect_cidrs(&self) -> anyhow::Result<Vec<IpNet>> {
+        let items = self.lrp_address_matcher_cidrs.split([' ', ',', '\n']).filter(|item| !item.is_empty());
+        let read = |item: &str| {
+            let prefix = item.parse::<IpNet>().map(|prefix| prefix.trunc());
+            prefix.with_context(|| {
+                format!("lrp-address-matcher-cidrs: {item:?} is no prefix such as 169.254.0.0/16")
+            })
+        };
+        items.map(read).collect()
+    }
+
     fn check(&self) -> anyhow::Result<()> {
         self.label_filter()?;
+        self.redirect_cidrs()?;
         self.policy_map_entries()?;
         if !self.enable_ipv4 && !self.enable_ipv6 {
             bail!("enable-ipv4 and enable-ipv6 are both false: pods need addresses of one family at least");
@@ -339,6 +366,14 @@ mod tests {
     }
 
     #[test]
+    fn prefixes_for_redirects_are_read() {
+        let line = "--lrp-address-matcher-cidrs=169.254.20.10/16, fd00::/8";
+        let prefixes = load(&[], &[], &[line]).unwrap().redirect_cidrs().unwrap();
+        let texts: Vec<String> = prefixes.iter().map(ToString::to_string).collect();
+        assert_eq!(texts, ["169.254.0.0/16", "fd00::/8"]);
+    }
+
+    #[test]
     fn durations_are_read_as_go_writes_them() {
         assert_eq!(parse_duration("15m0s"), Ok(Duration::from_secs(900)));
         assert_eq!(parse_duration("1h30m"), Ok(Duration::from_secs(5400)));
@@ -355,6 +390,7 @@ mod tests {
             vec!["--leader-election-renew-deadline=20s"],
             vec!["--leader-election-retry-period=10s"],
             vec!["--labels=k8s:app !"],
+            vec!["--lrp-address-matcher-cidrs=169.254.169.254"],
         ] {
             assert!(load(&[], &[], &line).unwrap().check().is_err(), "{line:?}");
         }

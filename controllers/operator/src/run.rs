@@ -188,6 +188,8 @@ fn plan_config(options: &Options) -> anyhow::Result<cilium_plan::Config> {
         labels: options.label_filter()?,
         node_selector_labels: options.enable_node_selector_labels,
         host_firewall: options.enable_host_firewall,
+        local_redirects: options.enable_local_redirect_policy,
+        redirect_cidrs: options.redirect_cidrs()?,
         policy_map_entries: options.policy_map_entries()?,
         identity_gc_interval: i64::try_from(options.identity_gc_interval.as_secs()).unwrap_or(i64::MAX),
     })

@@ -6,7 +6,7 @@ use cilium_api::parts::{Part, PartKey};
 
 use crate::compiled::{host, place};
 use crate::nodes::Entry;
-use crate::pack::{MAX_BYTES, MAX_PARTS, Slices, Tree};
+use crate::pack::{self, MAX_BYTES, MAX_PARTS, Slices, Tree};
 use crate::planner::Planner;
 
 /// What was found wrong.
@@ -110,6 +110,14 @@ impl Planner {
                 host.compiled[kind].iter().filter_map(|it| it.text.as_ref()).map(|_| PartKey::policy(1)),
             );
         }
+        let redirects = self.expected_redirects(name);
+        for (key, part) in &redirects {
+            let text = pack::encode(key, &Part::Redirect(part.clone()));
+            if entry.state.tree().get(key) != Some(&text) {
+                notes.push(format!("{key} of node {name} is not as its pods are"));
+            }
+        }
+        expected.extend(redirects.into_keys());
         let found: BTreeSet<PartKey> = entry.state.tree().keys().into_iter().cloned().collect();
         if found != expected {
             notes.push(format!("node {name} has {found:?} instead of {expected:?}"));

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use cilium_core::{Families, LabelFilter};
 use cilium_policy::Mode;
 use cilium_policy::reduce::Settings;
+use ipnet::IpNet;
 
 /// Settings of the cluster. More fields may come: fill the rest from [`Config::default`].
 #[derive(Clone, Debug)]
@@ -23,6 +24,10 @@ pub struct Config {
     pub node_selector_labels: bool,
     /// Policies may select nodes.
     pub host_firewall: bool,
+    /// CiliumLocalRedirectPolicies are put in force.
+    pub local_redirects: bool,
+    /// Prefixes in which addresses have to lie that they redirect; none are all.
+    pub redirect_cidrs: Vec<IpNet>,
     /// Entries that the policy map of a node has room for.
     pub policy_map_entries: u32,
     /// Time between two looks for identities without endpoints, in seconds. 0 keeps them for ever.
@@ -39,6 +44,8 @@ impl Default for Config {
             labels: LabelFilter::default(),
             node_selector_labels: false,
             host_firewall: false,
+            local_redirects: false,
+            redirect_cidrs: Vec::new(),
             policy_map_entries: cilium_policy::MAP_ENTRIES,
             identity_gc_interval: 15 * 60,
         }

@@ -9,10 +9,11 @@ use cilium_policy::{Ineffective, Mode, PolicyKey, reduce};
 use crate::object::Object;
 use crate::planner::Planner;
 use crate::policies::Policy;
+use crate::redirects;
 use crate::status::mk_condition;
 
 /// Type of the condition that says whether everything that the policy asks for has an effect.
-const EFFECTIVE: &str = "Effective";
+pub(crate) const EFFECTIVE: &str = "Effective";
 
 /// Most parts that are named.
 const MAX_NAMED: usize = 3;
@@ -47,6 +48,7 @@ impl Planner {
             Object::ClusterwideNetworkPolicy(policy) => {
                 (reduce::ccnp_key(policy), reduce::ccnp(policy, settings))
             }
+            Object::LocalRedirectPolicy(policy) => return redirects::advise(policy, &self.config),
             _ => return Vec::new(),
         };
         let Ok(rules) = rules.map(|rules| rules.resolved(self)) else { return Vec::new() };

@@ -233,6 +233,7 @@ impl Planner {
             return;
         }
         self.unpublish(name);
+        self.touch_redirects_of(name);
         let Some((identity, endpoint)) = identity.zip(self.endpoints.all.get_mut(name)) else { return };
         endpoint.published = Some(identity);
         let (part, node) = (endpoint.part(identity), endpoint.node.clone());
@@ -252,6 +253,8 @@ impl Planner {
         let Some(endpoint) = self.endpoints.all.get_mut(name) else { return };
         let Some(identity) = endpoint.published.take() else { return };
         let node = endpoint.node.clone();
+        self.touch_redirects_of(name);
+        let Some(endpoint) = self.endpoints.all.get(name) else { return };
         for address in endpoint.addresses() {
             self.shared.set(&PartKey::address(address), None);
             self.endpoints.addresses.remove(&address);

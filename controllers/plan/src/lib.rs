@@ -7,7 +7,7 @@
 //! |---|---|
 //! | [`Planner`] | the order of a plan |
 //! | `pod`, `node`, `policies`, ... | objects, reduced to what can change a plan |
-//! | `endpoints`, `identities`, `enforcement`, `prefixes`, `groups`, `references`, `api_server` | what follows from them |
+//! | `endpoints`, `identities`, `enforcement`, `prefixes`, `groups`, `references`, `api_server`, `redirects` | what follows from them |
 //! | `pack` | parts in slices |
 //! | `ledger`, `slices`, `node::State` | what stands in the API, and what has to be written |
 //! | `public_*`, `status`, `reports` | what people look at |
@@ -41,6 +41,7 @@ mod policies;
 mod prefixes;
 mod public_endpoint;
 mod public_node;
+mod redirects;
 mod references;
 mod reports;
 mod restore;

@@ -8,8 +8,8 @@ use cilium_api::node_slice::CiliumNodeStateSlice;
 use cilium_api::node_state::CiliumNodeState;
 use cilium_api::slim::{EndpointSlice, Namespace, Node, Pod, Service};
 use cilium_api::{
-    CiliumCIDRGroup, CiliumClusterwideNetworkPolicy, CiliumEndpoint, CiliumIdentity, CiliumNetworkPolicy,
-    CiliumNode,
+    CiliumCIDRGroup, CiliumClusterwideNetworkPolicy, CiliumEndpoint, CiliumIdentity,
+    CiliumLocalRedirectPolicy, CiliumNetworkPolicy, CiliumNode,
 };
 
 /// Kinds that the planner reads or writes.
@@ -35,6 +35,8 @@ pub enum Kind {
     KubernetesNetworkPolicy,
     /// policy.networking.k8s.io ClusterNetworkPolicy.
     ClusterNetworkPolicy,
+    /// CiliumLocalRedirectPolicy.
+    LocalRedirectPolicy,
     /// CiliumIdentity.
     Identity,
     /// CiliumEndpoint.
@@ -117,6 +119,8 @@ pub enum Object {
     UnreadablePolicy(Box<UnreadablePolicy>),
     /// Prefixes that policies refer to.
     CidrGroup(Box<CiliumCIDRGroup>),
+    /// A policy that leads clients to pods of their own node.
+    LocalRedirectPolicy(Box<CiliumLocalRedirectPolicy>),
     /// An identity: the record of numbers.
     Identity(Box<CiliumIdentity>),
     /// An endpoint: a record of addresses.
@@ -151,6 +155,7 @@ from_boxed! {
     ClusterNetworkPolicy: ClusterNetworkPolicy,
     UnreadablePolicy: UnreadablePolicy,
     CidrGroup: CiliumCIDRGroup,
+    LocalRedirectPolicy: CiliumLocalRedirectPolicy,
     Identity: CiliumIdentity,
     Endpoint: CiliumEndpoint,
     CiliumNode: CiliumNode,

@@ -1,5 +1,6 @@
 //! What the planner wants written.
 
+use cilium_api::local_redirect_policy::LocalRedirectStatus;
 use cilium_api::node_slice::CiliumNodeStateSlice;
 use cilium_api::node_state::{AppliedState, DesiredState};
 use cilium_api::policy_status::PolicyStatus;
@@ -39,6 +40,8 @@ pub struct Report {
     pub nodes: Vec<Write<CiliumNode>>,
     /// Status of policies of both kinds; always [`Action::Update`] of the status subresource.
     pub policies: Vec<Write<PolicyStatus>>,
+    /// Status of policies that redirect, as `policies`.
+    pub redirects: Vec<Write<LocalRedirectStatus>>,
     /// Slices that no node reads: records for the next start.
     pub slices: Vec<Write<CiliumNodeStateSlice>>,
 }

@@ -17,6 +17,7 @@ use crate::packed::Packed;
 use crate::pod::Pod;
 use crate::policies::Policies;
 use crate::prefixes::Prefixes;
+use crate::redirects::Redirects;
 use crate::references::References;
 use crate::reports::Reports;
 use crate::restore::Records;
@@ -49,6 +50,7 @@ pub struct Planner {
     pub(crate) groups: Groups,
     pub(crate) prefixes: Prefixes,
     pub(crate) services: cilium_services::Services,
+    pub(crate) redirects: Redirects,
     pub(crate) api_server: ApiServer,
     /// Parts that all nodes share.
     pub(crate) shared: Packed,
@@ -78,6 +80,7 @@ impl Planner {
             groups: Groups::default(),
             prefixes: Prefixes::default(),
             services: cilium_services::Services::default(),
+            redirects: Redirects::default(),
             api_server: ApiServer::default(),
             shared: Packed::new(slices::SHARED_OWNER),
             kept: Packed::new(last_valid::OWNER),
@@ -109,6 +112,7 @@ impl Planner {
             Object::ClusterNetworkPolicy(it) => self.observe_clusternetpol(&it),
             Object::UnreadablePolicy(it) => self.observe_unreadable(&it),
             Object::CidrGroup(it) => self.observe_group(&it),
+            Object::LocalRedirectPolicy(it) => self.observe_redirect(&it),
             Object::Identity(it) => self.observe_identity(&it),
             Object::Endpoint(it) => self.observe_endpoint(&it),
             Object::CiliumNode(it) => self.observe_public_node(&it),
@@ -131,6 +135,7 @@ impl Planner {
             | Kind::KubernetesNetworkPolicy
             | Kind::ClusterNetworkPolicy => self.forget_policy(key),
             Kind::CidrGroup => self.put_group(name, None),
+            Kind::LocalRedirectPolicy => self.forget_redirect(key),
             Kind::Identity => self.forget_identity(key),
             Kind::Endpoint => self.reports.endpoints.forget(key),
             Kind::CiliumNode => self.reports.nodes.forget(key),
@@ -155,6 +160,7 @@ impl Planner {
             Kind::NetworkPolicy | Kind::ClusterwideNetworkPolicy => {
                 self.policies.statuses.written(key, outcome);
             }
+            Kind::LocalRedirectPolicy => self.redirects.statuses.written(key, outcome),
             // Nothing writes these.
             Kind::Pod
             | Kind::Namespace
@@ -179,6 +185,7 @@ impl Planner {
         self.restore();
         self.follow_pods(now);
         self.follow_services();
+        self.follow_redirects();
         self.follow_references();
         self.follow_api_server();
         self.follow_prefixes();
@@ -214,10 +221,15 @@ impl Planner {
     }
 
     fn put_pod(&mut self, name: PodName, pod: Option<Pod>) {
-        if self.pods.get(&name) == pod.as_ref() {
+        let before = self.pods.get(&name);
+        if before == pod.as_ref() {
             return;
         }
-        self.endpoints.dirty.insert(name.clone());
+        // Whether it is ready does not matter to its endpoint.
+        if !before.zip(pod.as_ref()).is_some_and(|(before, pod)| before.has_same_endpoint(pod)) {
+            self.endpoints.dirty.insert(name.clone());
+        }
+        self.touch_redirects_of(&name);
         match pod {
             Some(pod) => drop(self.pods.insert(name, pod)),
             None => drop(self.pods.remove(&name)),
@@ -240,6 +252,9 @@ impl Planner {
         for service in self.services.take_changed() {
             if service == ApiServer::service() {
                 self.api_server.set_addresses(self.services.backend_addresses(&service));
+            }
+            if self.config.local_redirects {
+                self.redirects.set_face(&service, self.services.face(&service));
             }
             let part = self.services.part(&service);
             self.follow_unsupported(&service, part.as_ref());

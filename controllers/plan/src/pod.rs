@@ -21,6 +21,8 @@ pub(crate) struct Pod {
     pub(crate) host_ports: Vec<HostPort>,
     /// What the kubelet reports: not empty once the pod is connected.
     pub(crate) addresses: Vec<IpAddr>,
+    /// It takes connections, and is not on its way out.
+    pub(crate) is_ready: bool,
 }
 
 impl Pod {
@@ -31,6 +33,15 @@ impl Pod {
             named_port::NamedPort::new(name, protocol, port.port?)
         };
         self.named_ports.iter().filter_map(read).collect()
+    }
+
+    /// Whether another version of the pod has the same endpoint.
+    pub(crate) fn has_same_endpoint(&self, other: &Self) -> bool {
+        let Self { uid, node, labels, service_account, named_ports, host_ports, addresses, is_ready: _ } =
+            self;
+        (uid, node, labels) == (&other.uid, &other.node, &other.labels)
+            && (service_account, named_ports) == (&other.service_account, &other.named_ports)
+            && (host_ports, addresses) == (&other.host_ports, &other.addresses)
     }
 
     /// `None`: no endpoint.
@@ -49,8 +60,16 @@ impl Pod {
             named_ports: named_ports(&pod.spec.containers),
             host_ports: host_ports(&pod.spec.containers),
             addresses: pod.status.pod_ips.iter().filter_map(|ip| ip.ip.parse().ok()).collect(),
+            is_ready: is_ready(pod),
         })
     }
+}
+
+/// A pod that is being deleted stays ready until its containers end (Kubernetes API, "pod lifecycle"): who comes now would soon be alone.
+fn is_ready(pod: &slim::Pod) -> bool {
+    let mut conditions = pod.status.conditions.iter();
+    conditions.any(|it| it.type_ == "Ready" && it.status == "True")
+        && pod.metadata.deletion_timestamp.is_none()
 }
 
 fn named_ports(containers: &[slim::Container]) -> Vec<NamedPort> {

@@ -29,18 +29,21 @@ impl Planner {
         let endpoints = self.reports.endpoints.take_due();
         let nodes = self.reports.nodes.take_due();
         let policies = self.policies.statuses.take_due();
+        let redirects = self.redirects.statuses.take_due();
         let mut counts = Counts::default();
         Report {
             endpoints: endpoints.iter().filter_map(|key| self.report_endpoint(key)).collect(),
             nodes: nodes.iter().filter_map(|key| self.report_node(key)).collect(),
             policies: policies.iter().filter_map(|key| self.report_policy(key, &mut counts, now)).collect(),
+            redirects: redirects.iter().filter_map(|key| self.report_redirect(key, now)).collect(),
             slices: self.write_kept_slices(),
         }
     }
 
     pub(crate) fn is_report_due(&self) -> bool {
         let of_objects = self.reports.endpoints.is_due() || self.reports.nodes.is_due();
-        of_objects || self.policies.statuses.is_due() || self.is_kept_due()
+        let of_policies = self.policies.statuses.is_due() || self.redirects.statuses.is_due();
+        of_objects || of_policies || self.is_kept_due()
     }
 
     pub(crate) fn touch_status(&mut self, key: &PolicyKey) {
@@ -74,6 +77,8 @@ impl Planner {
             part.strip_prefix("endpoint/").and_then(|rest| rest.split_once('/'))
         {
             self.reports.endpoints.touch(endpoint_key(&PodName::new(namespace, name)));
+        } else {
+            self.touch_redirect_report(part);
         }
     }
 

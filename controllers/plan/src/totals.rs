@@ -33,6 +33,7 @@ impl Planner {
             self.reports.endpoints.unsettled(),
             self.reports.nodes.unsettled(),
             self.policies.statuses.unsettled(),
+            self.redirects.statuses.unsettled(),
         ];
         Totals {
             nodes: self.nodes.iter().filter(|(_, entry)| entry.object.is_some()).count(),

@@ -1,4 +1,4 @@
-//! Services that nodes cannot serve as planned, which users are told by an Event.
+//! Services and redirects that nodes cannot serve as planned, which users are told by an Event.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,23 +14,23 @@ const SCTP: u8 = 132;
 /// What users have been told.
 #[derive(Debug, Default)]
 pub(crate) struct Troubled {
-    /// By Service, the nodes that cannot serve it.
-    failing: BTreeMap<ServiceName, BTreeSet<String>>,
+    /// By Service or CiliumLocalRedirectPolicy, the nodes that cannot serve it.
+    failing: BTreeMap<ObjectKey, BTreeSet<String>>,
     /// Services with ports that no node serves.
     unsupported: BTreeSet<ServiceName>,
 }
 
 impl Troubled {
     /// Takes what a node says. True when it is the first of them, so that many nodes with one trouble are one Event.
-    fn is_news(&mut self, service: &ServiceName, node: &str, is_failing: bool) -> bool {
+    fn is_news(&mut self, object: &ObjectKey, node: &str, is_failing: bool) -> bool {
         if is_failing {
-            let nodes = self.failing.entry(service.clone()).or_default();
+            let nodes = self.failing.entry(object.clone()).or_default();
             return nodes.insert(node.to_owned()) && nodes.len() == 1;
         }
-        if let Some(nodes) = self.failing.get_mut(service) {
+        if let Some(nodes) = self.failing.get_mut(object) {
             nodes.remove(node);
             if nodes.is_empty() {
-                self.failing.remove(service);
+                self.failing.remove(object);
             }
         }
         false
@@ -48,15 +48,11 @@ impl Troubled {
 impl Planner {
     /// A node says something new about one of its parts.
     pub(crate) fn follow_trouble(&mut self, node: &str, part: &str) {
-        let Some((namespace, name)) = part.strip_prefix("service/").and_then(|rest| rest.split_once('/'))
-        else {
-            return;
-        };
-        let service = ServiceName::new(namespace, name);
+        let Some(object) = object_of(part) else { return };
         let message = self.nodes.get(node).and_then(|entry| entry.state.message(part)).map(str::to_owned);
-        let is_news = self.nodes.troubled.is_news(&service, node, message.is_some());
+        let is_news = self.nodes.troubled.is_news(&object, node, message.is_some());
         if let Some(message) = message.filter(|_| is_news) {
-            self.warn_of_service(&service, "NotProgrammed", &format!("node {node}: {message}"));
+            self.warn_of_trouble(object, "NotProgrammed", &format!("node {node}: {message}"));
         }
     }
 
@@ -72,15 +68,36 @@ impl Planner {
             let note = format!(
                 "SCTP is not served at addresses of Services (port {ports}): connect to the pods themselves"
             );
-            self.warn_of_service(service, "NotSupported", &note);
+            self.warn_of_trouble(service_key(service), "NotSupported", &note);
         }
     }
 
-    fn warn_of_service(&mut self, service: &ServiceName, reason: &'static str, note: &str) {
-        let Some(uid) = self.services.describe(service).map(|described| described.uid.clone()) else {
-            return;
+    /// Nobody is told of what is gone.
+    fn warn_of_trouble(&mut self, object: ObjectKey, reason: &'static str, note: &str) {
+        let uid = if object.kind == Kind::LocalRedirectPolicy {
+            self.redirects.uid(&object).map(str::to_owned)
+        } else {
+            let service = ServiceName::new(&object.namespace, &object.name);
+            self.services.describe(&service).map(|described| described.uid.clone())
         };
-        let regarding = ObjectKey::namespaced(Kind::Service, &service.namespace, &service.name);
-        self.warn(regarding, Some(&uid), reason, &note);
+        if let Some(uid) = uid {
+            self.warn(object, Some(&uid), reason, &note);
+        }
     }
+}
+
+fn service_key(service: &ServiceName) -> ObjectKey {
+    ObjectKey::namespaced(Kind::Service, &service.namespace, &service.name)
+}
+
+/// The object that a part of a node is made of, for those that are watched here.
+fn object_of(part: &str) -> Option<ObjectKey> {
+    let (kind, rest) = part.split_once('/')?;
+    let kind = match kind {
+        "service" => Kind::Service,
+        "redirect" => Kind::LocalRedirectPolicy,
+        _ => return None,
+    };
+    let (namespace, name) = rest.split_once('/')?;
+    Some(ObjectKey::namespaced(kind, namespace, name))
 }

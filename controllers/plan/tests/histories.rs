@@ -67,6 +67,14 @@ enum Step {
         name: usize,
         spec: Option<usize>,
     },
+    Redirect {
+        name: usize,
+        spec: Option<usize>,
+    },
+    Ready {
+        name: usize,
+        ready: bool,
+    },
     /// Somebody deletes what the planner wrote.
     Vandal {
         kind: usize,
@@ -107,7 +115,7 @@ const LABELS: [&[&str]; 4] =
     [&["org=empire", "class=deathstar", LONG], &["org=empire", LONG], &["org=alliance"], &[]];
 const POLICIES: [(&str, &str); 5] = [("red", "p"), ("red", "q"), ("blue", "p"), ("", "r"), ("", "s")];
 const WRITTEN: [Kind; 5] = [Kind::NodeState, Kind::Slice, Kind::Identity, Kind::Endpoint, Kind::CiliumNode];
-const ALL_KINDS: [Kind; 15] = [
+const ALL_KINDS: [Kind; 16] = [
     Kind::Pod,
     Kind::Namespace,
     Kind::Node,
@@ -118,6 +126,7 @@ const ALL_KINDS: [Kind; 15] = [
     Kind::CidrGroup,
     Kind::KubernetesNetworkPolicy,
     Kind::ClusterNetworkPolicy,
+    Kind::LocalRedirectPolicy,
     Kind::Identity,
     Kind::Endpoint,
     Kind::CiliumNode,
@@ -242,6 +251,25 @@ fn mk_ordered_spec(number: usize) -> Value {
     }
 }
 
+/// Some want the same, and one what a Service has now and then.
+fn mk_redirect_spec(number: usize) -> Value {
+    let port = |port: &str| json!([{"port": port, "protocol": "TCP"}]);
+    let service = |name: &str| json!({"serviceMatcher": {"namespace": "red", "serviceName": name}});
+    let address = |ip: &str| json!({"addressMatcher": {"ip": ip, "toPorts": port("80")}});
+    let frontend = match number {
+        0 => service("web"),
+        1 => service("db"),
+        2 => address("169.254.169.254"),
+        3 => address("192.0.2.80"),
+        _ => address("fd00:ffff::1"),
+    };
+    let selector = json!({"matchLabels": {"org": "empire"}});
+    json!({
+        "redirectFrontend": frontend, "skipRedirectFromBackend": number.is_multiple_of(2),
+        "redirectBackend": {"localEndpointSelector": selector, "toPorts": port("8080")},
+    })
+}
+
 fn mk_step() -> impl Strategy<Value = Step> {
     let pod = 0..PODS.len();
     prop_oneof![
@@ -258,6 +286,8 @@ fn mk_step() -> impl Strategy<Value = Step> {
         2 => (0..2usize, prop::option::weighted(0.8, 0..GROUPS.len()), any::<bool>()).prop_map(|(name, content, color)| Step::Group { name, content, color }),
         3 => (0..3usize, prop::option::weighted(0.8, 0..4usize)).prop_map(|(name, spec)| Step::KubernetesPolicy { name, spec }),
         2 => (0..2usize, prop::option::weighted(0.8, 0..4usize)).prop_map(|(name, spec)| Step::OrderedPolicy { name, spec }),
+        3 => (0..4usize, prop::option::weighted(0.8, 0..5usize)).prop_map(|(name, spec)| Step::Redirect { name, spec }),
+        3 => (0..PODS.len(), prop::bool::weighted(0.8)).prop_map(|(name, ready)| Step::Ready { name, ready }),
         1 => (0..5usize, any::<prop::sample::Index>()).prop_map(|(kind, which)| Step::Vandal { kind, which }),
         8 => any::<u16>().prop_map(|kinds| Step::Deliver { kinds }),
         8 => any::<u64>().prop_map(|fates| Step::Plan { fates }),
@@ -282,6 +312,7 @@ fn mk_history() -> History {
         identity_gc_interval: 900,
         node_selector_labels: true,
         host_firewall: true,
+        local_redirects: true,
         ..Config::default()
     });
     for (number, node) in NODES.iter().enumerate() {
@@ -368,6 +399,20 @@ impl History {
                 match spec.map(mk_ordered_spec) {
                     Some(spec) => self.world.apply(mk_clusternetpol(name, generation, spec)),
                     None => self.world.delete(&ObjectKey::cluster(Kind::ClusterNetworkPolicy, name)),
+                }
+            }
+            Step::Redirect { name, spec } => {
+                let (namespace, name) = [("red", "x"), ("red", "y"), ("red", "z"), ("blue", "x")][*name];
+                match spec.map(mk_redirect_spec) {
+                    Some(spec) => self.world.apply(mk_redirect(namespace, name, self.made, spec)),
+                    None => {
+                        self.world.delete(&ObjectKey::namespaced(Kind::LocalRedirectPolicy, namespace, name));
+                    }
+                }
+            }
+            Step::Ready { name, ready } => {
+                if let Some(pod) = self.pod(*name) {
+                    self.world.apply(with_ready(pod, *ready));
                 }
             }
             Step::Vandal { kind, which } => {

@@ -5,6 +5,7 @@ use cilium_api::{parts, slim};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::build::build;
+use crate::redirect::RedirectPort;
 use crate::reduce::{Frontend, Readiness, Slice};
 use crate::target::{Described, Target};
 
@@ -28,6 +29,17 @@ impl ServiceName {
     pub fn new(namespace: &str, name: &str) -> Self {
         Self { namespace: namespace.to_owned(), name: name.to_owned() }
     }
+}
+
+/// Addresses and ports of a Service.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Face {
+    /// Cluster addresses, in the order of the Service.
+    pub cluster_ips: Vec<IpAddr>,
+    /// Of its load balancer, and external ones.
+    pub others: Vec<IpAddr>,
+    /// TCP and UDP ports.
+    pub ports: Vec<RedirectPort>,
 }
 
 /// What is known under one Service name. Either half may come first.
@@ -123,6 +135,17 @@ impl Services {
     pub fn part(&self, service: &ServiceName) -> Option<parts::Service> {
         let entry = self.entries.get(service)?;
         Some(build(entry.frontend.as_ref()?, &entry.slices))
+    }
+
+    /// What of a Service can be redirected, or stands in the way of redirecting an address; `None` as for [`Services::part`].
+    pub fn face(&self, service: &ServiceName) -> Option<Face> {
+        let frontend = self.entries.get(service)?.frontend.as_ref()?;
+        let ports = frontend.ports.iter().map(|it| &it.port);
+        Some(Face {
+            cluster_ips: frontend.cluster_ips.clone(),
+            others: frontend.load_balancer.iter().chain(&frontend.external).copied().collect(),
+            ports: ports.filter_map(|it| RedirectPort::of_service(&it.name, it.protocol, it.port)).collect(),
+        })
     }
 
     /// Addresses of all backends that take connections, whatever the port, also if there is no Service of that name.

@@ -1,5 +1,5 @@
 //! Services and their EndpointSlices, turned into the parts that nodes translate cluster addresses with, and into what policies mean
-//! by a Service.
+//! by a Service. [`redirect`] reads what leads away from Services to pods of a client's own node.
 //!
 //! Pure. [`Services`] keeps both sides in reduced form, knows which Services changed, and builds the part of one Service on demand.
 //!
@@ -10,8 +10,9 @@
 
 mod build;
 mod index;
+pub mod redirect;
 mod reduce;
 mod target;
 
-pub use index::{ServiceName, Services};
+pub use index::{Face, ServiceName, Services};
 pub use target::{Described, Target};

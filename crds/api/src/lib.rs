@@ -21,6 +21,7 @@ pub mod identity;
 pub mod ingress;
 pub mod kubernetes_network_policy;
 pub mod l7;
+pub mod local_redirect_policy;
 pub mod network_policy;
 pub mod node;
 pub mod node_slice;
@@ -43,6 +44,7 @@ pub use clusterwide_network_policy::CiliumClusterwideNetworkPolicy;
 pub use definition::{ApiVersion, GROUP, SCHEMA_VERSION, SCHEMA_VERSION_LABEL, VERSION};
 pub use endpoint::CiliumEndpoint;
 pub use identity::CiliumIdentity;
+pub use local_redirect_policy::CiliumLocalRedirectPolicy;
 pub use network_policy::CiliumNetworkPolicy;
 pub use node::CiliumNode;
 
@@ -52,6 +54,7 @@ pub fn all() -> Vec<CustomResourceDefinition> {
         CiliumNetworkPolicy::crd(),
         CiliumClusterwideNetworkPolicy::crd(),
         CiliumCIDRGroup::with_old_version(),
+        CiliumLocalRedirectPolicy::crd(),
         CiliumEndpoint::crd(),
         CiliumIdentity::crd(),
         CiliumNode::crd(),

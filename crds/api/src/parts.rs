@@ -1,7 +1,7 @@
 //! Desired state in its smallest pieces.
 //!
 //! The planner emits *parts*; the node agent turns parts into kernel objects. A part is addressed by a
-//! [`PartKey`], is replaced as a whole and is either scoped to one node (endpoints, policies) or shared by all
+//! [`PartKey`], is replaced as a whole and is either scoped to one node (endpoints, policies, redirects) or shared by all
 //! nodes (addresses, prefixes, identities, nodes, services). How parts travel is the business of
 //! [`crate::node_state`] and [`crate::node_slice`]; what they mean is `docs/design/node-state.md`.
 
@@ -54,6 +54,10 @@ impl PartKey {
     pub fn service(namespace: &str, name: &str) -> Self {
         Self(format!("service/{namespace}/{name}"))
     }
+    /// Key of one CiliumLocalRedirectPolicy.
+    pub fn redirect(namespace: &str, name: &str) -> Self {
+        Self(format!("redirect/{namespace}/{name}"))
+    }
     /// The part of the key before the first `/`.
     pub fn kind(&self) -> &str {
         self.0.split('/').next().unwrap_or_default()
@@ -77,6 +81,8 @@ pub enum Part {
     Endpoint(Endpoint),
     /// Node scope: what endpoints of one identity may send and receive.
     Policy(Box<Policy>),
+    /// Node scope: what goes to pods of this node in place of where it would go.
+    Redirect(Redirect),
     /// Cluster scope: which identity an address has and on which node it lives.
     Address(Address),
     /// Cluster scope: which identity addresses outside of the cluster have.
@@ -90,11 +96,12 @@ pub enum Part {
 }
 
 impl Part {
-    /// The kind as it stands in the key: `endpoint`, `policy`, `address`, `prefix`, `identity`, `node` or `service`.
+    /// The kind as it stands in the key: `endpoint`, `policy`, `redirect`, `address`, `prefix`, `identity`, `node` or `service`.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Endpoint(_) => "endpoint",
             Self::Policy(_) => "policy",
+            Self::Redirect(_) => "redirect",
             Self::Address(_) => "address",
             Self::Prefix(_) => "prefix",
             Self::Identity(_) => "identity",
@@ -104,7 +111,7 @@ impl Part {
     }
     /// Whether the part goes to one node only.
     pub fn is_node_scoped(&self) -> bool {
-        matches!(self, Self::Endpoint(_) | Self::Policy(_))
+        matches!(self, Self::Endpoint(_) | Self::Policy(_) | Self::Redirect(_))
     }
 }
 
@@ -142,6 +149,67 @@ pub struct HostPort {
     pub address: Option<IpAddr>,
     /// Port of the pod.
     pub target: u16,
+}
+
+/// A CiliumLocalRedirectPolicy on a node that has pods for it. There is none on other nodes, where everything goes its usual way.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Redirect {
+    /// What the policy names: for whoever asks, as the next. It decides nothing.
+    pub matcher: RedirectMatcher,
+    /// Name of the Service, in the namespace of the policy; empty for an address that is no Service's.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub service: String,
+    /// Addresses and ports, sorted, each with one backend at least. They go before what Services have there.
+    pub frontends: Vec<RedirectFrontend>,
+    /// Pods of the node, in the namespace of the policy, to whom the frontends are what they are without it; sorted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exempt: Vec<String>,
+}
+
+/// How a CiliumLocalRedirectPolicy says what it redirects.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum RedirectMatcher {
+    /// An address and one port.
+    #[default]
+    AddressPort,
+    /// An address and ports with names.
+    AddressPorts,
+    /// A Service with all of its ports.
+    Service,
+    /// A Service and one port.
+    ServicePort,
+    /// A Service and ports with names.
+    ServicePorts,
+}
+
+/// An address and port that lead to pods of the node. Serialised as `[address, protocol, port, [[address, port]]]`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(from = "RedirectFrontendTuple", into = "RedirectFrontendTuple")]
+pub struct RedirectFrontend {
+    /// Where clients connect to.
+    pub address: IpAddr,
+    /// IP protocol number: 6 TCP, 17 UDP.
+    pub protocol: u8,
+    /// The port there.
+    pub port: u16,
+    /// Addresses and ports of pods, of the same family; sorted and without duplicates.
+    pub backends: Vec<(IpAddr, u16)>,
+}
+
+type RedirectFrontendTuple = (IpAddr, u8, u16, Vec<(IpAddr, u16)>);
+
+impl From<RedirectFrontendTuple> for RedirectFrontend {
+    fn from((address, protocol, port, backends): RedirectFrontendTuple) -> Self {
+        Self { address, protocol, port, backends }
+    }
+}
+
+impl From<RedirectFrontend> for RedirectFrontendTuple {
+    fn from(it: RedirectFrontend) -> Self {
+        (it.address, it.protocol, it.port, it.backends)
+    }
 }
 
 /// Compiled policy of one identity. No policy part for an identity means that no policy selects it: all is allowed.

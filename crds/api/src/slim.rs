@@ -114,6 +114,20 @@ pub struct PodStatus {
     #[serde(rename = "podIPs")]
     #[serde(deserialize_with = "null_as_empty")]
     pub pod_ips: Vec<PodIp>,
+    /// For Ready.
+    #[serde(deserialize_with = "null_as_empty")]
+    pub conditions: Vec<PodCondition>,
+}
+
+/// See [`Pod`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PodCondition {
+    /// What it is about.
+    #[serde(rename = "type")]
+    pub type_: String,
+    /// True, False or Unknown.
+    pub status: String,
 }
 
 /// See [`Pod`].

@@ -157,6 +157,11 @@ fn cidr_group_in_both_versions() {
 }
 
 #[test]
+fn local_redirect_policy() {
+    assert_eq!(compare("CiliumLocalRedirectPolicy"), 36);
+}
+
+#[test]
 fn endpoint() {
     assert_eq!(compare("CiliumEndpoint"), 119);
 }

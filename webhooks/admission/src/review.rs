@@ -7,12 +7,13 @@
 use cilium_api::node_slice::CiliumNodeStateSlice;
 use cilium_api::node_state::CiliumNodeState;
 use cilium_api::{
-    CiliumCIDRGroup, CiliumClusterwideNetworkPolicy, CiliumEndpoint, CiliumIdentity, CiliumNetworkPolicy,
-    CiliumNode,
+    CiliumCIDRGroup, CiliumClusterwideNetworkPolicy, CiliumEndpoint, CiliumIdentity,
+    CiliumLocalRedirectPolicy, CiliumNetworkPolicy, CiliumNode,
 };
 use cilium_plan::Object;
 use cilium_policy::reduce::{self, Settings};
 use cilium_policy::{Invalid, InvalidKind, PolicyRules};
+use cilium_services::redirect::Rule;
 use kube::core::DynamicObject;
 use kube::core::admission::AdmissionRequest;
 use serde::de::DeserializeOwned;
@@ -72,6 +73,7 @@ fn of_kind(kind: &str, value: Value, settings: Settings<'_>) -> Ruling {
             policy::<CiliumClusterwideNetworkPolicy>(value, |it| reduce::ccnp(it, settings))
         }
         "CiliumCIDRGroup" => plain::<CiliumCIDRGroup>(value),
+        "CiliumLocalRedirectPolicy" => redirect(value),
         "CiliumIdentity" => match parse::<CiliumIdentity>(value) {
             Ok(identity) => match cilium_identity::object::read(&identity) {
                 Ok(_) => Ruling::accepted(),
@@ -95,6 +97,17 @@ fn plain<K: DeserializeOwned>(value: Value) -> Ruling {
 
 fn parse<K: DeserializeOwned>(value: Value) -> Result<K, Ruling> {
     serde_json::from_value(value).map_err(|error| Ruling::Refused(format!("it does not parse: {error}")))
+}
+
+fn redirect(value: Value) -> Ruling {
+    let policy: CiliumLocalRedirectPolicy = match parse(value) {
+        Ok(policy) => policy,
+        Err(refused) => return refused,
+    };
+    match Rule::reduce(&policy) {
+        Ok(_) => Ruling::Accepted { warnings: Vec::new(), ask: Some(policy.into()) },
+        Err(invalid) => Ruling::Refused(invalid.to_string()),
+    }
 }
 
 fn policy<K: DeserializeOwned + Into<Object>>(
@@ -195,6 +208,28 @@ mod tests {
         assert!(
             matches!(ruling, Ruling::Accepted { warnings, ask: Some(Object::NetworkPolicy(_)) } if warnings.is_empty())
         );
+    }
+
+    #[test]
+    fn a_redirect_that_cannot_work_is_refused() {
+        let mk = |backend: &str| {
+            let port = |protocol: &str| json!([{"port": "53", "protocol": protocol}]);
+            let backend =
+                json!({"localEndpointSelector": {"matchLabels": {"app": "dns"}}, "toPorts": port(backend)});
+            let frontend = json!({"addressMatcher": {"ip": "169.254.20.10", "toPorts": port("UDP")}});
+            json!({
+                "apiVersion": "cilium.io/v2", "kind": "CiliumLocalRedirectPolicy",
+                "metadata": {"name": "x", "namespace": "default"},
+                "spec": {"redirectFrontend": frontend, "redirectBackend": backend},
+            })
+        };
+        let reason = refused("CiliumLocalRedirectPolicy", mk("TCP"), None).unwrap();
+        assert!(reason.starts_with("spec.redirectBackend.toPorts: "), "{reason}");
+        let ruling = decide(&mk_request("CiliumLocalRedirectPolicy", mk("UDP"), None), "default");
+        let Ruling::Accepted { warnings, ask: Some(Object::LocalRedirectPolicy(_)) } = ruling else {
+            panic!("{ruling:?}")
+        };
+        assert!(warnings.is_empty());
     }
 
     #[test]

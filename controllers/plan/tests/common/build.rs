@@ -3,7 +3,9 @@
 use cilium_api::cluster_network_policy::ClusterNetworkPolicy;
 use cilium_api::kubernetes_network_policy::NetworkPolicy;
 use cilium_api::slim::{EndpointSlice, Namespace, Node, Pod, Service};
-use cilium_api::{CiliumCIDRGroup, CiliumClusterwideNetworkPolicy, CiliumNetworkPolicy};
+use cilium_api::{
+    CiliumCIDRGroup, CiliumClusterwideNetworkPolicy, CiliumLocalRedirectPolicy, CiliumNetworkPolicy,
+};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
@@ -66,6 +68,25 @@ pub fn running(mut pod: Pod, addresses: &[&str]) -> Pod {
         json!({"phase": "Running", "podIPs": addresses.iter().map(|ip| json!({"ip": ip})).collect::<Vec<_>>()}),
     );
     pod
+}
+
+/// The same pod, ready or not.
+pub fn with_ready(mut pod: Pod, ready: bool) -> Pod {
+    let status = if ready { "True" } else { "False" };
+    pod.status.conditions = mk(json!([{"type": "Ready", "status": status}]));
+    pod
+}
+
+/// A policy that is the older, the lower its number is.
+pub fn mk_redirect(namespace: &str, name: &str, number: usize, spec: Value) -> CiliumLocalRedirectPolicy {
+    let created = format!("2026-01-01T{:02}:{:02}:{:02}Z", number / 3600, number / 60 % 60, number % 60);
+    mk(json!({
+        "apiVersion": "cilium.io/v2", "kind": "CiliumLocalRedirectPolicy", "spec": spec,
+        "metadata": {
+            "namespace": namespace, "name": name, "uid": format!("redirect-{namespace}-{name}-{number}"), "generation": 1,
+            "creationTimestamp": created,
+        },
+    }))
 }
 
 pub fn mk_service(namespace: &str, name: &str, address: &str, port: u16) -> Service {

@@ -134,5 +134,9 @@ pub fn count_output(output: &Output) -> usize {
 
 /// Number of writes in a report.
 pub fn count_report(report: &Report) -> usize {
-    report.endpoints.len() + report.nodes.len() + report.policies.len() + report.slices.len()
+    report.endpoints.len()
+        + report.nodes.len()
+        + report.policies.len()
+        + report.redirects.len()
+        + report.slices.len()
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use cilium_api::local_redirect_policy::LocalRedirectStatus;
 use cilium_api::node_slice::CiliumNodeStateSlice;
 use cilium_api::node_state::{CiliumNodeState, CiliumNodeStateSpec};
 use cilium_api::policy_status::PolicyStatus;
@@ -149,6 +150,9 @@ impl Store {
         for Write { key, action } in &report.policies {
             answers.push(self.suffer(key, fate, |store| store.write_status(key, action)));
         }
+        for Write { key, action } in &report.redirects {
+            answers.push(self.suffer(key, fate, |store| store.write_redirect(key, action)));
+        }
         answers
     }
 
@@ -250,6 +254,18 @@ impl Store {
     }
 }
 
+impl Store {
+    fn write_redirect(&mut self, key: &ObjectKey, action: &Action<LocalRedirectStatus>) -> Outcome {
+        let Action::Update(status) = action else { panic!("{key}: only the status of a policy is written") };
+        let Some(Object::LocalRedirectPolicy(policy)) = self.objects.get(key) else {
+            return Outcome::Conflict;
+        };
+        let mut policy = policy.clone();
+        policy.status = Some(status.clone());
+        Outcome::Done(self.apply(Object::LocalRedirectPolicy(policy)))
+    }
+}
+
 fn owner(uid: &str) -> OwnerReference {
     OwnerReference { kind: "Node".into(), uid: uid.into(), ..OwnerReference::default() }
 }
@@ -294,6 +310,7 @@ macro_rules! each_kind {
             Object::CidrGroup($it) => $value,
             Object::KubernetesNetworkPolicy($it) => $value,
             Object::ClusterNetworkPolicy($it) => $value,
+            Object::LocalRedirectPolicy($it) => $value,
             Object::Identity($it) => $value,
             Object::Endpoint($it) => $value,
             Object::CiliumNode($it) => $value,
@@ -328,6 +345,7 @@ pub fn key_of(object: &Object) -> ObjectKey {
         Object::CidrGroup(_) => Kind::CidrGroup,
         Object::KubernetesNetworkPolicy(_) => Kind::KubernetesNetworkPolicy,
         Object::ClusterNetworkPolicy(_) => Kind::ClusterNetworkPolicy,
+        Object::LocalRedirectPolicy(_) => Kind::LocalRedirectPolicy,
         Object::Identity(_) => Kind::Identity,
         Object::Endpoint(_) => Kind::Endpoint,
         Object::CiliumNode(_) => Kind::CiliumNode,
