@@ -5,6 +5,7 @@
  * balancer until it sends on. A packet to a service goes to a backend, and answers come back as the service. */
 
 #include "nodeport.h"
+#include "redirect.h"
 
 static __always_inline struct addr loopback_address(bool v4)
 {
@@ -26,7 +27,10 @@ static __always_inline const struct service_entry *find_inside(const struct flow
 	*key = (struct service_key){
 		.address = f->destination, .port = f->destination_port, .protocol = f->protocol, .scope = SCOPE_INTERNAL
 	};
+	if (CFG.flags & CONFIG_REDIRECTS)
+		key->scope = scope_of(key, &f->source);
 	service = bpf_map_lookup_elem(&cilium_services, key);
+	key->scope = service ? key->scope : SCOPE_INTERNAL;
 	if (service || !is_nodeport(f->destination_port))
 		return service;
 	key->address = any_address(f->v4);

@@ -34,6 +34,7 @@ MAP(cilium_maglev, BPF_MAP_TYPE_HASH, struct maglev_key, struct maglev_chunk, 26
 MAP(cilium_source_ranges, BPF_MAP_TYPE_LPM_TRIE, struct source_range_key, struct source_range_entry, 65536, BPF_F_NO_PREALLOC);
 MAP(cilium_affinity, BPF_MAP_TYPE_LRU_HASH, struct affinity_key, struct affinity_entry, 65536, 0);
 MAP(cilium_sock_revnat, BPF_MAP_TYPE_LRU_HASH, struct sock_revnat_key, struct sock_revnat_entry, 65536, 0);
+MAP(cilium_exempt, BPF_MAP_TYPE_HASH, struct exempt_key, struct exempt_entry, 16384, BPF_F_NO_PREALLOC);
 
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);

@@ -181,6 +181,7 @@ struct fragment_ports {
 enum scope {
 	SCOPE_INTERNAL = 0, /* sockets of pods and of the node, and packets of pods */
 	SCOPE_EXTERNAL = 1, /* packets that reach the node from the network */
+	SCOPE_EXEMPT = 2,   /* the same of pods to whom what is redirected stays what it is */
 };
 
 struct service_key {
@@ -264,6 +265,16 @@ struct sock_revnat_entry {
 	__u8 pad[6];
 };
 
+/* A pod and a service with SCOPE_INTERNAL that it meets with SCOPE_EXEMPT. */
+struct exempt_key {
+	struct addr client; /* as in affinity_key */
+	struct service_key service;
+};
+
+struct exempt_entry {
+	__u32 exempt; /* 1 */
+};
+
 /* --- what user space is told --- */
 
 enum event_kind {
@@ -321,6 +332,7 @@ struct event_budget {
 #define CONFIG_SET_RETVAL (1U << 2) /* kernel has bpf_set_retval for socket hooks (5.18), and bpf_loop */
 #define CONFIG_HOST_FIREWALL (1U << 3) /* the node has a policy of its own */
 #define CONFIG_SOCKETS_OF_HOST (1U << 4) /* only sockets of the node's own namespace are translated; packets of pods are */
+#define CONFIG_REDIRECTS (1U << 5) /* cilium_exempt is looked at */
 #define CONFIG_KEPT_PREFIXES 8
 
 struct prefix {

@@ -3,6 +3,7 @@
 
 /* Services: a socket that connects or sends to a cluster address goes straight to a backend, so no packet needs translation. */
 
+#include "../include/redirect.h"
 #include "../include/service.h"
 
 #define PROCEED 1
@@ -75,7 +76,10 @@ static __noinline enum choice translate(struct bpf_sock_addr *ctx, struct target
 	client = read_client(ctx, t->protocol);
 	if (is_left_to_packets(&client) || is_loopback_of_pod(t, &client))
 		return NOT_A_SERVICE;
+	if (CFG.flags & CONFIG_REDIRECTS)
+		key.scope = scope_of(&key, &client.address);
 	choice = choose_backend(t, &key, &client);
+	key.scope = SCOPE_INTERNAL;
 	if (choice == NOT_A_SERVICE && is_nodeport(t->port)) {
 		key.address = any_address(addr_is_v4(&t->address));
 		if (is_loopback(&t->address) || is_at_node(&t->address, &key))

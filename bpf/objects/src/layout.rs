@@ -15,8 +15,8 @@ mod service;
 
 pub use address::{Addr, Endpoint, IpcacheEntry, IpcacheKey, NetPort};
 pub use config::{
-    CONFIG_HOST_FIREWALL, CONFIG_KEPT_PREFIXES, CONFIG_MASQUERADE4, CONFIG_MASQUERADE6, CONFIG_SET_RETVAL,
-    CONFIG_SOCKETS_OF_HOST, Config, MARK_MASK, MARK_TO_PROXY, Prefix,
+    CONFIG_HOST_FIREWALL, CONFIG_KEPT_PREFIXES, CONFIG_MASQUERADE4, CONFIG_MASQUERADE6, CONFIG_REDIRECTS,
+    CONFIG_SET_RETVAL, CONFIG_SOCKETS_OF_HOST, Config, MARK_MASK, MARK_TO_PROXY, Prefix,
 };
 pub use conntrack::{
     CT_CONFIRMED, CT_DIRECT, CT_DSR, CT_FIN_ANSWERER, CT_FIN_STARTER, CT_PROXY, CT_REFUSED, CT_REPLIED,
@@ -32,9 +32,10 @@ pub use policy::{
     POLICY_DENY, POLICY_NONE, POLICY_PROXY, PolicyEntry, PolicyKey, SLOT_COUNT, Slot, aggregate_of,
 };
 pub use service::{
-    BackendEntry, BackendKey, Indexes, MAGLEV_CHUNK, MAGLEV_NONE, MaglevChunk, MaglevKey, SCOPE_EXTERNAL,
-    SCOPE_INTERNAL, SERVICE_AT_OWN_NODE, SERVICE_DSR, SERVICE_MAGLEV, SERVICE_ONLY_OWN, SERVICE_RANGES,
-    ServiceEntry, ServiceKey, SockRevnatEntry, SockRevnatKey, SourceRangeEntry, SourceRangeKey,
+    BackendEntry, BackendKey, ExemptEntry, ExemptKey, Indexes, MAGLEV_CHUNK, MAGLEV_NONE, MaglevChunk,
+    MaglevKey, SCOPE_EXEMPT, SCOPE_EXTERNAL, SCOPE_INTERNAL, SERVICE_AT_OWN_NODE, SERVICE_DSR,
+    SERVICE_MAGLEV, SERVICE_ONLY_OWN, SERVICE_RANGES, ServiceEntry, ServiceKey, SockRevnatEntry,
+    SockRevnatKey, SourceRangeEntry, SourceRangeKey,
 };
 
 /// Where a field stands in its C struct.

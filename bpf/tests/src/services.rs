@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 
 use cilium_bpf::layout::{
-    BackendEntry, BackendKey, MAGLEV_CHUNK, MaglevChunk, MaglevKey, NetPort, SCOPE_EXTERNAL, SCOPE_INTERNAL,
-    SERVICE_RANGES, ServiceEntry, ServiceKey, SourceRangeEntry, SourceRangeKey,
+    BackendEntry, BackendKey, MAGLEV_CHUNK, MaglevChunk, MaglevKey, NetPort, SCOPE_EXEMPT, SCOPE_EXTERNAL,
+    SCOPE_INTERNAL, SERVICE_RANGES, ServiceEntry, ServiceKey, SourceRangeEntry, SourceRangeKey,
 };
 use cilium_delta::Table;
 use cilium_drivers::maps::Maps;
@@ -15,6 +15,8 @@ use ipnet::IpNet;
 pub struct Frontend {
     /// For packets of pods.
     pub inside: bool,
+    /// For packets of pods that are exempt from what stands in its place.
+    pub exempt: bool,
     /// A number of its own for each version of a service.
     pub generation: u32,
     /// IP protocol number.
@@ -73,7 +75,11 @@ impl Frontend {
             address: at.ip().into(),
             port: NetPort(at.port()),
             protocol: self.protocol,
-            scope: if self.inside { SCOPE_INTERNAL } else { SCOPE_EXTERNAL },
+            scope: match (self.exempt, self.inside) {
+                (true, _) => SCOPE_EXEMPT,
+                (false, true) => SCOPE_INTERNAL,
+                (false, false) => SCOPE_EXTERNAL,
+            },
         }
     }
 }

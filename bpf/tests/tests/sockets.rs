@@ -13,8 +13,8 @@ use std::time::Duration;
 use bpf_tests::Family as PacketFamily;
 use bpf_tests::stage::{Mode, Place, Stage, ip};
 use cilium_bpf::layout::{
-    BackendEntry, BackendKey, CONFIG_SET_RETVAL, NetPort, SCOPE_INTERNAL, SERVICE_AT_OWN_NODE, ServiceEntry,
-    ServiceKey,
+    Addr, BackendEntry, BackendKey, CONFIG_REDIRECTS, CONFIG_SET_RETVAL, ExemptEntry, ExemptKey, NetPort,
+    SCOPE_EXEMPT, SCOPE_INTERNAL, SERVICE_AT_OWN_NODE, ServiceEntry, ServiceKey,
 };
 use cilium_delta::Table;
 use cilium_drivers::netns::Netns;
@@ -58,9 +58,15 @@ struct Services {
     generation: u32,
     /// `SERVICE_*` bits of services that are set.
     flags: u32,
+    /// Scope of services that are set.
+    scope: u8,
 }
 
 impl Services {
+    fn new(stage: Stage) -> Self {
+        Self { stage, generation: 0, flags: 0, scope: SCOPE_INTERNAL }
+    }
+
     /// Puts a service in force: backends under a new generation first, then the service.
     fn set(&mut self, service: SocketAddr, protocol: u8, backends: &[SocketAddr]) {
         self.set_with(service, protocol, backends, 0);
@@ -74,15 +80,15 @@ impl Services {
             let entry = BackendEntry { address: backend.ip().into(), port: NetPort(backend.port()) };
             self.stage.maps.backends.set(&key, &entry).unwrap();
         }
-        let key = ServiceKey {
-            address: service.ip().into(),
-            port: NetPort(service.port()),
-            protocol,
-            scope: SCOPE_INTERNAL,
-        };
+        let key = ServiceKey { scope: self.scope, ..mk_key(service, protocol) };
         let entry = ServiceEntry { generation, count: backends.len() as u32, affinity, flags: self.flags };
         self.stage.maps.services.set(&key, &entry).unwrap();
     }
+}
+
+fn mk_key(service: SocketAddr, protocol: u8) -> ServiceKey {
+    let (address, port) = (service.ip().into(), NetPort(service.port()));
+    ServiceKey { address, port, protocol, scope: SCOPE_INTERNAL }
 }
 
 struct Family {
@@ -113,7 +119,7 @@ fn sockets_reach_services() {
         let stage = Stage::with_config(Mode::Native, |config| config.flags = flags);
         let membership = Membership::join();
         assert_eq!(stage.datapath.attach_cgroup(&membership.cgroup).unwrap(), 8);
-        let mut services = Services { stage, generation: 0, flags: 0 };
+        let mut services = Services::new(stage);
         for family in families() {
             tcp_connects_and_sees_the_service(&mut services, &family);
             connections_spread_over_backends(&mut services, &family);
@@ -125,6 +131,58 @@ fn sockets_reach_services() {
         mapped_addresses_are_ipv4(&mut services);
     }
     ports_of_nodes_are_met_at_addresses_of_nodes();
+    namespaces_that_are_exempt_meet_what_is_there_otherwise();
+}
+
+/// A redirect is a service; who is exempt has the Service in its place, or nothing where there is none.
+fn namespaces_that_are_exempt_meet_what_is_there_otherwise() {
+    let own = Netns::cookie().unwrap();
+    for (flags, cookie) in [(CONFIG_REDIRECTS, own), (CONFIG_REDIRECTS, own + 1), (0, own)] {
+        // Loopback addresses are the node's: for this test, anybody's.
+        let stage =
+            Stage::with_config(Mode::Native, |config| (config.flags, config.netns_cookie) = (flags, own));
+        let membership = Membership::join();
+        stage.datapath.attach_cgroup(&membership.cgroup).unwrap();
+        let mut services = Services::new(stage);
+        let is_exempt = (flags, cookie) == (CONFIG_REDIRECTS, own);
+        for family in families() {
+            let (local, usual) = (listen(family.loopback), listen(family.loopback));
+            let of_service = SocketAddr::new(family.service, 80);
+            // Where somebody answers without any service.
+            let alone = listen(family.loopback);
+            let by_itself = alone.local_addr().unwrap();
+            for redirected in [of_service, by_itself] {
+                services.set(redirected, TCP, &[local.local_addr().unwrap()]);
+                let key = ExemptKey { client: Addr::of_netns(cookie), service: mk_key(redirected, TCP) };
+                services.stage.maps.exempt.set(&key, &ExemptEntry { exempt: 1 }).unwrap();
+            }
+            services.scope = SCOPE_EXEMPT;
+            services.set(of_service, TCP, &[usual.local_addr().unwrap()]);
+            services.scope = SCOPE_INTERNAL;
+            for (redirected, otherwise) in [(of_service, &usual), (by_itself, &alone)] {
+                assert_eq!(is_led(redirected, otherwise), is_exempt);
+                assert_eq!(is_led(redirected, &local), !is_exempt);
+            }
+            datagrams_are_exempt_too(&mut services, &family, cookie, is_exempt);
+        }
+    }
+}
+
+fn datagrams_are_exempt_too(services: &mut Services, family: &Family, cookie: u64, is_exempt: bool) {
+    let (local, usual) = (udp(family.loopback), udp(family.loopback));
+    let service = SocketAddr::new(family.service, 53);
+    services.set(service, UDP, &[local.local_addr().unwrap()]);
+    services.scope = SCOPE_EXEMPT;
+    services.set(service, UDP, &[usual.local_addr().unwrap()]);
+    services.scope = SCOPE_INTERNAL;
+    let key = ExemptKey { client: Addr::of_netns(cookie), service: mk_key(service, UDP) };
+    services.stage.maps.exempt.set(&key, &ExemptEntry { exempt: 1 }).unwrap();
+    let client = udp(family.loopback);
+    client.send_to(b"question", service).unwrap();
+    let (server, mut buffer) = (if is_exempt { &usual } else { &local }, [0; 16]);
+    let (_, from) = server.recv_from(&mut buffer).unwrap();
+    server.send_to(b"answer", from).unwrap();
+    assert_eq!(client.recv_from(&mut buffer).unwrap().1, service);
 }
 
 /// Whether a connection to an address comes to the listener, as seen by the client.
@@ -142,7 +200,7 @@ fn ports_of_nodes_are_met_at_addresses_of_nodes() {
         let stage = Stage::with_config(Mode::Native, |config| config.netns_cookie = cookie);
         let membership = Membership::join();
         stage.datapath.attach_cgroup(&membership.cgroup).unwrap();
-        let mut services = Services { stage, generation: 0, flags: 0 };
+        let mut services = Services::new(stage);
         for (family, version) in families().iter().zip(PacketFamily::ALL) {
             let listener = listen(family.loopback);
             let any = if version == PacketFamily::V4 { "0.0.0.0" } else { "::" };

@@ -52,6 +52,8 @@ pub(crate) struct Settings {
     pub(crate) masquerade6: bool,
     /// The node has a policy of its own.
     pub(crate) host_firewall: bool,
+    /// Policies redirect, and may exempt pods.
+    pub(crate) local_redirects: bool,
     /// Destinations that are reached with the pod's own address.
     pub(crate) native: Vec<IpNet>,
     /// 0: that of the node's device.
@@ -115,6 +117,7 @@ impl Settings {
             masquerade4: keys.bool("enable-ipv4-masquerade", true)?,
             masquerade6: keys.bool("enable-ipv6-masquerade", true)?,
             host_firewall: keys.bool("enable-host-firewall", false)?,
+            local_redirects: keys.bool("enable-local-redirect-policy", false)?,
             native: keys.prefixes()?,
             mtu: keys.value("mtu", "a number of bytes")?.unwrap_or(0),
             tcx: keys.bool("enable-tcx", true)?,

@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use cilium_api::parts::Node;
 use cilium_bpf::layout::{
     Addr, CONFIG_HOST_FIREWALL, CONFIG_KEPT_PREFIXES, CONFIG_MASQUERADE4, CONFIG_MASQUERADE6,
-    CONFIG_SET_RETVAL, CONFIG_SOCKETS_OF_HOST, Config, NetPort, Prefix,
+    CONFIG_REDIRECTS, CONFIG_SET_RETVAL, CONFIG_SOCKETS_OF_HOST, Config, NetPort, Prefix,
 };
 use cilium_dataplane::{Devices, router_address};
 use cilium_drivers::datapath::{AttachMode, Attached, Datapath, DeviceProgram, EarlyMode, LoadOptions};
@@ -244,6 +244,7 @@ fn mk_config(settings: &Settings, facts: &Facts, native: &Link, tunnel: Option<&
             | flag(settings.masquerade6 && host6 != Addr::NONE, CONFIG_MASQUERADE6)
             | flag(settings.host_firewall, CONFIG_HOST_FIREWALL)
             | flag(settings.sockets_of_host, CONFIG_SOCKETS_OF_HOST)
+            | flag(settings.local_redirects, CONFIG_REDIRECTS)
             | flag(probe::has_set_retval(), CONFIG_SET_RETVAL),
         event_rate: EVENT_RATE,
         mtu,

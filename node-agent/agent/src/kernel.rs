@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use cilium_bpf::layout::{Addr, Endpoint, IpcacheEntry, IpcacheKey, ServiceEntry, ServiceKey, Slot};
+use cilium_bpf::layout::{
+    Addr, Endpoint, ExemptEntry, ExemptKey, IpcacheEntry, IpcacheKey, ServiceEntry, ServiceKey, Slot,
+};
 use cilium_dataplane as dataplane;
 use cilium_dataplane::{Behind, BehindKey, Kernel, Lookup, Piece, PieceKey, SlotIndex};
 use cilium_delta::Table;
@@ -55,6 +57,7 @@ macro_rules! map_table {
 
 map_table!(Addr, Endpoint, endpoints);
 map_table!(IpcacheKey, IpcacheEntry, ipcache);
+map_table!(ExemptKey, ExemptEntry, exempt);
 map_table!(ServiceKey, ServiceEntry, services);
 
 /// One table in several maps, told apart by the variant of key and value.

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use cilium_dataplane::Link;
 use cilium_drivers::netlink::{Mac, lxc_name};
+use cilium_drivers::netns::Netns;
 use cilium_rest::model::EndpointChange;
 use rustix::fs::FlockOperation;
 
@@ -97,14 +98,29 @@ fn read(path: &Path) -> anyhow::Result<EndpointChange> {
     Ok(serde_json::from_slice(&fs::read(path)?)?)
 }
 
+/// Number by which socket programs know a pod's network namespace; 0 when it cannot be read.
+pub(crate) fn netns_cookie(change: &EndpointChange) -> u64 {
+    let path = &change.netns_path;
+    if path.is_empty() {
+        return 0;
+    }
+    let cookie = Netns::open(path).and_then(|netns| netns.run(Netns::cookie)?);
+    cookie.unwrap_or_else(|error| {
+        let error = format!("{:#}", anyhow::Error::from(error));
+        tracing::warn!(path, error, "policies cannot exempt the pod from redirects");
+        0
+    })
+}
+
 /// What the dataplane needs to know of a link; `None` when its MAC addresses cannot be read.
-pub(crate) fn to_link(change: &EndpointChange) -> Option<Link> {
+pub(crate) fn to_link(change: &EndpointChange, netns_cookie: u64) -> Option<Link> {
     let mac = |text: &str| text.parse::<Mac>().ok().map(|mac| mac.0);
     Some(Link {
         uid: change.k8s_uid.clone(),
         ifindex: change.interface_index,
         mac: mac(&change.mac)?,
         host_mac: mac(&change.host_mac)?,
+        netns_cookie,
     })
 }
 
@@ -162,8 +178,16 @@ mod tests {
 
     #[test]
     fn macs_are_parsed() {
-        assert_eq!(to_link(&mk_change()).map(|link| (link.ifindex, link.mac[5])), Some((7, 1)));
-        assert_eq!(to_link(&EndpointChange::default()), None);
+        assert_eq!(to_link(&mk_change(), 9).map(|link| (link.ifindex, link.mac[5])), Some((7, 1)));
+        assert_eq!(to_link(&EndpointChange::default(), 9), None);
+    }
+
+    #[test]
+    fn a_namespace_that_is_gone_has_no_cookie() {
+        assert_eq!(netns_cookie(&mk_change()), 0);
+        let own = EndpointChange { netns_path: "/proc/self/ns/net".into(), ..mk_change() };
+        assert_eq!(netns_cookie(&own), Netns::cookie().expect("reads"));
+        assert_eq!(netns_cookie(&EndpointChange { netns_path: "/nowhere".into(), ..mk_change() }), 0);
     }
 
     #[test]

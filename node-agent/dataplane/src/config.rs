@@ -96,6 +96,8 @@ pub struct Link {
     pub mac: Mac,
     /// Address of the host's end.
     pub host_mac: Mac,
+    /// Cookie of the pod's network namespace; 0 when it is not known.
+    pub netns_cookie: u64,
 }
 
 /// Where packets for a destination go.

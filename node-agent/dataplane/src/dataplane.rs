@@ -1,10 +1,10 @@
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 
 use cilium_api::frontends::Frontend;
 use cilium_api::node_state::Failure;
 use cilium_api::parts::{DnsRule, Part, PartKey, Policy, Service};
-use cilium_bpf::layout::{Addr, Endpoint, IpcacheKey};
+use cilium_bpf::layout::{Addr, Endpoint, ExemptKey, IpcacheKey};
 use cilium_delta::{Change, Drift, Report, Tracker};
 use ipnet::IpNet;
 
@@ -14,6 +14,7 @@ use crate::ipcache::{Ipcache, address_of, prefix_of};
 use crate::kernel::{Kernel, Parts, SlotIndex, chain};
 use crate::named::Named;
 use crate::policies::Policies;
+use crate::redirects::Exemptions;
 use crate::services::Services;
 use crate::{Config, Link, Neighbour, Route};
 
@@ -22,6 +23,7 @@ pub struct Dataplane {
     config: Config,
     policies: Policies,
     services: Services,
+    exemptions: Exemptions,
     ipcache: Ipcache,
     named: Named,
     endpoints: Endpoints,
@@ -56,6 +58,7 @@ impl Dataplane {
         Self {
             policies: Policies::new(config.host_firewall),
             services: Services::new(config.node.clone(), config.balancing),
+            exemptions: Exemptions::default(),
             config,
             ipcache: Ipcache::new(),
             named: Named::default(),
@@ -82,6 +85,7 @@ impl Dataplane {
         self.policies.switched.adopt(slots, rules, now);
         let (services, backends) = (kernel.list()?, kernel.list()?);
         self.services.switched.adopt(services, backends, now);
+        self.exemptions.tracker.refresh(kernel)?;
         self.ipcache.tracker.refresh(kernel)?;
         self.adopted = true;
         self.routes.refresh(kernel)?;
@@ -193,6 +197,13 @@ impl Dataplane {
                     part.and_then(|part| if let Part::Service(part) = part { Some(part) } else { None });
                 self.services.set(key, part);
             }
+            ("redirect", part) => {
+                let part =
+                    part.and_then(|part| if let Part::Redirect(part) = part { Some(part) } else { None });
+                self.services.set_redirect(key, part);
+                self.exemptions.set(key, part);
+                self.exemptions.follow(&self.endpoints);
+            }
             _ => {}
         }
     }
@@ -216,6 +227,13 @@ impl Dataplane {
         }
         self.open_host_ports(key);
         self.connect(key);
+        self.follow_exemptions();
+    }
+
+    fn follow_exemptions(&mut self) {
+        if !self.exemptions.is_empty() {
+            self.exemptions.follow(&self.endpoints);
+        }
     }
 
     fn open_host_ports(&mut self, key: &PartKey) {
@@ -268,6 +286,7 @@ impl Dataplane {
         if let Some((key, _)) = planned {
             self.connect(&key);
         }
+        self.follow_exemptions();
     }
 
     /// A node changed: routes to other nodes, and those to pods when our own router address is another.
@@ -355,6 +374,12 @@ impl Dataplane {
         K::Fault: 'static,
     {
         self.services.switched.switch(kernel, now);
+        // Whoever is exempt needs what is kept for it.
+        let report = self.exemptions.tracker.apply(kernel);
+        let owners =
+            report.failures.iter().filter_map(|(key, _)| Some((*key, self.exemptions.owner(key)?.0.clone())));
+        let owners: HashMap<ExemptKey, String> = owners.collect();
+        self.note("exemptions", &report, |key| owners.get(key).cloned().unwrap_or_default());
         // What names stand for is allowed before the address stands for it; what is left of a name goes the other way round.
         if std::mem::take(&mut self.named.grown) {
             self.policies.switched.switch(kernel, now);
@@ -443,6 +468,7 @@ impl Dataplane {
         let drifts = [
             self.endpoints.tracker.refresh(kernel).map(Drift::total),
             self.ipcache.tracker.refresh(kernel).map(Drift::total),
+            self.exemptions.tracker.refresh(kernel).map(Drift::total),
             self.refresh_wires(kernel),
             self.policies.switched.repair(kernel),
             self.services.switched.repair(kernel),
@@ -480,7 +506,8 @@ impl Dataplane {
     pub fn failures(&self) -> Vec<Failure> {
         let policies = self.policies.failures().into_iter();
         let slotless = self.slotless.iter().map(|key| (key.clone(), "all policy slots are taken".to_owned()));
-        let named = policies.chain(self.services.failures()).chain(self.ipcache.failures()).chain(slotless);
+        let services = self.services.failures().into_iter().chain(self.exemptions.failures(&self.endpoints));
+        let named = policies.chain(services).chain(self.ipcache.failures()).chain(slotless);
         let mut failures: Vec<Failure> =
             named.map(|(key, message)| Failure { object: key.0, message }).collect();
         failures.extend(self.failed.values().flatten().cloned());

@@ -3,8 +3,9 @@ use std::sync::Arc;
 
 use cilium_api::parts::{Part, PartKey};
 use cilium_bpf::layout::{
-    Addr, BackendEntry, BackendKey, BlockEntry, BlockKey, Endpoint, IpcacheEntry, IpcacheKey, MaglevChunk,
-    MaglevKey, PolicyEntry, PolicyKey, ServiceEntry, ServiceKey, Slot, SourceRangeEntry, SourceRangeKey,
+    Addr, BackendEntry, BackendKey, BlockEntry, BlockKey, Endpoint, ExemptEntry, ExemptKey, IpcacheEntry,
+    IpcacheKey, MaglevChunk, MaglevKey, PolicyEntry, PolicyKey, ServiceEntry, ServiceKey, Slot,
+    SourceRangeEntry, SourceRangeKey,
 };
 use cilium_delta::Table;
 use ipnet::IpNet;
@@ -72,6 +73,7 @@ pub trait Kernel:
     + Table<IpcacheKey, IpcacheEntry, Error = Self::Fault>
     + Table<SlotIndex, Slot, Error = Self::Fault>
     + Lookup<PieceKey, Piece, Error = Self::Fault>
+    + Table<ExemptKey, ExemptEntry, Error = Self::Fault>
     + Table<ServiceKey, ServiceEntry, Error = Self::Fault>
     + Lookup<BehindKey, Behind, Error = Self::Fault>
     + Table<IpNet, Route, Error = Self::Fault>

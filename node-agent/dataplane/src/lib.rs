@@ -37,6 +37,7 @@ pub mod maglev;
 mod named;
 mod nodes;
 mod policies;
+mod redirects;
 mod services;
 mod switched;
 

@@ -6,11 +6,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use cilium_api::frontends::{Frontend, FrontendKind, Here, Scope};
-use cilium_api::parts::{Backend, HostPort, PartKey, Service};
+use cilium_api::parts::{Backend, HostPort, PartKey, Redirect, RedirectFrontend, Service};
 use cilium_bpf::layout::{
-    BackendEntry, BackendKey, MaglevKey, NetPort, SCOPE_EXTERNAL, SCOPE_INTERNAL, SERVICE_AT_OWN_NODE,
-    SERVICE_DSR, SERVICE_MAGLEV, SERVICE_ONLY_OWN, SERVICE_RANGES, ServiceEntry, ServiceKey,
-    SourceRangeEntry, SourceRangeKey,
+    BackendEntry, BackendKey, MaglevKey, NetPort, SCOPE_EXEMPT, SCOPE_EXTERNAL, SCOPE_INTERNAL,
+    SERVICE_AT_OWN_NODE, SERVICE_DSR, SERVICE_MAGLEV, SERVICE_ONLY_OWN, SERVICE_RANGES, ServiceEntry,
+    ServiceKey, SourceRangeEntry, SourceRangeKey,
 };
 use ipnet::IpNet;
 
@@ -127,22 +127,48 @@ pub(crate) struct Content {
     backends: Vec<BackendEntry>,
 }
 
-/// The wish of a Service or pod to have a frontend.
+impl Content {
+    /// These backends for everybody, with nothing special about them.
+    fn to(backends: Vec<BackendEntry>) -> Self {
+        Self {
+            affinity: 0,
+            only_own: false,
+            at_own_node: false,
+            direct: false,
+            ranges: None,
+            table: None,
+            backends,
+        }
+    }
+}
+
+/// The wish of a Service, pod or redirect to have a frontend.
 struct Claim {
     /// Who has it if several want it: the lowest.
     rank: u8,
     part: Arc<PartKey>,
     content: Arc<Content>,
+    /// Some pods are to have what the next one wants.
+    exempts: bool,
 }
+
+/// Before every kind of frontend of a Service.
+const RANK_OF_REDIRECTS: u8 = 0;
 
 /// Behind every kind of frontend of a Service.
 const RANK_OF_HOST_PORTS: u8 = u8::MAX;
+
+/// Kinds of frontends of Services in their order.
+fn rank(kind: FrontendKind) -> u8 {
+    kind as u8 + RANK_OF_REDIRECTS + 1
+}
 
 /// A frontend that something wants to have.
 struct Wanted {
     key: ServiceKey,
     rank: u8,
     content: Content,
+    exempts: bool,
 }
 
 /// Frontends of every Service.
@@ -176,8 +202,9 @@ impl Services {
         let wanted = service.into_iter().flat_map(|service| {
             service.frontends(here).map(|frontend| Wanted {
                 key: key(&frontend),
-                rank: frontend.kind as u8,
+                rank: rank(frontend.kind),
                 content: content(&frontend, service),
+                exempts: false,
             })
         });
         let mut wanted: Vec<Wanted> = wanted.collect();
@@ -193,6 +220,18 @@ impl Services {
         self.put(part, wanted);
     }
 
+    /// Takes what goes to pods of the node in place of where it would go, or that nothing does.
+    pub(crate) fn set_redirect(&mut self, part: &PartKey, redirect: Option<&Redirect>) {
+        let exempts = redirect.is_some_and(|redirect| !redirect.exempt.is_empty());
+        let wanted = redirect.into_iter().flat_map(redirect_keys).map(|(key, frontend)| {
+            let backends = frontend.backends.iter();
+            let backends = backends.map(|(address, port)| backend(*address, *port)).collect();
+            Wanted { key, rank: RANK_OF_REDIRECTS, content: Content::to(backends), exempts }
+        });
+        let wanted = wanted.collect();
+        self.put(part, wanted);
+    }
+
     /// Takes the ports of the node that lead to a pod with these addresses. `own` are the node's addresses.
     pub(crate) fn set_host_ports(
         &mut self,
@@ -203,24 +242,16 @@ impl Services {
     ) {
         let wanted = ports.iter().flat_map(|port| host_port_keys(port, own).map(move |key| (port, key)));
         let wanted = wanted.filter_map(|(port, (address, scope))| {
-            let backend = *pod.iter().find(|ip| ip.is_ipv4() == address.is_ipv4())?;
+            let target = *pod.iter().find(|ip| ip.is_ipv4() == address.is_ipv4())?;
             let key = ServiceKey {
                 address: address.into(),
                 port: NetPort(port.port),
                 protocol: port.protocol,
                 scope,
             };
-            let backends = vec![BackendEntry { address: backend.into(), port: NetPort(port.target) }];
-            let content = Content {
-                affinity: 0,
-                only_own: true,
-                at_own_node: false,
-                direct: false,
-                ranges: None,
-                table: None,
-                backends,
-            };
-            Some(Wanted { key, rank: RANK_OF_HOST_PORTS, content })
+            let backends = vec![backend(target, port.target)];
+            let content = Content { only_own: true, ..Content::to(backends) };
+            Some(Wanted { key, rank: RANK_OF_HOST_PORTS, content, exempts: false })
         });
         let wanted = wanted.collect();
         self.put(part, wanted);
@@ -231,7 +262,7 @@ impl Services {
         let part = Arc::new(part.clone());
         let mut old = self.frontends.remove(&part).unwrap_or_default();
         let mut new = Vec::with_capacity(wanted.len());
-        for Wanted { key, rank, content } in wanted {
+        for Wanted { key, rank, content, exempts } in wanted {
             old.retain(|it| *it != key);
             // A Service that names an address twice has it once, as what comes first.
             if new.contains(&key) {
@@ -241,7 +272,7 @@ impl Services {
             // Nearly always one.
             let claims = self.claims.entry(key).or_insert_with(|| Vec::with_capacity(1));
             claims.retain(|claim| claim.part != part);
-            claims.push(Claim { rank, part: part.clone(), content: Arc::new(content) });
+            claims.push(Claim { rank, part: part.clone(), content: Arc::new(content), exempts });
             claims.sort_by(|a, b| (a.rank, &a.part).cmp(&(b.rank, &b.part)));
             grant(&mut self.switched, key, claims);
         }
@@ -266,10 +297,13 @@ impl Services {
 
     /// Services that are not in force, and why.
     pub(crate) fn failures(&self) -> Vec<(PartKey, String)> {
-        let first = |key| self.claims.get(&key).and_then(|claims| claims.first());
+        let owner = |key: ServiceKey| match key.scope {
+            SCOPE_EXEMPT => self.claims.get(&ServiceKey { scope: SCOPE_INTERNAL, ..key })?.get(1),
+            _ => self.claims.get(&key)?.first(),
+        };
         let switched = self.switched.failures();
         let switched = switched
-            .filter_map(|(key, message)| Some((first(key)?.part.as_ref().clone(), message.to_owned())));
+            .filter_map(|(key, message)| Some((owner(key)?.part.as_ref().clone(), message.to_owned())));
         switched.chain(self.claims.iter().flat_map(|(key, claims)| refused(key, claims))).collect()
     }
 }
@@ -283,20 +317,48 @@ fn fill_tables(maglev: Maglev, wanted: &mut [Wanted]) {
     }
 }
 
-/// Gives a frontend to the first that wants it.
+/// Gives a frontend to the first that wants it, and if that is not for everybody, keeps what the next wants for the others.
 fn grant(switched: &mut Switched<ServiceScheme>, key: ServiceKey, claims: &[Claim]) {
-    match claims.first() {
-        Some(first) => switched.set(key, first.content.clone()),
+    let mut give = |key, claim: Option<&Claim>| match claim {
+        Some(claim) => switched.set(key, claim.content.clone()),
         None => switched.remove(key),
+    };
+    give(key, claims.first());
+    if key.scope == SCOPE_INTERNAL {
+        let next = claims.get(1).filter(|_| claims.first().is_some_and(|first| first.exempts));
+        give(ServiceKey { scope: SCOPE_EXEMPT, ..key }, next);
     }
 }
 
-/// All but the first that want a frontend.
+/// All but the first that want a frontend. A Service loses nothing by a redirect: that is what it is for.
 fn refused(key: &ServiceKey, claims: &[Claim]) -> Vec<(PartKey, String)> {
+    let is_redirect = |claim: &&Claim| claim.rank == RANK_OF_REDIRECTS;
+    let services = claims.iter().position(|claim| !is_redirect(&claim)).unwrap_or(claims.len());
+    let (redirects, services) = claims.split_at(services);
+    [redirects, services].into_iter().flat_map(|claims| behind_first(key, claims)).collect()
+}
+
+fn behind_first(key: &ServiceKey, claims: &[Claim]) -> Vec<(PartKey, String)> {
     let Some((first, others)) = claims.split_first() else { return Vec::new() };
-    let owner = first.part.0.replacen("service/", "Service ", 1).replacen("endpoint/", "pod ", 1);
+    let names =
+        [("service/", "Service "), ("endpoint/", "pod "), ("redirect/", "CiliumLocalRedirectPolicy ")];
+    let owner = names.iter().fold(first.part.0.clone(), |name, (kind, word)| name.replacen(kind, word, 1));
     let message = || format!("{} port {} belongs to {owner}", key.address, key.port.0);
     others.iter().map(|claim| (claim.part.as_ref().clone(), message())).collect()
+}
+
+fn backend(address: IpAddr, port: u16) -> BackendEntry {
+    BackendEntry { address: address.into(), port: NetPort(port) }
+}
+
+/// What a redirect is about.
+pub(crate) fn redirect_keys(redirect: &Redirect) -> impl Iterator<Item = (ServiceKey, &RedirectFrontend)> {
+    redirect.frontends.iter().map(|frontend| {
+        let RedirectFrontend { address, protocol, port, .. } = *frontend;
+        let key =
+            ServiceKey { address: address.into(), port: NetPort(port), protocol, scope: SCOPE_INTERNAL };
+        (key, frontend)
+    })
 }
 
 fn key(frontend: &Frontend<'_>) -> ServiceKey {
@@ -322,7 +384,7 @@ fn host_port_keys<'a>(port: &HostPort, own: &'a [IpAddr]) -> impl Iterator<Item 
 }
 
 fn content(frontend: &Frontend<'_>, service: &Service) -> Content {
-    let entry = |it: &&Backend| BackendEntry { address: it.address.into(), port: NetPort(it.port) };
+    let entry = |it: &&Backend| backend(it.address, it.port);
     let is_restricted = (frontend.kind, frontend.scope) == (FrontendKind::LoadBalancer, Scope::External);
     let ranges = service.source_ranges.as_ref().filter(|_| is_restricted);
     let of_family = |range: &&IpNet| range.addr().is_ipv4() == frontend.address.is_ipv4();

@@ -52,6 +52,9 @@ pub(crate) enum Command {
     /// Services and their backends
     #[command(subcommand)]
     Service(ServiceCommand),
+    /// Policies that redirect to pods of this node
+    #[command(subcommand)]
+    Lrp(RedirectCommand),
     /// Addresses and their identities
     #[command(subcommand)]
     Ip(IpCommand),
@@ -195,6 +198,11 @@ macro_rules! list_command {
     };
 }
 list_command!(ServiceCommand, "service", "Addresses and ports of Services, with their backends");
+list_command!(
+    RedirectCommand,
+    "lrp",
+    "Addresses and ports that lead to pods of this node (CiliumLocalRedirectPolicy)"
+);
 list_command!(IpCommand, "ip", "Prefixes with their identity, and the node behind which they are");
 list_command!(NodeCommand, "node", "Addresses and pod prefixes of the nodes");
 list_command!(BpfEndpointCommand, "bpf endpoint", "Local addresses and what is behind them");
@@ -367,7 +375,7 @@ mod tests {
         Cli::command().debug_assert();
         let mut found = Vec::new();
         leaves(&Cli::command(), &mut found);
-        assert_eq!(found.len(), 22);
+        assert_eq!(found.len(), 23);
         for (command, help) in found {
             let examples: Vec<&str> = help.lines().filter_map(|line| line.strip_prefix("  ")).collect();
             assert!(!examples.is_empty(), "{command}");

@@ -4,7 +4,10 @@ use std::net::IpAddr;
 
 use anyhow::Context as _;
 use cilium_rest::Client;
-use cilium_rest::model::{ClusterNode, ClusterNodes, Identity, IpEntry, NameEntry, Policy, Service};
+use cilium_rest::model::{
+    ClusterNode, ClusterNodes, Identity, IpEntry, NameEntry, Policy, Redirect, RedirectBackend,
+    RedirectMapping, Service,
+};
 use jiff::Timestamp;
 
 use crate::list::{Row, show};
@@ -99,6 +102,26 @@ impl Row for Service {
         ];
         let backends = spec.backend_addresses.iter().enumerate();
         spread(first, 4, backends.map(|(index, backend)| format!("{} => {backend}", index + 1)))
+    }
+}
+
+impl Row for Redirect {
+    const PATH: &'static str = "/v1/lrp";
+    const HEADERS: &'static [&'static [&'static str]] =
+        &[&["LRP namespace", "LRP name", "FrontendType", "Matching Service"]];
+
+    fn order(&self) -> impl Ord {
+        (&self.namespace, &self.name)
+    }
+
+    fn lines(&self) -> Vec<Line> {
+        let first = line([&self.namespace, &self.name, &self.frontend_type, &self.service_id]);
+        let mapping = |it: &RedirectMapping| {
+            let backend = |it: &RedirectBackend| format!("{}({})", it.backend_address, it.pod_id);
+            let backends: Vec<String> = it.backends.iter().map(backend).collect();
+            line(["", "|", &format!("{} -> {}", it.frontend_address, backends.join(", "))])
+        };
+        [first].into_iter().chain(self.frontend_mappings.iter().map(mapping)).collect()
     }
 }
 

@@ -16,6 +16,13 @@ impl Addr {
     /// The absent address, all zero (`::`).
     pub const NONE: Self = Self([0; 16]);
 
+    /// Stands for the sockets of a network namespace, by its cookie (`SO_NETNS_COOKIE`): no host has such an address.
+    pub fn of_netns(cookie: u64) -> Self {
+        let mut bytes = [0xff; 16];
+        bytes[8..].copy_from_slice(&cookie.to_ne_bytes());
+        Self(bytes)
+    }
+
     /// The address in its own family; `None` for [`Addr::NONE`].
     pub fn ip(self) -> Option<IpAddr> {
         (self != Self::NONE).then(|| Ipv6Addr::from(self.0).to_canonical())

@@ -15,6 +15,8 @@ pub const CONFIG_SET_RETVAL: u32 = 1 << 2;
 pub const CONFIG_HOST_FIREWALL: u32 = 1 << 3;
 /// Only sockets of the node's own network namespace are translated; packets of pods are.
 pub const CONFIG_SOCKETS_OF_HOST: u32 = 1 << 4;
+/// The node redirects, and looks whom it exempts ([`ExemptKey`](super::ExemptKey)).
+pub const CONFIG_REDIRECTS: u32 = 1 << 5;
 /// Mark of packets that are for the DNS proxy.
 pub const MARK_TO_PROXY: u32 = 0x0200;
 /// Bits of a mark that say whose it is.

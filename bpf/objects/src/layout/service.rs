@@ -13,7 +13,7 @@ layout! {
         pub port: NetPort,
         /// IP protocol number.
         pub protocol: u8,
-        /// [`SCOPE_INTERNAL`] or [`SCOPE_EXTERNAL`].
+        /// [`SCOPE_INTERNAL`], [`SCOPE_EXTERNAL`] or [`SCOPE_EXEMPT`].
         pub scope: u8,
     }
 }
@@ -22,6 +22,8 @@ layout! {
 pub const SCOPE_INTERNAL: u8 = 0;
 /// What packets that reach the node from the network are for.
 pub const SCOPE_EXTERNAL: u8 = 1;
+/// What sockets of pods connect to for which [`ExemptKey`] has an entry.
+pub const SCOPE_EXEMPT: u8 = 2;
 /// Without a backend on this node, packets are dropped and not refused.
 pub const SERVICE_ONLY_OWN: u32 = 1 << 0;
 /// Only clients in `cilium_source_ranges` under the same generation are served.
@@ -169,5 +171,23 @@ layout! {
         pub service: Addr,
         /// Port of the service.
         pub port: NetPort,
+    }
+}
+
+layout! {
+    /// Key of `cilium_exempt`: a client, and a service with [`SCOPE_INTERNAL`] that it meets with [`SCOPE_EXEMPT`].
+    pub struct ExemptKey as "exempt_key" {
+        /// The address of a pod, for its packets, or [`Addr::of_netns`], for its sockets.
+        pub client: Addr,
+        /// The service.
+        pub service: ServiceKey,
+    }
+}
+
+layout! {
+    /// Value of `cilium_exempt`.
+    pub struct ExemptEntry as "exempt_entry" {
+        /// Always 1.
+        pub exempt: u32,
     }
 }

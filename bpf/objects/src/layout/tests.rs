@@ -86,7 +86,9 @@ fn sizes_are_those_of_the_header() {
         MaglevChunk::SIZE,
         SockRevnatKey::SIZE,
         SockRevnatEntry::SIZE,
+        ExemptKey::SIZE,
+        ExemptEntry::SIZE,
         Event::SIZE,
     ];
-    assert_eq!(sizes, [24, 20, 24, 16, 8, 40, 40, 40, 48, 40, 24, 24, 8, 512, 32, 24, 72]);
+    assert_eq!(sizes, [24, 20, 24, 16, 8, 40, 40, 40, 48, 40, 24, 24, 8, 512, 32, 24, 40, 4, 72]);
 }

@@ -8,8 +8,12 @@ use bpf_tests::seen::{Seen, Told, check_checksums, subject, told};
 use bpf_tests::services::Frontend;
 use bpf_tests::stage::{Action, Outcome, Place, Place::*, Rule, Stage, ip, pod_mac};
 use bpf_tests::{Family, Mode};
-use cilium_bpf::layout::{CONFIG_SET_RETVAL, SERVICE_AT_OWN_NODE};
+use cilium_bpf::layout::{
+    CONFIG_REDIRECTS, CONFIG_SET_RETVAL, ExemptEntry, ExemptKey, NetPort, SCOPE_INTERNAL,
+    SERVICE_AT_OWN_NODE, ServiceKey,
+};
 use cilium_bpf::reason::DropReason;
+use cilium_delta::Table as _;
 
 use crate::{ANY_MAC, DENIED, TCP, UDP};
 
@@ -101,6 +105,35 @@ fn a_pod_talks_to_a_backend_and_hears_the_service() {
                     }
                 }
             }
+        }
+    }
+}
+
+/// A service that is a redirect; pod A meets what is kept for it in its place.
+#[test]
+fn packets_of_a_pod_that_is_exempt_meet_what_is_there_otherwise() {
+    for flags in [CONFIG_SET_RETVAL | CONFIG_REDIRECTS, CONFIG_SET_RETVAL] {
+        let mut stage = Stage::with_config(Mode::Native, |config| config.flags = flags);
+        serve(&mut stage, 1, &[PodB]);
+        let is_exempt = flags & CONFIG_REDIRECTS != 0;
+        for family in Family::ALL {
+            let service = cluster(family);
+            let (address, port) = (service.ip().into(), NetPort(service.port()));
+            let key = ServiceKey { address, port, protocol: UDP, scope: SCOPE_INTERNAL };
+            let (from, packet) =
+                (PodA.at(family, CLIENT), |mac, from| packet::udp(mac, from, service, b"data"));
+            let exempt = ExemptKey { client: from.ip().into(), service: key };
+            stage.maps.exempt.set(&exempt, &ExemptEntry { exempt: 1 }).unwrap();
+            // Without anything in its place, the address is what it is: one of the world.
+            let seen = stage.leave(PodA, &packet(ANY_MAC, from));
+            let of_service = Seen::read(&seen.packet).destination;
+            assert_eq!(of_service == service.ip(), is_exempt, "{family:?}");
+            // With the Service there, that is met.
+            let kept = Frontend { exempt: true, generation: 90, protocol: UDP, ..Frontend::default() };
+            kept.serve(&mut stage.maps, service, &[Kept.at(family, 80)]);
+            let backend = if is_exempt { Kept } else { PodB };
+            let from = PodA.at(family, CLIENT + 1);
+            assert_eq!(sent_on(&stage.leave(PodA, &packet(ANY_MAC, from))), (from, backend.at(family, 80)));
         }
     }
 }

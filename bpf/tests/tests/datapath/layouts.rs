@@ -48,6 +48,8 @@ fn layouts_are_those_of_the_object() {
     compare::<MaglevChunk>(&structs);
     compare::<SockRevnatKey>(&structs);
     compare::<SockRevnatEntry>(&structs);
+    compare::<ExemptKey>(&structs);
+    compare::<ExemptEntry>(&structs);
     compare::<Event>(&structs);
     compare::<EventBudget>(&structs);
     compare::<Metric>(&structs);
@@ -64,7 +66,12 @@ fn the_policy_map_has_the_room_that_statuses_tell_of() {
 #[test]
 fn every_program_loads_under_every_configuration() {
     for mode in [Mode::Native, Mode::Tunnel] {
-        for flags in [0, CONFIG_MASQUERADE4, CONFIG_MASQUERADE4 | CONFIG_MASQUERADE6 | CONFIG_SET_RETVAL] {
+        for flags in [
+            0,
+            CONFIG_MASQUERADE4,
+            CONFIG_MASQUERADE4 | CONFIG_MASQUERADE6 | CONFIG_SET_RETVAL,
+            CONFIG_REDIRECTS | CONFIG_SET_RETVAL,
+        ] {
             let stage = Stage::with_config(mode, |config| config.flags = flags);
             for name in DEVICE_PROGRAMS.iter().chain(&SOCKET_PROGRAMS) {
                 let program = stage.datapath.program(name).unwrap();

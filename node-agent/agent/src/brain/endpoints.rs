@@ -10,7 +10,7 @@ use cilium_rest::model::{EndpointChange, IpamAnswer};
 use tokio::sync::oneshot;
 
 use super::Brain;
-use crate::links::to_link;
+use crate::links::{netns_cookie, to_link};
 
 /// A pod that waits for its plan.
 pub(crate) struct Waiter {
@@ -132,7 +132,8 @@ impl Brain {
     }
 
     fn connect_planned(&mut self, id: u16, change: EndpointChange) -> anyhow::Result<EndpointChange> {
-        let link = to_link(&change).context("the MAC addresses of its device cannot be read")?;
+        let link = to_link(&change, self.cookie_of(&change))
+            .context("the MAC addresses of its device cannot be read")?;
         let now = self.clock.now();
         let running = self.running.as_mut().context("the node does not work yet")?;
         self.links.insert(id, change.clone())?;
@@ -145,6 +146,11 @@ impl Brain {
         self.after_change();
         self.settle_soon();
         Ok(change)
+    }
+
+    /// Number of a pod's network namespace, if anybody asks for it; 0 is none.
+    pub(super) fn cookie_of(&self, change: &EndpointChange) -> u64 {
+        if self.settings.local_redirects { netns_cookie(change) } else { 0 }
     }
 
     /// Disconnects an attachment `<container>:<interface>`. One that is not known is a success.

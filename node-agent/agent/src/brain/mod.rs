@@ -4,6 +4,7 @@
 mod endpoints;
 mod health;
 mod names;
+mod redirects;
 mod report;
 mod services;
 mod sockets;

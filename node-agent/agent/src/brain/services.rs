@@ -10,16 +10,20 @@ use super::Brain;
 use crate::describe;
 
 impl Brain {
-    /// One entry for each address and port of a Service, or two where it matters who comes.
+    /// One entry for each address and port of a Service or a redirect, or two where it matters who comes. What is redirected is not
+    /// there as the Service's.
     pub(crate) fn services(&self) -> Vec<model::Service> {
         let mut list = Vec::new();
         let Some(running) = &self.running else { return list };
+        let redirected = self.redirected_services();
         for (key, part) in self.state.iter() {
             let Part::Service(service) = part else { continue };
             let (namespace, name) = key.0.trim_start_matches("service/").split_once('/').unwrap_or_default();
-            let specs = service_specs(running.dataplane.frontends(service), namespace, name);
+            let mut specs = service_specs(running.dataplane.frontends(service), namespace, name);
+            specs.retain(|spec| !redirected.iter().any(|it| it.frontend_address == spec.frontend_address));
             list.extend(specs.into_iter().map(|spec| model::Service { spec }));
         }
+        list.extend(redirected.into_iter().map(|spec| model::Service { spec }));
         for (number, service) in (1..).zip(&mut list) {
             service.spec.id = number;
         }
@@ -78,7 +82,7 @@ fn service_type(kind: FrontendKind) -> &'static str {
     }
 }
 
-fn mk_address(ip: IpAddr, port: u16, protocol: &str) -> model::ServiceAddress {
+pub(super) fn mk_address(ip: IpAddr, port: u16, protocol: &str) -> model::ServiceAddress {
     model::ServiceAddress { ip: ip.to_string(), port, protocol: protocol.to_owned(), scope: String::new() }
 }
 

@@ -81,7 +81,7 @@ impl Brain {
         dataplane.set_names(self.names.all(), &Desired(&self.state));
         let devices = self.restore_links(&dataplane, &tables)?;
         for (id, change) in self.links.iter() {
-            dataplane.link(id, to_link(change));
+            dataplane.link(id, to_link(change, self.cookie_of(change)));
         }
         self.note_reassigned(&dataplane.take_reassigned());
         dataplane.apply(&mut tables, now);

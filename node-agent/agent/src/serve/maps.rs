@@ -7,7 +7,7 @@ use std::path::Path;
 use cilium_bpf::layout::{
     Addr, CT_CONFIRMED, CT_FIN_ANSWERER, CT_FIN_STARTER, CT_REFUSED, CT_STARTED_BY_HIGH, CtEntry, CtKey,
     DIRECTION_INGRESS, IpcacheKey, NAT_OUT, NAT_SERVICE, NatEntry, NatKey, POLICY_ALLOW, POLICY_NONE,
-    POLICY_PROXY, PolicyEntry, PolicyKey, SCOPE_EXTERNAL, SCOPE_INTERNAL, ServiceKey,
+    POLICY_PROXY, PolicyEntry, PolicyKey, SCOPE_EXEMPT, SCOPE_EXTERNAL, SCOPE_INTERNAL, ServiceKey,
 };
 use cilium_drivers::maps::Maps;
 use cilium_rest::model;
@@ -192,10 +192,14 @@ fn services(maps: &Maps) -> anyhow::Result<serde_json::Value> {
     })
 }
 
-/// The one of two that is for the inside has a mark.
+/// The one of two that is for the inside has a mark, and so has one for pods that are exempt from a redirect.
 pub(super) fn frontend(key: &ServiceKey, marked: bool) -> String {
     let address = key.address.ip().unwrap_or(Ipv6Addr::UNSPECIFIED.into());
-    let mark = if marked { "/i" } else { "" };
+    let mark = match key.scope {
+        SCOPE_EXEMPT => "/exempt",
+        _ if marked => "/i",
+        _ => "",
+    };
     format!("{}/{}{mark}", SocketAddr::new(address, key.port.0), describe::protocol(key.protocol))
 }
 

@@ -55,6 +55,7 @@ pub(super) fn routes(bpffs: PathBuf, handle: Handle) -> Router {
         .route("/v1/identity", get(identities))
         .route("/v1/policy", get(policies))
         .route("/v1/service", get(services))
+        .route("/v1/lrp", get(redirects))
         .route("/v1/ip", get(ips))
         .route("/v1/cluster/nodes", get(nodes))
         .route("/v1/fqdn/cache", get(names).delete(forget_names))
@@ -179,6 +180,10 @@ async fn policies(State(api): State<Api>) -> Answer<model::Policy> {
 
 async fn services(State(api): State<Api>) -> Answer<Vec<model::Service>> {
     Ok(Json(api.handle.ask(|brain| brain.services()).await?))
+}
+
+async fn redirects(State(api): State<Api>) -> Answer<Vec<model::Redirect>> {
+    Ok(Json(api.handle.ask(|brain| brain.redirects()).await?))
 }
 
 async fn nodes(State(api): State<Api>) -> Answer<model::ClusterNodes> {

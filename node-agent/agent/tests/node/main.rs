@@ -8,6 +8,7 @@ mod dns;
 mod health;
 mod measure;
 mod parts;
+mod redirects;
 mod scenarios;
 mod sockets;
 mod stage;

@@ -7,7 +7,7 @@ use std::process::{Child, Command};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use cilium_api::parts::{Address, Part, PartKey, Parts, Service, ServicePort};
+use cilium_api::parts::{Address, Part, PartKey, Parts, Redirect, RedirectFrontend, Service, ServicePort};
 use cilium_bpf::layout::Addr;
 use cilium_drivers::maps::Maps;
 use cilium_drivers::netns::Netns;
@@ -16,7 +16,7 @@ use crate::api::lock;
 use crate::parts::{NODE, address4, mk_endpoint, mk_shared};
 use crate::stage::{Pod, Stage, eventually};
 
-const PORT: u16 = 8080;
+pub(crate) const PORT: u16 = 8080;
 
 fn address6(id: u16) -> Ipv6Addr {
     format!("fd00:10:244:1::{}", 10 + id).parse().expect("an address")
@@ -27,7 +27,7 @@ fn addresses(id: u16) -> [IpAddr; 2] {
 }
 
 /// Addresses of the Service whose only backend is the pod.
-fn cluster_ips(id: u16) -> [IpAddr; 2] {
+pub(crate) fn cluster_ips(id: u16) -> [IpAddr; 2] {
     [format!("10.96.0.{id}"), format!("fd00:96::{id}")].map(|text| text.parse().expect("an address"))
 }
 
@@ -44,11 +44,27 @@ fn mk_service(id: u16) -> (PartKey, Part) {
     (PartKey::service("default", &format!("pod-{id}")), Part::Service(service))
 }
 
+/// An address that is no Service's, and leads to the pod.
+fn redirected(id: u16) -> IpAddr {
+    format!("169.254.20.{id}").parse().expect("an address")
+}
+
+fn mk_redirect(id: u16) -> (PartKey, Part) {
+    let frontend = |protocol| RedirectFrontend {
+        address: redirected(id),
+        protocol,
+        port: 80,
+        backends: vec![(address4(id).into(), PORT)],
+    };
+    let redirect = Redirect { frontends: vec![frontend(6), frontend(17)], ..Redirect::default() };
+    (PartKey::redirect("default", &format!("pod-{id}")), Part::Redirect(redirect))
+}
+
 /// Pods of another node, which go when pod 2 does.
 const BURST: u32 = 2000;
 
 /// What is planned for all nodes while these pods live, each with its identity.
-fn mk_world(pods: &BTreeMap<u16, u32>) -> Parts {
+pub(crate) fn mk_world(pods: &BTreeMap<u16, u32>) -> Parts {
     let mut parts = mk_shared(1..=3);
     parts.retain(|key, _| !key.0.starts_with("address/") && !key.0.starts_with("service/"));
     for (id, identity) in pods {
@@ -66,23 +82,23 @@ fn mk_world(pods: &BTreeMap<u16, u32>) -> Parts {
 }
 
 /// A pod that takes connections and datagrams, and says nothing.
-struct Silent {
-    pod: Pod,
-    _tcp: TcpListener,
+pub(crate) struct Silent {
+    pub(crate) pod: Pod,
+    pub(crate) tcp: TcpListener,
     _udp: UdpSocket,
 }
 
 impl Silent {
-    fn start(stage: &Stage, id: u16) -> Self {
+    pub(crate) fn start(stage: &Stage, id: u16) -> Self {
         let pod = stage.add_pod(id);
         let bind = || (TcpListener::bind(("::", PORT)), UdpSocket::bind(("::", PORT)));
         let (tcp, udp) = pod.netns.run(bind).expect("enters");
-        Self { pod, _tcp: tcp.expect("binds"), _udp: udp.expect("binds") }
+        Self { pod, tcp: tcp.expect("binds"), _udp: udp.expect("binds") }
     }
 }
 
 /// A shell that is connected, and waits for what it hears.
-struct Client {
+pub(crate) struct Client {
     what: String,
     shell: Child,
     output: tempfile::NamedTempFile,
@@ -90,7 +106,7 @@ struct Client {
 
 impl Client {
     /// `led`: by the programs of the node's control group.
-    fn start(stage: &Stage, netns: &Netns, protocol: &str, to: (IpAddr, u16), led: bool) -> Self {
+    pub(crate) fn start(stage: &Stage, netns: &Netns, protocol: &str, to: (IpAddr, u16), led: bool) -> Self {
         let procs = stage.cgroup.path().join("cgroup.procs");
         let join = if led { format!("echo $$ > {} && ", procs.display()) } else { String::new() };
         let script =
@@ -144,7 +160,7 @@ fn mk_names(id: u16) -> [IpAddr; 3] {
 /// Clients of a pod, through its Service: from a pod and from the node itself.
 fn mk_clients(stage: &Stage, from: &Pod, id: u16) -> Vec<Client> {
     let mut clients = Vec::new();
-    for address in mk_names(id) {
+    for address in mk_names(id).into_iter().chain([redirected(id)]) {
         for protocol in ["tcp", "udp"] {
             for netns in [&from.netns, &stage.netns] {
                 clients.push(Client::start(stage, netns, protocol, (address, 80), true));
@@ -167,11 +183,14 @@ fn sockets_whose_backend_is_gone_are_told_and_no_others() {
     stage.await_ready();
     let mut pods = BTreeMap::from([(1, 1001), (2, 1002), (3, 1003)]);
     stage.plan_shared(&mk_world(&pods));
+    let redirects = [mk_redirect(2), mk_redirect(3)];
+    let revision = stage.plan(&[1, 2, 3].map(mk_endpoint).into_iter().chain(redirects.clone()).collect());
+    stage.await_revision(revision);
     let one = stage.add_pod(1);
     let (two, three) = (Silent::start(&stage, 2), Silent::start(&stage, 3));
     eventually("services are in force", || {
         let services: Vec<serde_json::Value> = stage.client().get("/v1/service").expect("answers");
-        services.len() == 8
+        services.len() == 12
     });
     let mut gone = mk_clients(&stage, &one, 2);
     let mut others = mk_clients(&stage, &one, 3);
@@ -179,7 +198,7 @@ fn sockets_whose_backend_is_gone_are_told_and_no_others() {
         others.push(Client::start(&stage, &one.netns, "tcp", (address, PORT), false));
         others.push(Client::start(&stage, &one.netns, "udp", (address, PORT), false));
     }
-    assert_eq!((remembered(&stage, 2), remembered(&stage, 3)), (12, 12));
+    assert_eq!((remembered(&stage, 2), remembered(&stage, 3)), (16, 16));
 
     // How pods are linked outlives the agent. A pod with other labels lives.
     stage.kill_agent();
@@ -202,7 +221,8 @@ fn sockets_whose_backend_is_gone_are_told_and_no_others() {
     // The pod is gone for everybody, with many others, and its namespace is still open.
     pods.remove(&2);
     stage.plan_shared(&mk_world(&pods));
-    let revision = stage.plan(&[1, 3].map(mk_endpoint).into());
+    let [_, other] = redirects;
+    let revision = stage.plan(&[1, 3].map(mk_endpoint).into_iter().chain([other]).collect());
     stage.await_revision(revision);
     let begin = Instant::now();
     gone.iter_mut().for_each(Client::await_told);
@@ -211,6 +231,6 @@ fn sockets_whose_backend_is_gone_are_told_and_no_others() {
     for client in &mut others {
         assert!(!client.has_ended(), "{}: {}", client.what, client.said());
     }
-    assert_eq!(remembered(&stage, 3), 12);
+    assert_eq!(remembered(&stage, 3), 16);
     drop((two.pod, three.pod));
 }

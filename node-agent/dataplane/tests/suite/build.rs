@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use cilium_api::parts::{
     Address, Backend, Direction, Endpoint, Entry, HostPort, Node, Part, PartKey, Parts, Policy, Prefix,
-    Service, ServicePort,
+    Redirect, RedirectFrontend, Service, ServicePort,
 };
 use cilium_dataplane::maglev::Maglev;
 use cilium_dataplane::{Balancing, Config, Dataplane, Devices, Link};
@@ -64,6 +64,7 @@ pub(crate) fn mk_link(id: u16) -> Link {
         ifindex: 100 + u32::from(id),
         mac: [2, 0, 0, 0, 0, last],
         host_mac: [2, 0, 0, 0, 1, last],
+        netns_cookie: 1000 + u64::from(id),
     }
 }
 
@@ -106,6 +107,15 @@ pub(crate) fn mk_service_of(number: u8, backends: Vec<Backend>) -> Service {
     let port = ServicePort { name: String::new(), protocol: 6, port: 80, node_port: 0, backends };
     let cluster_ips = vec![ip(&format!("10.96.0.{number}")), ip(&format!("fd00:10:96::{number}"))];
     Service { cluster_ips, ports: vec![port], ..Service::default() }
+}
+
+/// A redirect of an address and port 80 of TCP to pods on port 8080, but for pods with these numbers.
+pub(crate) fn mk_redirect(name: &str, address: &str, backends: &[&str], exempt: &[u16]) -> (PartKey, Part) {
+    let backends = backends.iter().map(|backend| (ip(backend), 8080)).collect();
+    let frontend = RedirectFrontend { address: ip(address), protocol: 6, port: 80, backends };
+    let exempt = exempt.iter().map(|id| format!("pod-{id}")).collect();
+    let redirect = Redirect { frontends: vec![frontend], exempt, ..Redirect::default() };
+    (PartKey::redirect("default", name), Part::Redirect(redirect))
 }
 
 /// Sets the parts and brings the kernel in line.

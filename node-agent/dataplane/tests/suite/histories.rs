@@ -26,6 +26,8 @@ enum Step {
     PrefixGone(usize),
     Service(u8, Vec<u8>),
     ServiceGone(u8),
+    Redirect(u8, u8),
+    RedirectGone(u8),
     Sweep,
     Check,
     Restart,
@@ -49,6 +51,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0..PREFIXES.len()).prop_map(Step::PrefixGone),
         2 => (1u8..4, prop::collection::vec(0u8..6, 0..4)).prop_map(|(s, b)| Step::Service(s, b)),
         1 => (1u8..4).prop_map(Step::ServiceGone),
+        2 => (0u8..3, 0u8..8).prop_map(|(r, content)| Step::Redirect(r, content)),
+        1 => (0u8..3).prop_map(Step::RedirectGone),
         1 => Just(Step::Sweep),
         1 => Just(Step::Check),
         1 => Just(Step::Restart),
@@ -125,6 +129,13 @@ fn mk_placed_service(number: u8, backends: &[u8]) -> Service {
     };
     service.ports[0].node_port = 30_000 + u16::from(number);
     service
+}
+
+/// Of a Service, of none, or of one that both want; with pods that are exempt or without.
+fn mk_any_redirect(number: u8, content: u8) -> (PartKey, Part) {
+    let address = ["10.96.0.1", "10.96.0.2", "169.254.169.254", "10.96.0.1"][usize::from(content % 4)];
+    let exempt = if content < 4 { &[1, 2, 3][..] } else { &[] };
+    mk_redirect(&format!("r{number}"), address, &["10.244.1.1"], exempt)
 }
 
 impl World {
@@ -211,6 +222,8 @@ impl World {
                 self.put((PartKey::service("default", &format!("s{number}")), part));
             }
             Step::ServiceGone(number) => self.drop(&mk_service(&format!("s{number}"), number, &[]).0),
+            Step::Redirect(number, content) => self.put(mk_any_redirect(number, content)),
+            Step::RedirectGone(number) => self.drop(&mk_any_redirect(number, 0).0),
             Step::Sweep => {
                 self.now += GRACE;
                 self.dataplane.sweep(&mut self.kernel, self.now);

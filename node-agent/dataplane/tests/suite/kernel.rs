@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use cilium_bpf::layout::{
-    Addr, BackendKey, Endpoint, IpcacheEntry, IpcacheKey, MAGLEV_NONE, MaglevKey, PolicyKey, SERVICE_MAGLEV,
-    ServiceEntry, ServiceKey, Slot, SourceRangeKey,
+    Addr, BackendKey, Endpoint, ExemptEntry, ExemptKey, IpcacheEntry, IpcacheKey, MAGLEV_NONE, MaglevKey,
+    PolicyKey, SERVICE_MAGLEV, ServiceEntry, ServiceKey, Slot, SourceRangeKey,
 };
 use cilium_dataplane::{
     Behind, BehindKey, Kernel, Lookup, Mac, Neighbour, Piece, PieceKey, Route, SlotIndex,
@@ -29,6 +29,7 @@ pub(crate) struct Fake {
     pub(crate) policy: BTreeMap<PieceKey, Piece>,
     pub(crate) services: BTreeMap<ServiceKey, ServiceEntry>,
     pub(crate) behind: BTreeMap<BehindKey, Behind>,
+    pub(crate) exempt: BTreeMap<ExemptKey, ExemptEntry>,
     pub(crate) routes: BTreeMap<IpNet, Route>,
     pub(crate) neighbours: BTreeMap<(u32, std::net::IpAddr), Mac>,
     /// Writes so far.
@@ -150,6 +151,7 @@ table!(IpcacheKey, IpcacheEntry, ipcache, "ipcache", |k| *k, |f| *f);
 table!(SlotIndex, Slot, slots, "slots", |k| k.0, |f| SlotIndex(*f));
 table!(PieceKey, Piece, policy, "policy", |k| *k, |f| *f);
 table!(ServiceKey, ServiceEntry, services, "services", |k| *k, |f| *f);
+table!(ExemptKey, ExemptEntry, exempt, "exempt", |k| *k, |f| *f);
 table!(BehindKey, Behind, behind, "behind", |k| *k, |f| *f);
 table!(IpNet, Route, routes, "routes", |k| *k, |f| *f);
 table!(Neighbour, Mac, neighbours, "neighbours", |k| (k.device, k.address), |f| Neighbour {
@@ -186,6 +188,7 @@ pub(crate) struct Seen {
     endpoints: BTreeMap<Addr, (u32, u32, u16, Content)>,
     ipcache: BTreeMap<IpcacheKey, IpcacheEntry>,
     services: BTreeMap<ServiceKey, SeenService>,
+    exempt: BTreeMap<ExemptKey, ExemptEntry>,
     routes: BTreeMap<IpNet, String>,
     neighbours: BTreeMap<(u32, std::net::IpAddr), Mac>,
     open_slots: usize,
@@ -233,6 +236,7 @@ impl Fake {
                 .collect(),
             ipcache: self.ipcache.clone(),
             services: self.services.iter().map(|(key, service)| (*key, behind(service))).collect(),
+            exempt: self.exempt.clone(),
             routes: self.routes.iter().map(|(to, route)| (*to, format!("{route:?}"))).collect(),
             neighbours: self.neighbours.clone(),
             open_slots: self.slots.values().filter(|slot| slot.open).count(),

@@ -8,5 +8,6 @@ mod maglev;
 mod names;
 mod overflow;
 mod policies;
+mod redirects;
 mod restart;
 mod tables;

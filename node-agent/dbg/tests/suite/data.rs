@@ -241,7 +241,41 @@ fn cluster(answers: Answers) -> Answers {
         )
         .set("/v1/cluster/nodes", &nodes)
         .set("/v1/service", &services())
+        .set("/v1/lrp", &redirects())
         .set("/v1/policy", &Policy { policy: policy.into(), revision: 12 })
+}
+
+/// Not in order: the program sorts them.
+fn redirects() -> Vec<Redirect> {
+    let address = |ip: &str, port, protocol: &str| ServiceAddress {
+        ip: ip.into(),
+        port,
+        protocol: protocol.into(),
+        scope: String::new(),
+    };
+    let backend = |ip: &str, port, pod: &str| RedirectBackend {
+        backend_address: address(ip, port, ""),
+        pod_id: format!("kube-system/{pod}"),
+    };
+    let dns = RedirectMapping {
+        frontend_address: address("10.96.0.10", 53, "UDP"),
+        backends: vec![backend("10.0.1.30", 53, "node-local-dns-1")],
+    };
+    let meta = RedirectMapping {
+        frontend_address: address("fd00:ec2::254", 80, "TCP"),
+        backends: vec![backend("fd00:1::1f", 8181, "proxy-1"), backend("fd00:1::20", 8181, "proxy-2")],
+    };
+    let mk = |name: &str, frontend_type: &str, service: &str, mapping| Redirect {
+        namespace: "kube-system".into(),
+        name: name.into(),
+        frontend_type: frontend_type.into(),
+        service_id: service.into(),
+        frontend_mappings: vec![mapping],
+    };
+    vec![
+        mk("nodelocaldns", "clusterIP + all svc ports", "kube-system/kube-dns", dns),
+        mk("metadata", "IP + port", "", meta),
+    ]
 }
 
 fn services() -> Vec<Service> {

@@ -17,6 +17,8 @@ const CASES: &[(&str, &str)] = &[
     ("identity-get.txt", "identity get 20011"),
     ("service-list.txt", "service list"),
     ("service-list.json", "service ls -o json"),
+    ("lrp-list.txt", "lrp list"),
+    ("lrp-list.json", "lrp list -o json"),
     ("ip-list.txt", "ip list"),
     ("fqdn-cache-list.txt", "fqdn cache list"),
     ("node-list.txt", "node list"),

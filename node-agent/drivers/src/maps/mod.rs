@@ -11,9 +11,9 @@ use std::{
 };
 
 use cilium_bpf::layout::{
-    Addr, BackendEntry, BackendKey, BlockEntry, BlockKey, CtEntry, CtKey, Endpoint, FragmentKey,
-    FragmentPorts, IpcacheEntry, IpcacheKey, MaglevChunk, MaglevKey, Metric, NatEntry, NatKey, PolicyEntry,
-    PolicyKey, ServiceEntry, ServiceKey, Slot, SockRevnatEntry, SockRevnatKey, SourceRangeEntry,
+    Addr, BackendEntry, BackendKey, BlockEntry, BlockKey, CtEntry, CtKey, Endpoint, ExemptEntry, ExemptKey,
+    FragmentKey, FragmentPorts, IpcacheEntry, IpcacheKey, MaglevChunk, MaglevKey, Metric, NatEntry, NatKey,
+    PolicyEntry, PolicyKey, ServiceEntry, ServiceKey, Slot, SockRevnatEntry, SockRevnatKey, SourceRangeEntry,
     SourceRangeKey,
 };
 use cilium_delta::Table;
@@ -63,6 +63,7 @@ pub struct Maps {
     pub snat: Map<NatKey, NatEntry>,
     pub fragments: Map<FragmentKey, FragmentPorts>,
     pub sock_revnat: Map<SockRevnatKey, SockRevnatEntry>,
+    pub exempt: Map<ExemptKey, ExemptEntry>,
     /// Element 0: which events programs send (`EVENT_MASK_*`).
     pub event_mask: Map<u32, u32>,
     pub metrics: Map<u32, Metric>,
@@ -89,6 +90,7 @@ impl Maps {
             snat: Map::open(&pins.join("cilium_snat"))?,
             fragments: Map::open(&pins.join("cilium_fragments"))?,
             sock_revnat: Map::open(&pins.join("cilium_sock_revnat"))?,
+            exempt: Map::open(&pins.join("cilium_exempt"))?,
             event_mask: Map::open(&pins.join("cilium_event_mask"))?,
             metrics: Map::open(&pins.join("cilium_metrics"))?,
         })

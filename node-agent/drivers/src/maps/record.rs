@@ -1,8 +1,8 @@
 use cilium_bpf::layout::{
-    Addr, BackendEntry, BackendKey, BlockEntry, BlockKey, CtEntry, CtKey, Endpoint, EventBudget, FragmentKey,
-    FragmentPorts, IpcacheEntry, IpcacheKey, Layout, MaglevChunk, MaglevKey, Metric, NatEntry, NatKey,
-    PolicyEntry, PolicyKey, ServiceEntry, ServiceKey, Slot, SockRevnatEntry, SockRevnatKey, SourceRangeEntry,
-    SourceRangeKey,
+    Addr, BackendEntry, BackendKey, BlockEntry, BlockKey, CtEntry, CtKey, Endpoint, EventBudget, ExemptEntry,
+    ExemptKey, FragmentKey, FragmentPorts, IpcacheEntry, IpcacheKey, Layout, MaglevChunk, MaglevKey, Metric,
+    NatEntry, NatKey, PolicyEntry, PolicyKey, ServiceEntry, ServiceKey, Slot, SockRevnatEntry, SockRevnatKey,
+    SourceRangeEntry, SourceRangeKey,
 };
 
 /// A key or value as the bytes of a map.
@@ -49,6 +49,8 @@ records!(
     CtKey,
     Endpoint,
     EventBudget,
+    ExemptEntry,
+    ExemptKey,
     FragmentKey,
     FragmentPorts,
     IpcacheEntry,

@@ -40,8 +40,45 @@ pub struct ServiceSpec {
     pub namespace: String,
     /// Name of the Service.
     pub name: String,
-    /// `ClusterIP`, `NodePort`, `LoadBalancer` or `ExternalIPs`.
+    /// `ClusterIP`, `NodePort`, `LoadBalancer`, `ExternalIPs` or `LocalRedirect`.
     pub r#type: String,
+}
+
+/// An element of `GET /v1/lrp`: a CiliumLocalRedirectPolicy with pods on the node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Redirect {
+    /// Namespace of the policy.
+    pub namespace: String,
+    /// Name of the policy.
+    pub name: String,
+    /// What it redirects, such as `IP + port`.
+    pub frontend_type: String,
+    /// The Service, as namespace and name; empty for an address that is none's.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub service_id: String,
+    /// What leads where.
+    pub frontend_mappings: Vec<RedirectMapping>,
+}
+
+/// A frontend of a [`Redirect`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct RedirectMapping {
+    /// What clients connect to.
+    pub frontend_address: ServiceAddress,
+    /// Pods of the node.
+    pub backends: Vec<RedirectBackend>,
+}
+
+/// A backend of a [`RedirectMapping`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct RedirectBackend {
+    /// Where connections go.
+    pub backend_address: ServiceAddress,
+    /// The pod, as namespace and name.
+    pub pod_id: String,
 }
 
 /// An element of `GET /v1/fqdn/cache`: an address that a DNS answer told.
