@@ -365,6 +365,46 @@ fn tables_at(node: &str, port: u16) -> anyhow::Result<String> {
     Ok(line.map(|line| line.split_whitespace().skip(2).take(2).collect()).unwrap_or_default())
 }
 
+/// The agents let Services choose (`bpf.lbModeAnnotation`).
+#[test]
+fn by_direct_return_backends_of_every_node_see_the_client() -> anyhow::Result<()> {
+    let (ns, nodes) = backends("direct-return")?;
+    serve(&ns, &format!("type: NodePort, {DUAL}"))?;
+    ns.kubectl(&["annotate", "service", "web", "service.cilium.io/forwarding-mode=dsr"])?;
+    let (tcp, udp) = (node_port(&ns, "tcp")?, node_port(&ns, "udp")?);
+    let mut tried = 0;
+    for node in &nodes {
+        for family in ["IPv4", "IPv6"] {
+            let Some(address) = node_address(node, family)? else { continue };
+            let at: SocketAddr = (address, tcp).into();
+            are_answered_by(at, &["far", "near"])?;
+            let own = UdpSocket::bind(if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" })?;
+            own.connect(at)?;
+            let own = own.local_addr()?.ip();
+            let mut seen = BTreeSet::new();
+            eventually(&format!("at {at} all backends see {own}"), || {
+                let all: anyhow::Result<BTreeSet<String>> =
+                    (0..MANY).map(|_| ask(at, "/clientip").map(|(_, body)| body)).collect();
+                seen = all?
+                    .iter()
+                    .filter_map(|text| text.parse::<SocketAddr>().ok())
+                    .map(|it| it.ip())
+                    .collect();
+                Ok(seen == BTreeSet::from([own]))
+            })
+            .with_context(|| format!("the last backends saw {seen:?}"))?;
+            let mut answered = BTreeSet::new();
+            eventually(&format!("datagrams to {address} reach both"), || {
+                answered.insert(ask_datagram((address, udp).into(), "hostname")?);
+                Ok(answered == BTreeSet::from(["far".to_owned(), "near".to_owned()]))
+            })?;
+            tried += 1;
+        }
+    }
+    ensure!(tried >= 2 * nodes.len(), "both families of {} nodes, but only {tried} addresses", nodes.len());
+    Ok(())
+}
+
 #[test]
 fn a_backend_on_the_nodes_own_network_is_served() -> anyhow::Result<()> {
     let (ns, nodes) = backends("own-network")?;

@@ -18,7 +18,7 @@ fn leads(kernel: &Fake, address: &str, scope: u8) -> Option<Vec<String>> {
     let service = kernel.services.get(&key(address, scope))?;
     let backend = |index| match kernel.backend(service, index) {
         Behind::Backend(entry) => format!("{} {}", entry.address, entry.port.0),
-        Behind::Range(range) => panic!("{range:?} in place of a backend"),
+        other => panic!("{other:?} in place of a backend"),
     };
     Some((0..service.count).map(backend).collect())
 }
