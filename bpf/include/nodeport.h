@@ -31,9 +31,10 @@ static __always_inline bool is_own_address(const struct flow *f)
 	return addr_equal(&f->destination, &own);
 }
 
+/* SCTP only as far as it can keep its ports. */
 static __always_inline bool nodeport_supports(const struct flow *f)
 {
-	return f->protocol == IPPROTO_TCP || f->protocol == IPPROTO_UDP;
+	return f->protocol == IPPROTO_TCP || f->protocol == IPPROTO_UDP || f->protocol == IPPROTO_SCTP;
 }
 
 /* The service that a packet came to. */
@@ -171,6 +172,8 @@ static __always_inline int begin(struct scratch *w, const struct flow *f, struct
 	is_here = find_endpoint(&w->entry.to, &local) || identity == IDENTITY_HOST;
 	if (!is_here && service->flags & SERVICE_DSR && !is_world(identity))
 		w->entry.flags |= CT_DSR;
+	else if (!is_here && f->protocol == IPPROTO_SCTP)
+		return DROP_NAT_UNSUPPORTED_PROTOCOL;
 	if (!claim_way_back(w, f, is_here, now))
 		return DROP_NAT_NO_MAPPING;
 	return bpf_map_update_elem(&cilium_snat, &w->key, &w->entry, BPF_ANY) ? DROP_CT_INSERT_FAILED : 0;

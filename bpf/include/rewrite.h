@@ -56,7 +56,8 @@ SUBPROGRAM int rewrite_address(struct __sk_buff *skb, const struct flow *f, cons
 	checksum = (f->l4 & L4_OFFSET_MAX) + checksum_offset(f->protocol);
 	if (f->protocol == IPPROTO_UDP)
 		flags |= BPF_F_MARK_MANGLED_0;
-	if (f->fragment != FRAGMENT_LATER && f->protocol != IPPROTO_ICMP)
+	/* ICMP's covers no addresses, and neither does SCTP's. */
+	if (f->fragment != FRAGMENT_LATER && f->protocol != IPPROTO_ICMP && f->protocol != IPPROTO_SCTP)
 		failed |= bpf_l4_csum_replace(skb, checksum, 0, difference, flags);
 	if (f->v4)
 		failed |= bpf_l3_csum_replace(skb, ETH_HLEN + IPV4_CHECKSUM, 0, difference, 0);
@@ -79,6 +80,9 @@ static __always_inline int rewrite_port(struct __sk_buff *skb, const struct flow
 
 	if (f->fragment == FRAGMENT_LATER || old == port)
 		return 0;
+	/* A CRC, which is not computed here. */
+	if (f->protocol == IPPROTO_SCTP)
+		return DROP_NAT_UNSUPPORTED_PROTOCOL;
 	if (bpf_l4_csum_replace(skb, l4 + checksum_offset(f->protocol), old, port, flags) ||
 	    bpf_skb_store_bytes(skb, l4 + port_offset(f, to->is_source), &port, sizeof(port), 0))
 		return DROP_WRITE_ERROR;

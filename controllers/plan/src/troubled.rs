@@ -58,7 +58,7 @@ impl Planner {
 
     /// A Service is planned anew: of ports that no node serves, users are told once.
     pub(crate) fn follow_unsupported(&mut self, service: &ServiceName, part: Option<&parts::Service>) {
-        let ports = part.into_iter().flat_map(|part| &part.ports).filter(|port| port.protocol == SCTP);
+        let ports = part.into_iter().flat_map(|part| &part.ports).filter(|port| changes_sctp_ports(port));
         let ports: Vec<String> = ports.map(|port| port.port.to_string()).collect();
         let told = &mut self.nodes.troubled.unsupported;
         if ports.is_empty() {
@@ -66,7 +66,7 @@ impl Planner {
         } else if told.insert(service.clone()) {
             let ports = ports.join(", ");
             let note = format!(
-                "SCTP is not served at addresses of Services (port {ports}): connect to the pods themselves"
+                "SCTP cannot change its port on the way (port {ports}): give targetPort the same number; ports of nodes are not served"
             );
             self.warn_of_trouble(service_key(service), "NotSupported", &note);
         }
@@ -84,6 +84,12 @@ impl Planner {
             self.warn(object, Some(&uid), reason, &note);
         }
     }
+}
+
+/// The checksum of SCTP is a CRC over its ports, and nobody computes it anew.
+fn changes_sctp_ports(port: &parts::ServicePort) -> bool {
+    let is_other = |number| port.backends.iter().any(|backend| backend.port != number);
+    port.protocol == SCTP && (is_other(port.port) || (port.node_port != 0 && is_other(port.node_port)))
 }
 
 fn service_key(service: &ServiceName) -> ObjectKey {

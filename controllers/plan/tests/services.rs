@@ -37,7 +37,13 @@ fn fail(world: &mut World, node: &str, services: &[&str]) -> Vec<(String, String
 fn ports_that_nobody_serves_are_told_once() {
     let mut world = World::new(Config::default());
     world.apply(mk_namespace("default", &[]));
-    let mut put = |protocol: &str| {
+    let mut put = |protocol: &str, target: u16| {
+        let mut slice = mk_endpoint_slice("default", "web", &["192.0.2.7"], target);
+        for port in slice.ports.iter_mut().flatten() {
+            port.name = Some("b".into());
+            port.protocol = Some(protocol.into());
+        }
+        world.apply(slice);
         world.apply(mk::<Service>(json!({
             "metadata": {"namespace": "default", "name": "web", "uid": "uid-web"},
             "spec": {"clusterIPs": ["10.96.0.1"], "ports": [
@@ -47,17 +53,18 @@ fn ports_that_nobody_serves_are_told_once() {
         world.deliver();
         world.plan().events
     };
-    assert_eq!(put("UDP"), []);
-    let events = put("SCTP");
+    assert_eq!(put("UDP", 8081), []);
+    assert_eq!(put("SCTP", 81), [], "it keeps its port");
+    let events = put("SCTP", 8081);
     let [event] = &events[..] else { panic!("{events:?}") };
     assert_eq!(
         (event.reason, event.uid.as_str(), event.regarding.kind),
         ("NotSupported", "uid-web", Kind::Service)
     );
     assert!(event.note.contains("SCTP") && event.note.contains("81"), "{}", event.note);
-    assert_eq!(put("SCTP"), []);
-    assert_eq!(put("TCP"), []);
-    assert_eq!(put("SCTP").len(), 1);
+    assert_eq!(put("SCTP", 8081), []);
+    assert_eq!(put("TCP", 8081), []);
+    assert_eq!(put("SCTP", 8081).len(), 1);
 }
 
 #[test]

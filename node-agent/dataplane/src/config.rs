@@ -29,6 +29,8 @@ pub struct Config {
 
 /// IP protocol number.
 const TCP: u8 = 6;
+/// The same.
+const SCTP: u8 = 132;
 
 /// How a new client from outside comes to one of several backends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -66,6 +68,10 @@ impl Balancing {
 
     /// Backends of the Service on other nodes answer clients by themselves.
     pub(crate) fn returns_directly(&self, service: &Service, protocol: u8) -> bool {
+        // A node that stands in for clients must change ports, which SCTP's checksum does not allow.
+        if protocol == SCTP {
+            return true;
+        }
         match service.forwarding.filter(|_| self.mode_by_annotation) {
             Some(asked) => asked == Forwarding::Dsr,
             None => self.mode == Mode::Dsr || (self.mode == Mode::Hybrid && protocol == TCP),

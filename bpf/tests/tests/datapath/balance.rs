@@ -15,7 +15,7 @@ use cilium_bpf::layout::{
 use cilium_bpf::reason::DropReason;
 use cilium_delta::Table as _;
 
-use crate::{ANY_MAC, DENIED, TCP, UDP};
+use crate::{ANY_MAC, DENIED, SCTP, TCP, UDP};
 
 const CLIENT: u16 = 40_000;
 const PORT: u16 = 30_080;
@@ -207,6 +207,29 @@ fn without_backends_a_pod_is_told_so() {
                 assert_eq!(outcome.action, Action::Answer(DropReason::NoService));
                 assert_eq!(told(&outcome.packet), (service.ip(), pod.ip(), Told::NoPort));
                 assert_eq!(subject(&outcome.packet), (pod, service));
+            }
+        }
+    }
+}
+
+#[test]
+fn sctp_keeps_its_ports_or_is_not_served() {
+    for (target, expected) in [(9899, Action::Redirect), (9900, Action::Drop(DropReason::NatUnsupportedProtocol))] {
+        let mut stage = Stage::new(Mode::Native);
+        for (generation, family) in (1..).zip(Family::ALL) {
+            let service = Frontend { inside: true, generation, protocol: SCTP, ..Frontend::default() };
+            let at = SocketAddr::new(cluster(family).ip(), 9899);
+            service.serve(&mut stage.maps, at, &[PodB.at(family, target)]);
+            let (pod, to) = (PodA.at(family, CLIENT), PodB.at(family, target));
+            let sent = packet::sctp(ANY_MAC, pod, at);
+            let forth = stage.leave(PodA, &sent);
+            assert_eq!(forth.action, expected);
+            if expected == Action::Redirect {
+                let seen = Seen::read(&forth.packet);
+                assert_eq!((seen.source, seen.destination, seen.destination_port), (pod.ip(), to.ip(), 9899));
+                assert_eq!(forth.packet[seen.transport..], sent[seen.transport..], "nothing behind the IP header");
+                let back = stage.leave(PodB, &packet::sctp(ANY_MAC, to, pod));
+                assert_eq!((back.action, Seen::read(&back.packet).source), (Action::Redirect, at.ip()));
             }
         }
     }

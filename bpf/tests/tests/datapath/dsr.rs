@@ -10,7 +10,7 @@ use bpf_tests::{Family, Mode};
 use cilium_bpf::layout::{CONFIG_SET_RETVAL, SERVICE_DSR};
 use cilium_bpf::reason::DropReason;
 
-use crate::{ANY_MAC, TCP, UDP};
+use crate::{ANY_MAC, SCTP, TCP, UDP};
 
 const CLIENT: u16 = 40_000;
 const PORT: u16 = 30_080;
@@ -274,6 +274,30 @@ fn a_datagram_that_grows_too_large_is_answered_with_what_fits() {
         let expected = (Host.ip(family), client.ip(), Told::TooBig(1500 - grows as u32));
         assert_eq!(told(&outcome.packet), expected);
         assert_eq!(subject(&outcome.packet), (client, at));
+    }
+}
+
+#[test]
+fn sctp_goes_to_backends_elsewhere_in_no_other_way() {
+    for (flags, expected) in
+        [(SERVICE_DSR, Action::Redirect), (0, Action::Drop(DropReason::NatUnsupportedProtocol))]
+    {
+        let mut stage = Stage::new(Mode::Native);
+        for (generation, family) in (1..).zip(Family::ALL) {
+            let service = Frontend { generation, protocol: SCTP, flags, ..Frontend::default() };
+            let at = SocketAddr::new(balancer(family).ip(), 9899);
+            service.serve(&mut stage.maps, at, &[RemotePod.at(family, 9899)]);
+            let client = World.at(family, CLIENT);
+            let sent = packet::sctp(stage.uplink.mac.0, client, at);
+            let outcome = stage.receive(&sent);
+            assert_eq!(outcome.action, expected);
+            if flags == SERVICE_DSR {
+                let length = option(at, SCTP).len();
+                assert_eq!(outcome.packet.len(), sent.len() + length);
+                let seen = Seen::read(&without(&outcome.packet, family, length));
+                assert_eq!((seen.source, seen.destination), (client.ip(), RemotePod.ip(family)));
+            }
+        }
     }
 }
 

@@ -31,6 +31,7 @@ const ANY_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 
 const UDP: u8 = 17;
 const TCP: u8 = 6;
+const SCTP: u8 = 132;
 
 const DENIED: Action = Action::Drop(DropReason::PolicyDenied);
 const DENIED_BY_RULE: Action = Action::Drop(DropReason::PolicyDeny);

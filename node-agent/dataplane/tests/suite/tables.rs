@@ -584,4 +584,5 @@ fn backends_elsewhere_answer_by_themselves_where_the_node_or_the_service_says_so
     assert_eq!(flags(Mode::Dsr, true, Some(Forwarding::Snat), tcp), snat);
     assert_eq!(flags(Mode::Hybrid, false, None, tcp), dsr);
     assert_eq!(flags(Mode::Hybrid, false, None, udp), snat);
+    assert_eq!(flags(Mode::Snat, true, Some(Forwarding::Snat), 132), dsr, "SCTP cannot change ports");
 }
