@@ -88,7 +88,8 @@ impl Maglev {
 fn take_next(table: &mut [u16], wish: &mut Wish) {
     loop {
         let at = wish.next;
-        wish.next = (at + wish.step) % table.len();
+        let next = at + wish.step;
+        wish.next = if next < table.len() { next } else { next - table.len() };
         if table[at] == MAGLEV_NONE {
             table[at] = wish.backend;
             return;
