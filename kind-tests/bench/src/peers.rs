@@ -75,13 +75,16 @@ impl Peers {
     fn steps(&self, fabric: &str, attach: String) -> Vec<String> {
         let (pod, [entry, far]) = (&self.pod, &self.machines);
         let mut steps = vec![attach];
-        for (machine, port, address) in [(entry, "p-k1", ENTRY), (far, "p-k2", FAR)] {
+        // The same hardware addresses each time: neighbours would look for those of the peer before.
+        for (machine, port, mac, address) in
+            [(entry, "p-k1", "02:00:00:00:c9:01", ENTRY), (far, "p-k2", "02:00:00:00:c9:02", FAR)]
+        {
             steps.extend([
                 format!("netns add {machine}"),
                 format!(
                     "netns exec {machine} sysctl -qw net.ipv4.ip_forward=1 net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.default.rp_filter=0"
                 ),
-                format!("link add e0 netns {machine} type veth peer name {port} netns {fabric}"),
+                format!("link add e0 address {mac} netns {machine} type veth peer name {port} netns {fabric}"),
                 format!("-n {fabric} link set {port} master br0 up"),
                 format!("netns exec {fabric} bridge link set dev {port} flood off"),
                 format!("-n {machine} addr add {address}/24 dev e0"),
@@ -147,8 +150,10 @@ impl Drop for Peers {
                 eprintln!("kube-proxy goes on: {error}");
             }
         }
+        // A namespace goes some time after its name; the next peer has devices of the same names.
+        let devices = self.machines.iter().map(|name| format!("-n {name} link del e0"));
         let names = self.machines.iter().chain([&self.pod]).map(|name| format!("netns del {name}"));
-        for step in std::iter::once(format!("-n {} link del k0", self.pod)).chain(names) {
+        for step in [format!("-n {} link del k0", self.pod)].into_iter().chain(devices).chain(names) {
             if let Err(error) = ip(&step) {
                 eprintln!("a part of a peer is left behind: {error}");
             }

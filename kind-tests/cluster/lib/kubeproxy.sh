@@ -25,5 +25,5 @@ kube_proxy_works() {
 # kube_proxy_end NODE: without it and its rules, as a node that never had it.
 kube_proxy_end() {
     end "$1/kube-proxy" TERM
-    [[ ! -x $BIN/kube-proxy ]] || in_node "$1" "$BIN/kube-proxy" --cleanup
+    [[ ! -x $BIN/kube-proxy ]] || in_node "$1" "$BIN/kube-proxy" --cleanup >>"$(log_file "$1/kube-proxy")" 2>&1
 }
