@@ -15,11 +15,16 @@ use crate::now;
 /// No handshake takes so long; one that does has lost a packet.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// Connections that may wait while the server has no processor: at most the kernel's default (`somaxconn`). The standard library's queue
+/// is full after milliseconds.
+const BACKLOG: i32 = 4096;
+
 /// Takes connections until it is killed. Each is kept until the next one comes: the client ends it first, by a reset, so that nothing
 /// remains at either end.
 pub(crate) fn accept(port: u16) -> anyhow::Result<()> {
     let listener = TcpListener::bind((Ipv6Addr::UNSPECIFIED, port))
         .with_context(|| format!("cannot listen on port {port}"))?;
+    rustix::net::listen(&listener, BACKLOG).context("cannot lengthen the queue of new connections")?;
     let mut last = None;
     for stream in listener.incoming() {
         match stream {
