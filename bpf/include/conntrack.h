@@ -63,7 +63,7 @@ static __always_inline __u16 ct_next_flags(__u16 flags, const struct flow *f, bo
 	if (f->tcp_flags & TCP_FIN)
 		flags |= reply ? CT_FIN_ANSWERER : CT_FIN_STARTER;
 	if (f->tcp_flags & TCP_RST)
-		flags |= CT_FIN_ANSWERER | CT_FIN_STARTER;
+		flags |= CT_FIN_ANSWERER | CT_FIN_STARTER | CT_RESET;
 	return flags;
 }
 

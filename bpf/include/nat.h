@@ -65,10 +65,12 @@ static __always_inline bool nat_is_same(const struct nat_entry *a, const struct 
 	       a->from_port == b->from_port;
 }
 
-/* Another connection may take the mapping: its time is over, or it is that of a service's client whose connection ended a second ago. */
+/* Another connection may take the mapping: its time is over, or it is that of a service's client whose connection ended a second ago,
+ * or by a reset: the backend has nothing left of it that could get into the way of the next one. */
 static __always_inline bool nat_is_over(const struct nat_entry *held, __u32 now)
 {
-	return held->expires <= now || (ct_is_closed(held->flags) && held->expires < now + LIFETIME_TCP_CLOSING);
+	return held->expires <= now || held->flags & CT_RESET ||
+	       (ct_is_closed(held->flags) && held->expires < now + LIFETIME_TCP_CLOSING);
 }
 
 /* Takes a mapping for a connection, or renews it; false when another connection has it. */

@@ -20,8 +20,8 @@ pub use config::{
 };
 pub use conntrack::{
     CT_CONFIRMED, CT_DIRECT, CT_DSR, CT_FIN_ANSWERER, CT_FIN_STARTER, CT_PROXY, CT_REFUSED, CT_REPLIED,
-    CT_SERVICE, CT_STACK, CT_STARTED_BY_HIGH, CT_TUNNEL, CtEntry, CtKey, CtSide, FragmentKey, FragmentPorts,
-    NAT_IN, NAT_OUT, NAT_SERVICE, NatEntry, NatKey,
+    CT_RESET, CT_SERVICE, CT_STACK, CT_STARTED_BY_HIGH, CT_TUNNEL, CtEntry, CtKey, CtSide, FragmentKey,
+    FragmentPorts, NAT_IN, NAT_OUT, NAT_SERVICE, NatEntry, NatKey,
 };
 pub use event::{
     EVENT_DROP, EVENT_MASK_DROP, EVENT_MASK_VERDICT, EVENT_VERDICT, Event, EventBudget, METRIC_COLUMNS,

@@ -92,7 +92,7 @@ fn names(parts: &[&str]) -> Vec<String> {
 }
 
 /// Gives the network namespace of a pod a name.
-fn attach(ns: &Namespace, name: &str, pod: &str) -> anyhow::Result<String> {
+pub(crate) fn attach(ns: &Namespace, name: &str, pod: &str) -> anyhow::Result<String> {
     let uid = kubectl(&["get", "pod", pod, "-n", &ns.name, "-o", "jsonpath={.metadata.uid}"])?;
     let process = process_of(&uid)?.with_context(|| format!("no process of pod {pod} is on this machine"))?;
     Ok(format!("netns attach {name} {process}"))
@@ -110,7 +110,7 @@ fn process_of(uid: &str) -> anyhow::Result<Option<String>> {
     Ok(None)
 }
 
-fn ip(arguments: &str) -> anyhow::Result<()> {
+pub(crate) fn ip(arguments: &str) -> anyhow::Result<()> {
     let output = Command::new("ip").args(arguments.split(' ')).output().context("cannot run ip")?;
     ensure!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr).trim());
     Ok(())

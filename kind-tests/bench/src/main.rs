@@ -1,12 +1,16 @@
 //! Measures the product on the cluster in a box, with floors from the same run, and prints one table.
 
 mod cni;
+mod compare;
 mod floors;
 mod hops;
 mod latency;
 mod load;
 mod memory;
 mod paths;
+mod peers;
+mod rates;
+mod restart;
 mod services;
 mod table;
 
@@ -18,7 +22,7 @@ use table::{Format, Row};
 enum Part {
     /// From the API request for a policy to the first and last packet
     Latency,
-    /// From a new Service's last object to the first connection from outside
+    /// New Services, connections through them, memory and restart with many of them; kube-proxy beside
     Services,
     /// Throughput and round trips against bare paths
     Paths,
@@ -33,7 +37,7 @@ enum Part {
 /// Measure latency, throughput, memory and pod start against their floors and goals.
 #[derive(Parser)]
 #[command(
-    after_help = "Examples:\n  just bench\n  just bench --only latency --rounds 10\n  just bench -o json"
+    after_help = "Examples:\n  just bench\n  just bench --only latency --rounds 10\n  just bench --only services --services 5000\n  just bench -o json"
 )]
 struct Cli {
     /// Measure only these
@@ -45,6 +49,9 @@ struct Cli {
     /// Pairs of (floor, product) runs per path figure
     #[arg(long, default_value_t = 7)]
     pairs: usize,
+    /// Services that are made, a quarter of them first
+    #[arg(long, default_value_t = 20_000)]
+    services: usize,
     /// How to print
     #[arg(short, long, value_enum, default_value_t = Format::Table)]
     output: Format,
@@ -64,8 +71,7 @@ async fn main() -> anyhow::Result<()> {
         rows.extend(latency::measure("alone", 8.0, 6.0, cli.rounds).await?);
     }
     if wanted(Part::Services) {
-        eprintln!("new Services, {} rounds ...", cli.rounds);
-        rows.extend(services::measure("alone", 15.0, cli.rounds).await?);
+        rows.extend(compare::measure(cli.rounds, cli.pairs, cli.services).await?);
     }
     if wanted(Part::Paths) {
         eprintln!("paths, {} pairs each ...", cli.pairs);
@@ -79,7 +85,7 @@ async fn main() -> anyhow::Result<()> {
         eprintln!("1,000 policies and 2,000 services are applied ...");
         let load = load::apply().await?;
         rows.extend(latency::measure("with 1,000 other CNPs", 10.0, 10.0, cli.rounds).await?);
-        rows.extend(services::measure("with 2,000 others", 15.0, cli.rounds).await?);
+        rows.push(services::Scene::new().await?.ours("with 2,000 others", 15.0, cli.rounds).await?);
         rows.extend(memory::loaded()?);
         drop(load);
     }

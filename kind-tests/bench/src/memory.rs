@@ -25,6 +25,11 @@ pub(crate) fn loaded() -> anyhow::Result<Vec<Row>> {
     resident("1,000 CNPs and 2,000 services", 40.0, 80.0)
 }
 
+/// Of the largest agent, in MiB.
+pub(crate) fn agent() -> anyhow::Result<f64> {
+    largest("k8s-app=cilium", "cilium-agent")
+}
+
 fn resident(label: &str, agent_goal: f64, operator_goal: f64) -> anyhow::Result<Vec<Row>> {
     let row = |what: &str, value, goal| Row {
         what: format!("{what} memory (RSS, largest), {label}"),
@@ -34,7 +39,7 @@ fn resident(label: &str, agent_goal: f64, operator_goal: f64) -> anyhow::Result<
         goal: Goal::AtMost(goal),
     };
     Ok(vec![
-        row("agent", largest("k8s-app=cilium", "cilium-agent")?, agent_goal),
+        row("agent", agent()?, agent_goal),
         row("operator", largest("io.cilium/app=operator", "cilium-operator")?, operator_goal),
     ])
 }

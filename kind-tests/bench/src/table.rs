@@ -21,6 +21,8 @@ pub(crate) enum Goal {
     RatioAtLeast(f64),
     /// The ratio to the floor is at most this.
     RatioAtMost(f64),
+    /// None: a peer's figure, to be read beside ours.
+    Beside,
 }
 
 /// A figure.
@@ -41,19 +43,22 @@ impl Row {
     fn ratio(&self) -> Option<f64> {
         self.floor.map(|floor| self.value / floor)
     }
-    fn reached(&self) -> bool {
-        match (self.goal, self.ratio()) {
+    /// `None`: there is nothing to reach.
+    fn reached(&self) -> Option<bool> {
+        Some(match (self.goal, self.ratio()) {
+            (Goal::Beside, _) => return None,
             (Goal::AtMost(limit), _) => self.value <= limit,
             (Goal::RatioAtLeast(limit), Some(ratio)) => ratio >= limit,
             (Goal::RatioAtMost(limit), Some(ratio)) => ratio <= limit,
             _ => false,
-        }
+        })
     }
     fn goal_text(&self) -> String {
         match self.goal {
             Goal::AtMost(limit) => format!("<= {limit} {}", self.unit),
             Goal::RatioAtLeast(limit) => format!("ratio >= {limit}"),
             Goal::RatioAtMost(limit) => format!("ratio <= {limit}"),
+            Goal::Beside => "-".to_owned(),
         }
     }
 }
@@ -91,7 +96,7 @@ fn columns(rows: &[Row]) {
             row.value,
             optional(row.ratio()),
             row.goal_text(),
-            if row.reached() { "yes" } else { "NO" },
+            row.reached().map_or("-", |reached| if reached { "yes" } else { "NO" }),
         );
     }
 }

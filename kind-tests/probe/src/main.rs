@@ -3,6 +3,7 @@
 //! Runs inside the client pods of tests and benchmarks, and in bare namespaces for the floors. Results are JSON, one
 //! object a line; times are nanoseconds of CLOCK_MONOTONIC, which all namespaces of a machine share.
 
+mod connections;
 mod serve;
 mod stamp;
 mod stream;
@@ -65,6 +66,22 @@ enum Command {
         #[arg(long, default_value_t = 3)]
         seconds: u64,
     },
+    /// Take TCP connections on a port, until killed
+    Accept {
+        /// Port
+        port: u16,
+    },
+    /// Open TCP connections one after the other, and say how many come about in a second
+    Connect {
+        /// Address and port of `probe accept`
+        to: SocketAddr,
+        /// How long to connect
+        #[arg(long, default_value_t = 2)]
+        seconds: u64,
+        /// Time after each
+        #[arg(long, default_value_t = 0)]
+        pause_us: u64,
+    },
     /// Say when a path opens and closes, from one socket that keeps sending
     Watch {
         /// Address and port of `probe serve`
@@ -93,6 +110,10 @@ fn main() -> anyhow::Result<()> {
         }
         Command::Rr { to, count } => throughput::round_trips(to, count),
         Command::Tcp { to, seconds } => throughput::tcp(to, Duration::from_secs(seconds)),
+        Command::Accept { port } => connections::accept(port),
+        Command::Connect { to, seconds, pause_us } => {
+            connections::connect(to, Duration::from_secs(seconds), Duration::from_micros(pause_us))
+        }
         Command::Watch { to, interval_us, silence_ms, seconds } => watch::run(
             to,
             Duration::from_micros(interval_us),

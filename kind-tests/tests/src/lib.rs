@@ -4,6 +4,7 @@
 
 pub mod kubectl;
 pub mod nodes;
+pub mod outside;
 pub mod pods;
 pub mod scenes;
 pub mod wait;

@@ -1,47 +1,18 @@
 //! Services for clients outside: this process is one, on the network of the nodes.
 
 use std::collections::BTreeSet;
-use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
+use cluster_tests::outside::{
+    MANY, PATIENCE, answers, are_answered_by, ask, keep_asking, node_address, node_port,
+};
 use cluster_tests::pods::mk_pod;
 use cluster_tests::scenes::{backends, serve};
-use cluster_tests::{Namespace, eventually, exec, holds_for, kubectl, nodes};
-
-/// How long an answer may take.
-const PATIENCE: Duration = Duration::from_secs(3);
-/// So many connections come to one of two backends by chance in one of eight million runs.
-const MANY: usize = 24;
-
-/// An address of a node.
-fn node_address(node: &str, family: &str) -> anyhow::Result<Option<IpAddr>> {
-    let path = "jsonpath={.status.addresses[?(@.type=='InternalIP')].address}";
-    let all = kubectl(&["get", "node", node, "-o", path])?;
-    let mut all = all.split_whitespace().filter_map(|text| text.parse::<IpAddr>().ok());
-    Ok(all.find(|ip| ip.is_ipv4() == (family == "IPv4")))
-}
-
-/// The port of nodes that the Service `web` has for a protocol.
-fn node_port(ns: &Namespace, name: &str) -> anyhow::Result<u16> {
-    let path = format!("jsonpath={{.spec.ports[?(@.name=='{name}')].nodePort}}");
-    Ok(ns.kubectl(&["get", "service", "web", "-o", &path])?.parse()?)
-}
-
-/// Body of the answer to an HTTP request, and its status.
-fn ask(at: SocketAddr, path: &str) -> anyhow::Result<(u16, String)> {
-    let mut connection = TcpStream::connect_timeout(&at, PATIENCE)?;
-    connection.set_read_timeout(Some(PATIENCE))?;
-    write!(connection, "GET {path} HTTP/1.0\r\nHost: test\r\nConnection: close\r\n\r\n")?;
-    let mut answer = String::new();
-    connection.read_to_string(&mut answer)?;
-    let status = answer.split_whitespace().nth(1).context("an answer without status")?.parse()?;
-    let (_, body) = answer.split_once("\r\n\r\n").context("an answer without body")?;
-    Ok((status, body.to_owned()))
-}
+use cluster_tests::{Namespace, eventually, exec, holds_for, nodes};
 
 /// The same question by UDP.
 fn ask_datagram(at: SocketAddr, question: &str) -> anyhow::Result<String> {
@@ -53,23 +24,6 @@ fn ask_datagram(at: SocketAddr, question: &str) -> anyhow::Result<String> {
     let mut answer = [0; 1024];
     let length = socket.recv(&mut answer)?;
     Ok(String::from_utf8_lossy(&answer[..length]).into_owned())
-}
-
-/// Who answers many connections; empty when one has no answer.
-fn answers(at: SocketAddr) -> BTreeSet<String> {
-    let all: anyhow::Result<BTreeSet<String>> =
-        (0..MANY).map(|_| ask(at, "/hostname").map(|(_, body)| body)).collect();
-    all.unwrap_or_default()
-}
-
-fn are_answered_by(at: SocketAddr, expected: &[&str]) -> anyhow::Result<()> {
-    let expected: BTreeSet<String> = expected.iter().map(|name| (*name).to_owned()).collect();
-    let mut seen = BTreeSet::new();
-    let outcome = eventually(&format!("{at} leads to {expected:?}"), || {
-        seen = answers(at);
-        Ok(seen == expected)
-    });
-    outcome.with_context(|| format!("the last answers came from {seen:?}"))
 }
 
 /// From a pod; who answers.
@@ -128,23 +82,6 @@ kind: Service
 metadata: {name: web}
 spec: {type: NodePort, selector: {app: rolling}, ports: [{name: tcp, port: 80, targetPort: 7000}]}
 ";
-
-/// Requests at a steady pace, each by a connection of its own, until told to stop. Returns how many there were, and what failed.
-fn keep_asking(at: SocketAddr, pause: Duration, stop: &AtomicBool) -> (usize, Vec<String>) {
-    let (mut asked, mut failed) = (0, Vec::new());
-    let begin = Instant::now();
-    while !stop.load(Ordering::Relaxed) {
-        match ask(at, "/hostname") {
-            Ok((200, _)) => {}
-            Ok((status, _)) => failed.push(format!("status {status}")),
-            Err(error) => failed.push(format!("after {:?}: {error:#}", begin.elapsed())),
-        }
-        asked += 1;
-        let due = pause * u32::try_from(asked).unwrap_or(u32::MAX);
-        std::thread::sleep(due.saturating_sub(begin.elapsed()));
-    }
-    (asked, failed)
-}
 
 #[test]
 fn no_request_fails_while_a_deployment_is_restarted() -> anyhow::Result<()> {

@@ -9,6 +9,7 @@
 //! | [`sockets`] | sockets whose backend is gone are told |
 //! | [`serve`] | REST over the unix socket, health, metrics |
 //! | [`pressure`] | how full the tables are that traffic fills |
+//! | [`kube_proxy`] | whether kube-proxy's rules are on the node, too |
 //! | [`health`] | ports where load balancers ask whether a Service has backends here |
 //! | [`dns`] | what the DNS proxy is told and tells |
 //! | [`monitor`] | drops and verdicts for those who listen |
@@ -29,6 +30,7 @@ mod health;
 mod host;
 mod install;
 mod kernel;
+mod kube_proxy;
 mod links;
 mod monitor;
 mod pressure;

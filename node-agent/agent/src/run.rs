@@ -12,7 +12,7 @@ use crate::brain::{Brain, Health};
 use crate::config::Settings;
 use crate::health::{Checks, Failures};
 use crate::watch::{Seen, chain};
-use crate::{ack, dns, health, monitor, pressure, serve, watch};
+use crate::{ack, dns, health, kube_proxy, monitor, pressure, serve, watch};
 
 /// Where the manifest mounts the node's kernel parameters: `/proc/sys` is read-only in a container.
 const HOST_SYSCTLS: &str = "/host/proc/sys";
@@ -67,11 +67,14 @@ pub(crate) async fn run(settings: Settings) -> anyhow::Result<()> {
     let (failures_sender, mut health_failures) = channel::channel(Failures::new());
     let health = Health::new(checks_sender, health_failures.clone());
     let (pressure_sender, mut pressures) = channel::channel(Vec::new());
-    let mut brain = Brain::new(settings.clone(), applied_sender, rules_sender, health, pressures.clone())?;
+    let (kube_proxy_sender, kube_proxy) = channel::channel(Vec::new());
+    let mut brain =
+        Brain::new(settings.clone(), applied_sender, rules_sender, health, pressures.clone(), kube_proxy)?;
 
     tokio::spawn(monitor::run(settings.bpffs.clone(), handle.clone(), listeners));
     serve::start(&settings, socket, &handle).await?;
     tokio::spawn(pressure::follow(settings.bpffs.clone(), pressure_sender));
+    tokio::spawn(kube_proxy::follow(kube_proxy_sender));
     tokio::spawn(health::start(settings.every_address(), checks, failures_sender));
     tokio::spawn(dns::serve(dns_socket, handle.clone(), rules));
     tokio::spawn(connect(settings, seen_sender, applied, handle.clone()));

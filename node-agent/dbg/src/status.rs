@@ -68,6 +68,7 @@ fn lines(status: &Status, config: &Config, args: &StatusArgs) -> Vec<Line> {
         lines.push(line(["Kubernetes APIs:", &quoted(&status.kubernetes_apis)]));
     }
     lines.push(replacement(&status.kube_proxy_replacement));
+    lines.extend(kube_proxy(&status.kube_proxy_replacement));
     lines.push(line(["CNI Config file:", &cni_file(&status.cni_file)]));
     lines.push(line(["Cilium:", &health(&status.cilium)]));
     lines.extend(node_state(&status.node_state));
@@ -165,6 +166,21 @@ fn replacement(replacement: &KubeProxyReplacement) -> Line {
         [] => line(["KubeProxyReplacement:", mode]),
         _ => line(["KubeProxyReplacement:", mode, &format!("[{}]", devices.join(", "))]),
     }
+}
+
+/// That the node also has rules of kube-proxy, and what comes of it.
+fn kube_proxy(replacement: &KubeProxyReplacement) -> Option<Line> {
+    let KubeProxyReplacement { mode, rules_of_kube_proxy, .. } = replacement;
+    if rules_of_kube_proxy.is_empty() {
+        return None;
+    }
+    let effect = if mode == "True" {
+        "not used: Services are served before packets come to them"
+    } else {
+        "used as long as this agent serves no Services"
+    };
+    let text = format!("has rules on this node ({}), {effect}", rules_of_kube_proxy.join(", "));
+    Some(line(["kube-proxy:", &text]))
 }
 
 /// How Services are served on this node, and what is missing.

@@ -37,6 +37,9 @@ const CGROUP_SOCK_ADDR: u32 = 18;
 const INET4_CONNECT: u32 = 10;
 const INET4_GETPEERNAME: u32 = 29;
 
+/// Name of the feature that ends sockets whose backend is gone.
+pub const SOCKET_DESTROY: &str = "socket destroy";
+
 const CGROUP2_SUPER_MAGIC: rustix::fs::FsWord = 0x6367_7270;
 
 /// Loopback is number 1 in every namespace.
@@ -64,7 +67,7 @@ pub fn probe(cgroup: &Path) -> Vec<Feature> {
         ),
         ("vxlan", vxlan(), "without it, no tunnel mode"),
         (
-            "socket destroy",
+            SOCKET_DESTROY,
             socket_destroy(),
             "without it (CONFIG_INET_DIAG_DESTROY), programs are not told that the backend they are connected to is gone",
         ),

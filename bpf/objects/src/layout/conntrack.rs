@@ -26,6 +26,8 @@ pub const CT_PROXY: u16 = 1 << 9;
 pub const CT_SERVICE: u16 = 1 << 10;
 /// In `cilium_snat`, of a client of a service: the backend on another node answers by itself.
 pub const CT_DSR: u16 = 1 << 11;
+/// TCP: it ended by a reset, after which neither side has it any more.
+pub const CT_RESET: u16 = 1 << 12;
 
 /// [`NatKey::direction`]: `local` sends to `remote`; its source becomes the node's address and port, or those of the service that it is
 /// a backend of.

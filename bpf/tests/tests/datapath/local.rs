@@ -5,7 +5,7 @@ use bpf_tests::seen::{Seen, check_checksums};
 use bpf_tests::stage::{Action, Place::*, Rule, Stage, pod_mac};
 use bpf_tests::{Family, Mode, Place};
 use cilium_bpf::layout::{
-    CT_CONFIRMED, CT_FIN_ANSWERER, CT_FIN_STARTER, CT_REFUSED, CT_REPLIED, CT_STARTED_BY_HIGH,
+    CT_CONFIRMED, CT_FIN_ANSWERER, CT_FIN_STARTER, CT_REFUSED, CT_REPLIED, CT_RESET, CT_STARTED_BY_HIGH,
 };
 use cilium_bpf::reason::DropReason;
 
@@ -124,7 +124,7 @@ fn the_table_follows_a_connection() {
         stage.leave(PodA, &tcp(PodA, PodB, (4002, 80), family, Tcp::Syn));
         assert_eq!(flags(), 0);
         stage.leave(PodB, &tcp(PodB, PodA, (80, 4002), family, Tcp::Rst));
-        assert_eq!(flags(), CT_REPLIED | CT_FIN_STARTER | CT_FIN_ANSWERER);
+        assert_eq!(flags(), CT_REPLIED | CT_FIN_STARTER | CT_FIN_ANSWERER | CT_RESET);
     }
 }
 

@@ -386,6 +386,28 @@ fn a_port_is_free_again_a_second_after_the_connection_has_ended() {
 }
 
 #[test]
+fn a_port_is_free_again_at_once_after_a_reset() {
+    for by_client in [true, false] {
+        let mut stage = Stage::with_config(Mode::Native, |config| config.nat_last = 61_000);
+        serve(&mut stage, 1, &[RemotePod]);
+        let mac = stage.uplink.mac.0;
+        let service = Host.at(Family::V4, PORT);
+        let send = |port, flags| stage.receive(&packet::tcp(mac, World.at(Family::V4, port), service, flags));
+        for port in 1..=40 {
+            let (node, pod) = sent_on(&send(port, Tcp::Syn));
+            let reset = if by_client {
+                send(port, Tcp::Rst)
+            } else {
+                stage.receive(&packet::tcp(mac, pod, node, Tcp::Rst))
+            };
+            assert_eq!(reset.action, Action::Redirect, "a reset is sent on");
+        }
+        assert_eq!(send(41, Tcp::Syn).action, Action::Redirect);
+        assert_eq!(send(42, Tcp::Syn).action, Action::Drop(DropReason::NatNoMapping), "that one lives");
+    }
+}
+
+#[test]
 fn one_client_and_backend_by_two_services_are_not_mixed_up() {
     let mut stage = stage(Mode::Native, &[PodA]);
     let mac = stage.uplink.mac.0;

@@ -20,6 +20,7 @@ use cilium_api::node_state::{AppliedState, Failure};
 use cilium_api::parts::{Part, PartKey};
 use cilium_bpf::layout::Addr;
 use cilium_dataplane::{Dataplane, GRACE, Parts};
+use cilium_drivers::netlink::KubeProxyMode;
 use cilium_drivers::probe;
 use cilium_rest::model;
 use cilium_state::{State, Store};
@@ -108,6 +109,8 @@ pub(crate) struct Brain {
     names: Names,
     health: Health,
     pressures: watch::Receiver<Vec<Pressure>>,
+    /// Modes of kube-proxy of which there are rules on the node.
+    kube_proxy: watch::Receiver<Vec<KubeProxyMode>>,
     conflist: Conflist,
     running: Option<Running>,
     /// Why the node does not work yet.
@@ -141,6 +144,7 @@ impl Brain {
         rules: watch::Sender<cilium_rest::dns::Rules>,
         health: Health,
         pressures: watch::Receiver<Vec<Pressure>>,
+        kube_proxy: watch::Receiver<Vec<KubeProxyMode>>,
     ) -> anyhow::Result<Self> {
         let store = Store::open(&settings.desired_dir())?;
         let links = Links::open(&settings.links_dir())?;
@@ -154,6 +158,7 @@ impl Brain {
             names,
             health,
             pressures,
+            kube_proxy,
             conflist,
             running: None,
             obstacle: "the node's state has not been read yet".to_owned(),

@@ -187,8 +187,10 @@ impl Brain {
     }
 
     fn kube_proxy_replacement(&self) -> model::KubeProxyReplacement {
+        let rules_of_kube_proxy = self.kube_proxy.borrow().iter().map(ToString::to_string).collect();
         let Some(running) = &self.running else {
-            return model::KubeProxyReplacement { mode: "False".to_owned(), ..Default::default() };
+            let mode = "False".to_owned();
+            return model::KubeProxyReplacement { mode, rules_of_kube_proxy, ..Default::default() };
         };
         let (config, host) = (&running.host.config, &running.host);
         let addresses = host.facts.addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
@@ -198,7 +200,8 @@ impl Brain {
             forwarding: crate::balancing::describe_mode(self.settings.balancing).to_owned(),
             selection: crate::balancing::describe(self.settings.balancing),
             acceleration: acceleration::describe(self.settings.acceleration, host.early),
-            parts: replacement_parts(config),
+            parts: replacement_parts(config, &self.features),
+            rules_of_kube_proxy,
         }
     }
 
@@ -266,7 +269,10 @@ impl Brain {
 }
 
 /// What works for Services on this node, and why not all of it.
-fn replacement_parts(config: &cilium_bpf::layout::Config) -> Vec<model::ReplacementPart> {
+fn replacement_parts(
+    config: &cilium_bpf::layout::Config,
+    features: &[model::Feature],
+) -> Vec<model::ReplacementPart> {
     let part = |name: &str, enabled: bool, detail: String| model::ReplacementPart {
         name: name.to_owned(),
         enabled,
@@ -278,8 +284,12 @@ fn replacement_parts(config: &cilium_bpf::layout::Config) -> Vec<model::Replacem
     let (first, last) = (config.nodeport_first, config.nodeport_last);
     let at_loopback = config.netns_cookie != 0;
     let why_not = if at_loopback { "" } else { "the kernel has no SO_NETNS_COOKIE" };
+    let destroys = features.iter().find(|feature| feature.name == probe::SOCKET_DESTROY);
+    let (destroys, why) = destroys.map_or((false, ""), |found| (found.available, found.detail.as_str()));
     vec![
         part("Socket LB", true, "Coverage: Full".to_owned()),
+        part("Socket Termination", destroys, if destroys { String::new() } else { why.to_owned() }),
+        plain("Graceful Termination"),
         part("Session Affinity", true, until.to_owned()),
         plain("ClusterIP"),
         part("NodePort", true, format!("Range: {first}-{last}")),

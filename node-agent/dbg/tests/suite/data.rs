@@ -123,12 +123,21 @@ pub(crate) fn status() -> Status {
                 mk_part("NodePort at loopback addresses", false, "the kernel has no SO_NETNS_COOKIE"),
                 mk_part("HostPort", true, ""),
             ],
+            rules_of_kube_proxy: vec![],
         },
         node_monitor: Monitor { cpus: 2, npages: 64, pagesize: 4096, lost: 0, listeners: 0 },
         identity_range: IdentityRange { min_identity: 256, max_identity: 65535 },
         features: mk_features(),
         bpf_maps: Maps { maps: vec![mk_map("cilium_ct", 131_072), mk_map("cilium_endpoints", 8192)] },
     }
+}
+
+/// The same agent on a node where kube-proxy is, too.
+pub(crate) fn beside_kube_proxy() -> Status {
+    let rules_of_kube_proxy = vec!["nftables".into(), "iptables-legacy".into()];
+    let kube_proxy_replacement =
+        KubeProxyReplacement { rules_of_kube_proxy, ..status().kube_proxy_replacement };
+    Status { kube_proxy_replacement, ..status() }
 }
 
 /// The same agent on a bad day.
@@ -154,7 +163,11 @@ pub(crate) fn troubled() -> Status {
             tunnel_protocol: String::new(),
         },
         masquerading: Masquerading::default(),
-        kube_proxy_replacement: KubeProxyReplacement { mode: "False".into(), ..Default::default() },
+        kube_proxy_replacement: KubeProxyReplacement {
+            mode: "False".into(),
+            rules_of_kube_proxy: vec!["iptables".into()],
+            ..Default::default()
+        },
         node_monitor: Monitor { lost: 7, listeners: 1, ..status().node_monitor },
         identity_range: IdentityRange::default(),
         ..status()

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::agent::Agent;
-use crate::data::{answers, troubled};
+use crate::data::{answers, beside_kube_proxy, troubled};
 use crate::text;
 
 /// File below `golden/`, arguments.
@@ -80,4 +80,10 @@ fn output_is_as_checked_in() {
 fn what_is_wrong_is_seen() {
     let agent = Agent::start(answers().set("/v1/healthz", &troubled()));
     check(&agent, "status-troubled.txt", "status");
+}
+
+#[test]
+fn rules_of_kube_proxy_are_seen() {
+    let agent = Agent::start(answers().set("/v1/healthz", &beside_kube_proxy()));
+    check(&agent, "status-kube-proxy.txt", "status");
 }

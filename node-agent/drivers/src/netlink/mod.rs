@@ -1,4 +1,5 @@
-//! Links, addresses, routes and neighbours of a network namespace, through rtnetlink, and its sockets, through `sock_diag(7)`.
+//! Links, addresses, routes and neighbours of a network namespace, through rtnetlink; its sockets, through `sock_diag(7)`; and whether
+//! kube-proxy's rules are in it, through nfnetlink.
 //!
 //! The socket is a small blocking one of our own, not the async one of the `rtnetlink` crate, for three reasons. An
 //! rtnetlink request is a system call that has done its work when it returns, so there is nothing to wait for
@@ -18,6 +19,7 @@ mod filter;
 mod host;
 mod link;
 mod neighbour;
+mod netfilter;
 mod pod;
 mod route;
 mod rule;
@@ -34,6 +36,7 @@ pub use self::{
     diag::{Connected, Sockets, Transport, read_sockets},
     link::{Kind, Link, Mac},
     neighbour::{Neighbour, NeighbourTable},
+    netfilter::{KubeProxyMode, KubeProxyRules},
     pod::{
         Configured, PodAddress, PodLink, PodLinkEnds, PodNetwork, configure_entered_pod, configure_pod,
         lxc_name, remove_pod_device,
@@ -147,6 +150,12 @@ pub enum Error {
     /// A socket could not be taken from its program.
     #[error("cannot destroy {socket}")]
     DestroySocket { socket: Connected, source: Fault },
+    /// The kernel does not say whether a table of packet filter rules is there.
+    #[error("cannot look for the table {table} of kube-proxy")]
+    ReadRules { table: &'static str, source: Fault },
+    /// The same for tables that are not in nf_tables.
+    #[error("cannot look for chains of kube-proxy in the tables of iptables-legacy")]
+    ReadLegacyRules(#[source] io::Error),
     /// A filter could not be removed.
     #[error("cannot detach the filter from device number {device}")]
     DeleteFilter { device: u32, source: Fault },

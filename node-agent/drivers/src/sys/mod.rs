@@ -5,6 +5,7 @@ pub(crate) mod bpf;
 pub(crate) mod cookie;
 pub(crate) mod ethtool;
 pub(crate) mod sched;
+pub(crate) mod xtables;
 
 use std::{
     io,

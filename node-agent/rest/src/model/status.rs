@@ -159,6 +159,9 @@ pub struct KubeProxyReplacement {
     /// Kinds of frontends, and what else is part of it.
     #[serde(default)]
     pub parts: Vec<ReplacementPart>,
+    /// Modes of kube-proxy (`nftables`, `iptables`, `iptables-legacy`) of which there are rules on the node as well.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rules_of_kube_proxy: Vec<String>,
 }
 
 /// Part of the replacement.
