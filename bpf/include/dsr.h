@@ -149,7 +149,7 @@ static __always_inline int remember_service(struct scratch *w, const struct flow
 	w->entry.to = w->backend.address;
 	w->entry.to_port = w->backend.port;
 	/* Only answers pass here that could say that the connection goes on. */
-	w->entry.flags = CT_SERVICE | CT_CONFIRMED;
+	w->entry.flags = CT_SERVICE | CT_CONFIRMED | CT_DSR;
 	w->entry.expires = now + ct_lifetime(f->protocol, w->entry.flags);
 	held = bpf_map_lookup_elem(&cilium_snat, &w->key);
 	if (held && !(held->flags & CT_SERVICE) && !nat_is_over(held, now))

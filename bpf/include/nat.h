@@ -66,10 +66,11 @@ static __always_inline bool nat_is_same(const struct nat_entry *a, const struct 
 }
 
 /* Another connection may take the mapping: its time is over, or it is that of a service's client whose connection ended a second ago,
- * or by a reset: the backend has nothing left of it that could get into the way of the next one. */
+ * or by a reset: the backend has nothing left of it that could get into the way of the next one. Of one that came by another node, the
+ * end is not seen here. */
 static __always_inline bool nat_is_over(const struct nat_entry *held, __u32 now)
 {
-	return held->expires <= now || held->flags & CT_RESET ||
+	return held->expires <= now || held->flags & (CT_RESET | CT_DSR) ||
 	       (ct_is_closed(held->flags) && held->expires < now + LIFETIME_TCP_CLOSING);
 }
 

@@ -116,7 +116,7 @@ struct ct_key {
 #define CT_REFUSED (1 << 8) /* policy has ended it */
 #define CT_PROXY (1 << 9)   /* with CT_STACK: the other side is the DNS proxy of this node, which stands in for it */
 #define CT_SERVICE (1 << 10) /* the starter came by a service, as which answers come to it; with CT_DIRECT, from outside */
-#define CT_DSR (1 << 11) /* NAT_SERVICE: the backend elsewhere answers the client by itself */
+#define CT_DSR (1 << 11) /* NAT_SERVICE: the backend elsewhere answers the client by itself; NAT_OUT: the client came by another node */
 #define CT_RESET (1 << 12) /* TCP: it ended by a reset, after which neither side has it any more */
 #define CT_ROUTE (CT_TUNNEL | CT_STACK | CT_DIRECT)
 

@@ -24,7 +24,7 @@ pub const CT_REFUSED: u16 = 1 << 8;
 pub const CT_PROXY: u16 = 1 << 9;
 /// With [`CT_DIRECT`]: the starter came by a service, as which answers leave.
 pub const CT_SERVICE: u16 = 1 << 10;
-/// In `cilium_snat`, of a client of a service: the backend on another node answers by itself.
+/// In `cilium_snat`, of a client of a service: the backend on another node answers by itself, or the client came by another node.
 pub const CT_DSR: u16 = 1 << 11;
 /// TCP: it ended by a reset, after which neither side has it any more.
 pub const CT_RESET: u16 = 1 << 12;

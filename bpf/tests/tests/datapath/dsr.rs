@@ -312,6 +312,12 @@ fn a_client_that_comes_by_another_service_ends_what_it_had() {
             let back = stage.leave(PodA, &packet::tcp(ANY_MAC, pod, client, Tcp::SynAck));
             assert_eq!(ends(redirected(&back), family, None), (at, client));
         }
+        // And by a service at this node.
+        let at = Host.at(family, PORT);
+        let syn = packet::tcp(stage.uplink.mac.0, client, at, Tcp::Syn);
+        assert_eq!(ends(redirected(&stage.receive(&syn)), family, None), (client, pod));
+        let back = stage.leave(PodA, &packet::tcp(ANY_MAC, pod, client, Tcp::SynAck));
+        assert_eq!(ends(redirected(&back), family, None), (at, client));
         // Straight to the pod: it answers as itself.
         let plain = packet::tcp(stage.uplink.mac.0, client, pod, Tcp::Syn);
         redirected(&stage.receive(&plain));
