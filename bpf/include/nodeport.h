@@ -373,7 +373,7 @@ static __always_inline int translate_arrival(struct __sk_buff *skb, struct flow 
 	if (f->icmp_error)
 		return turn_back_error(skb, f, p);
 	/* A later fragment of the node's own traffic has no entry here, as its first fragment was of no interest. */
-	if (!nat_has_port(f) || (f->fragment && fragment_ports(f)))
+	if (!(nat_has_port(f) || nodeport_supports(f)) || (f->fragment && fragment_ports(f)))
 		return 0;
 	if (is_own_address(f) && nat_port_in_range(f->destination_port))
 		reason = turn_back(skb, f, p);

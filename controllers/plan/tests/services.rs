@@ -39,7 +39,7 @@ fn ports_that_nobody_serves_are_told_once() {
     world.apply(mk_namespace("default", &[]));
     let mut put = |protocol: &str, target: u16| {
         let mut slice = mk_endpoint_slice("default", "web", &["192.0.2.7"], target);
-        for port in slice.ports.iter_mut().flatten() {
+        for port in &mut slice.ports {
             port.name = Some("b".into());
             port.protocol = Some(protocol.into());
         }

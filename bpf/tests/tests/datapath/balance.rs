@@ -214,7 +214,9 @@ fn without_backends_a_pod_is_told_so() {
 
 #[test]
 fn sctp_keeps_its_ports_or_is_not_served() {
-    for (target, expected) in [(9899, Action::Redirect), (9900, Action::Drop(DropReason::NatUnsupportedProtocol))] {
+    for (target, expected) in
+        [(9899, Action::Redirect), (9900, Action::Drop(DropReason::NatUnsupportedProtocol))]
+    {
         let mut stage = Stage::new(Mode::Native);
         for (generation, family) in (1..).zip(Family::ALL) {
             let service = Frontend { inside: true, generation, protocol: SCTP, ..Frontend::default() };
@@ -227,7 +229,11 @@ fn sctp_keeps_its_ports_or_is_not_served() {
             if expected == Action::Redirect {
                 let seen = Seen::read(&forth.packet);
                 assert_eq!((seen.source, seen.destination, seen.destination_port), (pod.ip(), to.ip(), 9899));
-                assert_eq!(forth.packet[seen.transport..], sent[seen.transport..], "nothing behind the IP header");
+                assert_eq!(
+                    forth.packet[seen.transport..],
+                    sent[seen.transport..],
+                    "nothing behind the IP header"
+                );
                 let back = stage.leave(PodB, &packet::sctp(ANY_MAC, to, pod));
                 assert_eq!((back.action, Seen::read(&back.packet).source), (Action::Redirect, at.ip()));
             }
