@@ -12,7 +12,8 @@ use cluster_tests::pods::mk_pod;
 use cluster_tests::scenes::{backends, serve};
 use cluster_tests::{Namespace, eventually, exec, kubectl};
 
-const HOST_PORT: u16 = 8127;
+/// Ports of nodes, one for each test: kubelet keeps that of a pod that is still leaving.
+const HOST_PORTS: [u16; 2] = [8127, 8128];
 
 /// A Service with backends on two nodes, and a pod that a port of the first node leads to.
 struct Stage {
@@ -25,7 +26,7 @@ struct Stage {
 }
 
 impl Stage {
-    fn new(prefix: &str) -> anyhow::Result<Self> {
+    fn new(prefix: &str, host_port: u16) -> anyhow::Result<Self> {
         let (ns, nodes) = backends(prefix)?;
         let cluster_ip = serve(&ns, "type: NodePort")?;
         let agnhost = "registry.k8s.io/e2e-test-images/agnhost:2.63.0";
@@ -33,7 +34,7 @@ impl Stage {
             .replace("localhost/client:dev", agnhost)
             .replace(
                 "      resources:",
-                &format!("      ports: [{{containerPort: 7000, hostPort: {HOST_PORT}}}]\n      resources:"),
+                &format!("      ports: [{{containerPort: 7000, hostPort: {host_port}}}]\n      resources:"),
             );
         ns.apply(&(hosted + &mk_pod("own", Some(&nodes[0]), &[], true)))?;
         ns.ready(&["hosted", "own"])?;
@@ -41,7 +42,7 @@ impl Stage {
         let at = |node: &String, port| -> anyhow::Result<SocketAddr> {
             Ok((node_address(node, "IPv4")?.context("no IPv4 address")?, port).into())
         };
-        let host_port = at(&nodes[0], HOST_PORT)?;
+        let host_port = at(&nodes[0], host_port)?;
         let at = nodes.iter().map(|node| at(node, port)).collect::<anyhow::Result<_>>()?;
         Ok(Self { ns, nodes, cluster_ip, at, host_port })
     }
@@ -145,8 +146,8 @@ fn goes_on(stage: &Stage, change: impl FnOnce() -> anyhow::Result<()>) -> anyhow
     })
 }
 
-fn beside(mode: &str) -> anyhow::Result<()> {
-    let stage = Stage::new(&format!("coexist-{mode}"))?;
+fn beside(mode: &str, host_port: u16) -> anyhow::Result<()> {
+    let stage = Stage::new(&format!("coexist-{mode}"), host_port)?;
     stage.works()?;
     stage.is_told(None)?;
     goes_on(&stage, || stage.comes_and_goes(mode))?;
@@ -157,10 +158,10 @@ fn beside(mode: &str) -> anyhow::Result<()> {
 
 #[test]
 fn services_go_on_while_kube_proxy_comes_and_goes_in_mode_nftables() -> anyhow::Result<()> {
-    beside("nftables")
+    beside("nftables", HOST_PORTS[0])
 }
 
 #[test]
 fn services_go_on_while_kube_proxy_comes_and_goes_in_mode_iptables() -> anyhow::Result<()> {
-    beside("iptables")
+    beside("iptables", HOST_PORTS[1])
 }
