@@ -84,9 +84,9 @@ SUBPROGRAM int track_in(struct __sk_buff *skb, const struct flow *f, struct side
 	return ct_record(&key, &fresh, f, s, now);
 }
 
-/* Decides whether a packet may enter the pod `s->to`, and lets it come from whom the pod expects it. `s->route` says where it came from, which is where replies go.
- * `only_reply`: it came by way of the node's address, so only the answer to a known connection may be behind it. 0 or the
- * reason to drop. */
+/* Decides whether a packet may enter the pod `s->to`, and lets it come from whom the pod expects it. `s->route` says where it came
+ * from, which is where replies go. `only_reply`: it came by way of the node's address, so only the answer to a known connection may be
+ * behind it. 0 or the reason to drop. */
 static __always_inline int admit(struct __sk_buff *skb, struct flow *f, struct sides *s, __u32 tunnel_identity,
 				 bool only_reply)
 {

@@ -78,7 +78,7 @@ static __always_inline bool is_elsewhere(const struct addr *receiver)
 		return true;
 	if (peer->identity == IDENTITY_HOST)
 		return false;
-	return !CFG.tunnel_ifindex || addr_is_none(&peer->tunnel) || is_remote_node(peer->identity);
+	return !is_behind_tunnel(peer);
 }
 
 /* By the device that the packet came by, to a neighbour that is known, and without fragments. Not every device can be sent to from here, and

@@ -32,7 +32,7 @@ static __always_inline void find_route(const struct flow *f, struct sides *s)
 	if (s->to_identity == IDENTITY_HOST || addr_is_on_link(&f->destination)) {
 		s->route = CT_STACK;
 		find_host_receiver(f, s);
-	} else if (CFG.tunnel_ifindex && peer && !addr_is_none(&peer->tunnel) && !is_remote_node(s->to_identity))
+	} else if (is_behind_tunnel(peer))
 		s->route = CT_TUNNEL;
 	else
 		s->leaves = must_masquerade(f, s->to_identity);

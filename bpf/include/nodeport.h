@@ -235,16 +235,27 @@ static __always_inline __u32 way_to(const struct flow *f)
 	return peer_identity(&f->destination) == IDENTITY_HOST ? WAY_STACK : WAY_ON;
 }
 
+/* With `extra` bytes, the packet would be too large for the way to the backend. In tunnel mode `CFG.mtu` is that of the tunnel. */
+static __always_inline bool is_too_big(const struct __sk_buff *skb, const struct flow *f, const struct addr *backend,
+				       __u32 extra)
+{
+	if (!CFG.mtu || skb->gso_size || skb->len - ETH_HLEN + extra <= CFG.mtu)
+		return false;
+	if (!extra && f->v4 && !f->dont_fragment)
+		return false;
+	return !CFG.tunnel_ifindex || is_behind_tunnel(find_peer(backend));
+}
+
 /* A packet for a backend elsewhere fits, and says what is said to the backend's node. 0 or the reason to drop. */
 SUBPROGRAM int prepare_way_on(struct __sk_buff *skb, struct flow *f, struct passage *p, bool announce)
 {
+	struct scratch *w = find_scratch();
 	__u32 extra;
 
-	if (!f || !p)
+	if (!f || !p || !w)
 		return DROP_WRITE_ERROR;
 	extra = announce ? dsr_length(f) : 0;
-	if (CFG.mtu && !skb->gso_size && skb->len - ETH_HLEN + extra > CFG.mtu &&
-	    (extra || !f->v4 || f->dont_fragment)) {
+	if (is_too_big(skb, f, &w->entry.to, extra)) {
 		p->refusal = REFUSE_TOO_BIG;
 		p->mtu = CFG.mtu - extra;
 		return DROP_FRAGMENTATION_NEEDED;
@@ -404,7 +415,7 @@ static __always_inline int send_elsewhere(struct __sk_buff *skb, struct flow *f,
 	s->from_identity = client;
 	s->route = CT_DIRECT;
 	s->translated = 1;
-	if (CFG.tunnel_ifindex && peer && !addr_is_none(&peer->tunnel) && !is_remote_node(peer->identity))
+	if (is_behind_tunnel(peer))
 		return encapsulate(skb, f, s);
 	return forward(skb, f, s);
 }

@@ -70,6 +70,12 @@ static __always_inline const struct ipcache_entry *find_peer(const struct addr *
 	return bpf_map_lookup_elem(&cilium_ipcache, &key);
 }
 
+/* Packets to it are encapsulated. Nodes themselves are reached by their own network. */
+static __always_inline bool is_behind_tunnel(const struct ipcache_entry *peer)
+{
+	return CFG.tunnel_ifindex && peer && !addr_is_none(&peer->tunnel) && !is_remote_node(peer->identity);
+}
+
 static __always_inline __u32 world_identity(const struct addr *address)
 {
 	return addr_is_v4(address) ? CFG.world4 : CFG.world6;

@@ -302,6 +302,29 @@ fn sctp_goes_to_backends_elsewhere_in_no_other_way() {
 }
 
 #[test]
+fn the_room_in_the_tunnel_counts_for_what_goes_through_it() {
+    let too_big = Action::Answer(DropReason::FragmentationNeeded);
+    for (backend, expected) in [(RemotePod, too_big), (RemoteNode, Action::Redirect)] {
+        let mut stage = Stage::with_config(Mode::Tunnel, |config| config.mtu = 1450);
+        for (generation, family) in (1..).zip(Family::ALL) {
+            let service = Frontend { generation, protocol: UDP, ..Frontend::default() };
+            service.serve(&mut stage.maps, balancer(family), &[backend.at(family, 80)]);
+            let (client, mac) = (World.at(family, CLIENT), stage.uplink.mac.0);
+            let mut large =
+                packet::udp(mac, client, balancer(family), &vec![7; 1500 - after_ip(family) + 14 - 8]);
+            if family == Family::V4 {
+                large[20] |= 0x40;
+                large[24..26].fill(0);
+                let sum = bpf_tests::seen::checksum(&[&large[14..34]]);
+                large[24..26].copy_from_slice(&sum.to_be_bytes());
+            }
+            assert_eq!(large.len(), 1514);
+            assert_eq!(stage.receive(&large).action, expected, "{family:?} {backend:?}");
+        }
+    }
+}
+
+#[test]
 fn a_client_that_comes_by_another_service_ends_what_it_had() {
     let stage = stage(Mode::Native, SERVICE_DSR, PodA);
     for family in Family::ALL {
