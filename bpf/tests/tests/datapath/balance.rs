@@ -15,6 +15,7 @@ use cilium_bpf::layout::{
 use cilium_bpf::reason::DropReason;
 use cilium_delta::Table as _;
 
+use crate::nodeport::{mk_packet, sent_on};
 use crate::{ANY_MAC, DENIED, SCTP, TCP, UDP};
 
 const CLIENT: u16 = 40_000;
@@ -48,20 +49,12 @@ fn stage(mode: Mode, backends: &[Place]) -> Stage {
     stage
 }
 
-fn mk_packet(protocol: u8, mac: [u8; 6], from: SocketAddr, to: SocketAddr, flags: Tcp) -> Vec<u8> {
-    if protocol == TCP { packet::tcp(mac, from, to, flags) } else { packet::udp(mac, from, to, b"data") }
-}
-
 /// Source and destination of a packet that was let through, with sums that are right.
 fn passed(outcome: &Outcome, action: Action) -> (SocketAddr, SocketAddr) {
     assert_eq!(outcome.action, action);
     check_checksums(&outcome.packet);
     let seen = Seen::read(&outcome.packet);
     ((seen.source, seen.source_port).into(), (seen.destination, seen.destination_port).into())
-}
-
-fn sent_on(outcome: &Outcome) -> (SocketAddr, SocketAddr) {
-    passed(outcome, Action::Redirect)
 }
 
 /// What comes from `place` to [`PodA`].

@@ -10,6 +10,7 @@ use bpf_tests::{Family, Mode};
 use cilium_bpf::layout::{CONFIG_SET_RETVAL, SERVICE_DSR};
 use cilium_bpf::reason::DropReason;
 
+use crate::nodeport::mk_packet;
 use crate::{ANY_MAC, SCTP, TCP, UDP};
 
 const CLIENT: u16 = 40_000;
@@ -40,10 +41,6 @@ fn stage(mode: Mode, flags: u32, backend: Place) -> Stage {
         }
     }
     stage
-}
-
-fn mk_packet(protocol: u8, mac: [u8; 6], from: SocketAddr, to: SocketAddr, flags: Tcp) -> Vec<u8> {
-    if protocol == TCP { packet::tcp(mac, from, to, flags) } else { packet::udp(mac, from, to, b"data") }
 }
 
 /// The bytes behind the IP header proper, as they go over the wire.
