@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
+use cluster_tests::nodes::dbg;
 use cluster_tests::scenes::{backends, in_force, mk_cnp, serve};
 use cluster_tests::{Namespace, eventually, exec, holds_for};
 
@@ -38,7 +39,11 @@ fn cluster_addresses(ns: &Namespace) -> anyhow::Result<Vec<String>> {
 
 #[test]
 fn a_pod_sees_the_service_and_reaches_backends_of_both_nodes() -> anyhow::Result<()> {
-    let (ns, _) = backends("packets")?;
+    let (ns, nodes) = backends("packets")?;
+    for node in &nodes {
+        let status = dbg(node, &["status", "--verbose"])?;
+        ensure!(status.contains("Coverage: Hostns-only"), "{status}");
+    }
     serve(&ns, "type: NodePort, ipFamilyPolicy: RequireDualStack")?;
     let both = BTreeSet::from(["far".to_owned(), "near".to_owned()]);
     let addresses = cluster_addresses(&ns)?;

@@ -1,14 +1,12 @@
 //! How clients from outside come to backends: what the settings say of it, and what the status tells.
 
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use cilium_api::parts::Algorithm;
 use cilium_dataplane::maglev::{Maglev, SIZES};
 use cilium_dataplane::{Balancing, Mode};
 
 /// The seed when nobody gives one (upstream's).
 const SEED: &str = "JLfvgnHc2kaSUFaI";
-
-/// Bytes of a seed.
-const SEED_BYTES: usize = 12;
 
 /// What seeds make differ from one cluster to the next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,29 +19,12 @@ pub(crate) struct Seeds {
 
 /// From 12 bytes in base64: four for tables, eight for connections, each a number in network order.
 pub(crate) fn parse_seed(text: Option<&str>) -> Option<Seeds> {
-    let bytes = decode(text.unwrap_or(SEED))?;
+    let bytes: [u8; 12] = BASE64_STANDARD.decode(text.unwrap_or(SEED)).ok()?.try_into().ok()?;
     let (tables, connections) = bytes.split_first_chunk()?;
     Some(Seeds {
         tables: u32::from_be_bytes(*tables),
         connections: u64::from_be_bytes(connections.try_into().ok()?),
     })
-}
-
-/// Base64 (RFC 4648 section 4) of exactly as many bytes as a seed has, so without padding.
-fn decode(text: &str) -> Option<[u8; SEED_BYTES]> {
-    let digit = |c: u8| match c {
-        b'A'..=b'Z' => Some(c - b'A'),
-        b'a'..=b'z' => Some(c - b'a' + 26),
-        b'0'..=b'9' => Some(c - b'0' + 52),
-        b'+' => Some(62),
-        b'/' => Some(63),
-        _ => None,
-    };
-    if text.len() != SEED_BYTES / 3 * 4 {
-        return None;
-    }
-    let number = text.bytes().try_fold(0u128, |number, c| Some(number << 6 | u128::from(digit(c)?)))?;
-    number.to_be_bytes().last_chunk().copied()
 }
 
 /// Size of the tables; `None` for one that is no such prime.

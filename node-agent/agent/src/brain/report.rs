@@ -287,7 +287,7 @@ fn replacement_parts(
     let destroys = features.iter().find(|feature| feature.name == probe::SOCKET_DESTROY);
     let (destroys, why) = destroys.map_or((false, ""), |found| (found.available, found.detail.as_str()));
     vec![
-        part("Socket LB", true, "Coverage: Full".to_owned()),
+        part("Socket LB", true, format!("Coverage: {}", coverage(config))),
         part("Socket Termination", destroys, if destroys { String::new() } else { why.to_owned() }),
         plain("Graceful Termination"),
         part("Session Affinity", true, until.to_owned()),
@@ -298,6 +298,12 @@ fn replacement_parts(
         plain("externalIPs"),
         plain("HostPort"),
     ]
+}
+
+/// Whose sockets are translated: without the cookie nobody can tell pods from the node.
+fn coverage(config: &cilium_bpf::layout::Config) -> &'static str {
+    let of_host = config.flags & cilium_bpf::layout::CONFIG_SOCKETS_OF_HOST != 0;
+    if of_host && config.netns_cookie != 0 { "Hostns-only" } else { "Full" }
 }
 
 /// Addresses that pods can have: neither the prefix's own, nor the router's, nor IPv4's broadcast.
