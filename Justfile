@@ -59,5 +59,6 @@ bench-packets:
     cargo run --locked --release -p bpf-tests --example cost
 
 # Measure an agent alone on its node: memory, CNI ADD, round trips, the way from a write to a switched policy, what the DNS proxy adds
-bench-node:
-    cargo test --locked --release -p cilium-agent --test node measure -- --ignored --nocapture
+bench-node: build
+    CILIUM_CNI="$CARGO_TARGET_DIR/release/cilium-cni" CILIUM_DNS_PROXY="$CARGO_TARGET_DIR/release/cilium-dns-proxy" \
+        cargo test --locked --release -p cilium-agent --test node measure -- --ignored --nocapture

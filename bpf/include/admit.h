@@ -51,6 +51,12 @@ static __always_inline int admit_icmp_error(struct __sk_buff *skb, const struct 
 	return judge_sender(skb, f, s, tunnel_identity);
 }
 
+/* Where answers go. What came by a service may have said in its first packet alone where it came from. */
+static __always_inline __u16 route_of(const struct ct_entry *known, const struct flow *f, const struct sides *s)
+{
+	return known && known->flags & CT_SERVICE && !opens_connection(f) ? known->flags & CT_ROUTE : s->route;
+}
+
 /* Follows or starts the connection. */
 SUBPROGRAM int track_in(struct __sk_buff *skb, const struct flow *f, struct sides *s, __u32 tunnel_identity,
 			bool only_reply)
@@ -80,7 +86,7 @@ SUBPROGRAM int track_in(struct __sk_buff *skb, const struct flow *f, struct side
 		ct_refuse(known, f->protocol, now);
 	if (reason || ct_is_late_answer(known, f, reply))
 		return reason;
-	fresh = ct_begin(f, reply ? NULL : known, high, s->route);
+	fresh = ct_begin(f, reply ? NULL : known, high, reply ? s->route : route_of(known, f, s));
 	return ct_record(&key, &fresh, f, s, now);
 }
 

@@ -99,7 +99,8 @@ static __always_inline bool nat_claim_any(struct nat_key *in, const struct nat_e
 
 	for (int i = 0; i < NAT_TRIES; i++) {
 		in->local_port = bpf_htons(CFG.nat_first + (start + i) % span);
-		if (nat_claim(in, mine, now))
+		/* Most ports are free. */
+		if (!bpf_map_update_elem(&cilium_snat, in, mine, BPF_NOEXIST) || nat_claim(in, mine, now))
 			return true;
 	}
 	return false;
@@ -192,19 +193,16 @@ static __always_inline void nat_prolong(const struct nat_key *key, __u16 flags, 
 	entry->expires = expires;
 }
 
-/* An answer keeps the connection of a service's client alive, and may end it. `back` is the key by which answers find back. */
-SUBPROGRAM int nat_answer_goes_on(const struct flow *f, const struct nat_key *back, const struct nat_target *service,
-				  const struct nat_target *client)
+/* An answer keeps the connection of a service's client alive, and may end it. `back` is the key by which answers find back, `known` what
+ * stands there. */
+SUBPROGRAM int nat_answer_goes_on(const struct flow *f, const struct nat_key *back, const struct nat_entry *known,
+				  const struct nat_target *service, const struct nat_target *client)
 {
 	struct nat_key forth = { .direction = NAT_SERVICE };
-	struct nat_entry *known;
 	__u32 expires;
 	__u16 flags;
 
-	if (!f || !back || !service || !client)
-		return 0;
-	known = bpf_map_lookup_elem(&cilium_snat, back);
-	if (!known)
+	if (!f || !back || !known || !service || !client)
 		return 0;
 	flags = ct_next_flags(known->flags, f, true);
 	expires = now_seconds() + ct_lifetime(f->protocol, flags);
@@ -238,6 +236,6 @@ SUBPROGRAM bool nat_find_service(const struct flow *f, struct nat_target *servic
 	service->address = entry->to;
 	service->port = entry->to_port;
 	if (!f->icmp_error)
-		nat_answer_goes_on(f, &key, service, &client);
+		nat_answer_goes_on(f, &key, entry, service, &client);
 	return true;
 }

@@ -56,18 +56,26 @@ static __always_inline const struct service_entry *find_frontend(const struct fl
 	return bpf_map_lookup_elem(&cilium_services, key);
 }
 
-static __always_inline bool is_in_source_range(const struct service_entry *service, const struct addr *client)
+static __always_inline bool is_let_in(const struct service_entry *service, const struct addr *client)
 {
 	struct source_range_key key = { .prefix_len = RANGE_PREFIX_FULL, .generation = service->generation };
 
 	if (!(service->flags & SERVICE_RANGES))
 		return true;
 	__builtin_memcpy(key.address, client, sizeof(key.address));
-	return bpf_map_lookup_elem(&cilium_source_ranges, &key) != NULL;
+	return !bpf_map_lookup_elem(&cilium_source_ranges, &key) == !!(service->flags & SERVICE_RANGES_DENY);
 }
 
-/* A client stays with its backend: for as long as a TCP connection lasts, and otherwise for as long as the service has the backend. One
- * that the service does not let in any more does not. */
+/* Somebody has the address: a pod, or a node. Of what is outside of the cluster, nobody knows. */
+static __always_inline bool is_inhabited(const struct addr *address)
+{
+	struct endpoint local;
+
+	return find_endpoint(address, &local) || !is_world(peer_identity(address));
+}
+
+/* A client stays with its backend: for as long as a TCP connection lasts and the backend is there, and otherwise for as long as the
+ * service has the backend. One that the service does not let in any more does not. */
 static __always_inline bool stays(struct nat_entry *known, const struct service_entry *service, const struct flow *f,
 				  __u32 now)
 {
@@ -75,12 +83,14 @@ static __always_inline bool stays(struct nat_entry *known, const struct service_
 
 	if (known->expires < now)
 		return false;
-	if (known->generation != service->generation && !is_in_source_range(service, &f->source))
+	if (known->generation != service->generation && !is_let_in(service, &f->source))
 		return false;
-	if (f->protocol == IPPROTO_TCP && !opens_connection(f))
-		return true;
-	if (ct_is_closed(known->flags))
+	if (f->protocol == IPPROTO_TCP && !opens_connection(f)) {
+		if (known->generation == service->generation || is_inhabited(&backend))
+			return true;
+	} else if (ct_is_closed(known->flags)) {
 		return false;
+	}
 	if (known->generation == service->generation)
 		return true;
 	if (!is_among(service, &backend, known->to_port))
@@ -127,6 +137,9 @@ static __always_inline bool claim_way_back(struct scratch *w, const struct flow 
 		w->entry.from = host_address(f->v4);
 		w->entry.from_port = bpf_htons(CFG.nat_first);
 	}
+	/* Only one of the node's ports has to be given back early. */
+	if (!w->entry.from_port)
+		w->entry.expires = now + ct_lifetime(f->protocol, w->entry.flags);
 	if (w->entry.flags & CT_DSR)
 		return true;
 	fill_partner(w, f);
@@ -162,14 +175,15 @@ static __always_inline int begin(struct scratch *w, const struct flow *f, struct
 	__u32 identity;
 	bool is_here;
 
-	if (!is_in_source_range(service, &f->source))
+	if (!is_let_in(service, &f->source))
 		return DROP_NOT_IN_SRC_RANGE;
 	if (!choose_for(w, f, client_number(service, &w->service, f), now)) {
 		p->refusal = service->flags & SERVICE_ONLY_OWN ? REFUSE_SILENTLY : REFUSE_PORT;
 		return DROP_NO_SERVICE;
 	}
-	identity = peer_identity(&w->entry.to);
-	is_here = find_endpoint(&w->entry.to, &local) || identity == IDENTITY_HOST;
+	is_here = find_endpoint(&w->entry.to, &local);
+	identity = is_here ? IDENTITY_HOST : peer_identity(&w->entry.to);
+	is_here = identity == IDENTITY_HOST;
 	if (!is_here && service->flags & SERVICE_DSR && !is_world(identity))
 		w->entry.flags |= CT_DSR;
 	else if (!is_here && f->protocol == IPPROTO_SCTP)
@@ -185,16 +199,18 @@ static __always_inline bool go_on(struct scratch *w, struct nat_entry *known, co
 	__u16 flags = ct_next_flags(known->flags, f, false);
 	__u32 expires = now + ct_lifetime(f->protocol, flags);
 
-	if (flags != known->flags || expires != known->expires) {
-		known->flags = flags;
-		known->expires = expires;
-		w->entry = *known;
-		if (w->entry.flags & CT_DSR)
-			return true;
-		fill_partner(w, f);
-		return nat_claim(&w->partner, &w->mine, now);
-	}
 	w->entry = *known;
+	if (flags == known->flags && expires == known->expires)
+		return true;
+	w->entry.flags = flags;
+	w->entry.expires = expires;
+	if (!(flags & CT_DSR)) {
+		fill_partner(w, f);
+		if (!nat_claim(&w->partner, &w->mine, now))
+			return false;
+	}
+	known->flags = flags;
+	known->expires = expires;
 	return true;
 }
 
@@ -294,7 +310,7 @@ SUBPROGRAM int serve(struct __sk_buff *skb, struct flow *f, struct passage *p)
 		reason = prepare_way_on(skb, f, p, w->entry.flags & CT_DSR && dsr_is_due(f));
 	if (!reason)
 		reason = apply(skb, f, &w->entry);
-	p->way = way_to(f);
+	p->way = w->entry.from_port || w->entry.flags & CT_DSR ? WAY_ON : way_to(f);
 	return reason;
 }
 
@@ -306,7 +322,7 @@ static __always_inline void follow_answer(const struct flow *f, const struct nat
 	struct nat_key key;
 
 	nat_key_of_arrival(f, NAT_IN, &key);
-	nat_answer_goes_on(f, &key, &service, &client);
+	nat_answer_goes_on(f, &key, in, &service, &client);
 }
 
 /* Turns an answer to the node's address back: into one for the pod that was masqueraded, or for the client of a service. 0, also when it
@@ -410,12 +426,10 @@ SUBPROGRAM int answer_as_service(struct __sk_buff *skb, struct flow *f)
 /* On to another node, or to a client: by the tunnel where pods are reached through it. */
 static __always_inline int send_elsewhere(struct __sk_buff *skb, struct flow *f, struct sides *s, __u32 client)
 {
-	const struct ipcache_entry *peer = find_peer(&f->destination);
-
 	s->from_identity = client;
 	s->route = CT_DIRECT;
 	s->translated = 1;
-	if (is_behind_tunnel(peer))
+	if (CFG.tunnel_ifindex && is_behind_tunnel(find_peer(&f->destination)))
 		return encapsulate(skb, f, s);
 	return forward(skb, f, s);
 }

@@ -94,7 +94,8 @@ static __always_inline struct backend_entry *last_backend(const struct affinity_
 	struct affinity_entry *last = bpf_map_lookup_elem(&cilium_affinity, key);
 	__u64 now = bpf_ktime_get_ns();
 
-	if (!last || now - last->used >= service->affinity * NANOSECONDS)
+	/* Another CPU may have used it a moment later. */
+	if (!last || last->used + service->affinity * NANOSECONDS <= now)
 		return NULL;
 	if (last->generation != service->generation) {
 		struct addr address = last->backend.address;

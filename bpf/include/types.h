@@ -198,6 +198,7 @@ struct service_key {
 #define SERVICE_AT_OWN_NODE (1U << 2) /* at addresses of other nodes, these decide by themselves */
 #define SERVICE_DSR (1U << 3) /* backends of other nodes answer the client by themselves */
 #define SERVICE_MAGLEV (1U << 4) /* a new client's backend is in cilium_maglev, under the same generation */
+#define SERVICE_RANGES_DENY (1U << 5) /* with SERVICE_RANGES: these clients are the ones that are not served */
 
 struct service_entry {
 	__u32 generation;

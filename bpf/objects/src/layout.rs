@@ -34,8 +34,8 @@ pub use policy::{
 pub use service::{
     BackendEntry, BackendKey, ExemptEntry, ExemptKey, Indexes, MAGLEV_CHUNK, MAGLEV_NONE, MaglevChunk,
     MaglevKey, SCOPE_EXEMPT, SCOPE_EXTERNAL, SCOPE_INTERNAL, SERVICE_AT_OWN_NODE, SERVICE_DSR,
-    SERVICE_MAGLEV, SERVICE_ONLY_OWN, SERVICE_RANGES, ServiceEntry, ServiceKey, SockRevnatEntry,
-    SockRevnatKey, SourceRangeEntry, SourceRangeKey,
+    SERVICE_MAGLEV, SERVICE_ONLY_OWN, SERVICE_RANGES, SERVICE_RANGES_DENY, ServiceEntry, ServiceKey,
+    SockRevnatEntry, SockRevnatKey, SourceRangeEntry, SourceRangeKey,
 };
 
 /// Where a field stands in its C struct.

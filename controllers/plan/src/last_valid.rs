@@ -40,7 +40,7 @@ pub(crate) struct Loaded {
 
 /// Key under which a policy is kept.
 pub(crate) fn part_key(key: &PolicyKey) -> PartKey {
-    PartKey(key.as_str().to_owned())
+    PartKey(key.as_str().into())
 }
 
 /// The text that is kept of a policy.

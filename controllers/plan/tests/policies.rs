@@ -384,7 +384,7 @@ fn prefixes_have_identities_while_policies_name_them() {
     world.settle();
     assert_eq!(prefixes(&world), []);
     let left = Agent(&world.store).shared_parts();
-    assert!(left.keys().all(|key| !key.0.starts_with("identity/1") || key.0 == "identity/256"), "{left:?}");
+    assert!(left.keys().all(|key| !key.0.starts_with("identity/1") || *key.0 == *"identity/256"), "{left:?}");
 }
 
 #[test]
@@ -783,7 +783,7 @@ fn a_policy_for_nodes_is_in_force_on_the_nodes_that_it_selects() {
     assert_eq!((host(&world, "a"), host(&world, "b")), (None, None));
     let shared = Agent(&world.store).shared_parts();
     assert!(
-        shared.keys().all(|key| key.kind() != "identity" || key.0 == "identity/256"),
+        shared.keys().all(|key| key.kind() != "identity" || *key.0 == *"identity/256"),
         "{:?}",
         shared.keys()
     );

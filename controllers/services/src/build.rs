@@ -26,6 +26,7 @@ pub(crate) fn build(frontend: &Frontend, slices: &BTreeMap<String, Slice>) -> Se
         external_local: frontend.external_local,
         health_port: frontend.health_port,
         source_ranges: frontend.source_ranges.clone(),
+        denies_ranges: frontend.denies_ranges,
         affinity: frontend.affinity,
         algorithm: frontend.algorithm,
         forwarding: frontend.forwarding,

@@ -15,6 +15,8 @@ const ALGORITHM: &str = "service.cilium.io/lb-algorithm";
 
 /// Annotation by which a Service says how backends on other nodes see clients from outside (upstream's name).
 const FORWARDING: &str = "service.cilium.io/forwarding-mode";
+/// Annotation: `allow` (the default) or `deny`.
+const RANGES_POLICY: &str = "service.cilium.io/src-ranges-policy";
 
 /// Cluster addresses and ports of a Service.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +38,8 @@ pub(crate) struct Frontend {
     pub(crate) health_port: u16,
     /// Who may come by way of the load balancer; `None` is everybody.
     pub(crate) source_ranges: Option<Vec<IpNet>>,
+    /// Those may not come.
+    pub(crate) denies_ranges: bool,
     /// Seconds; 0 is no affinity.
     pub(crate) affinity: u32,
     /// `None` when it does not say, or says nothing that is known.
@@ -118,6 +122,7 @@ impl Frontend {
             external_local,
             health_port: health_port(spec),
             source_ranges: source_ranges(spec),
+            denies_ranges: annotation(service, RANGES_POLICY) == Some("deny"),
             affinity: affinity(spec),
             algorithm: algorithm(service),
             forwarding: forwarding(service),
@@ -201,8 +206,12 @@ fn affinity(spec: &slim::ServiceSpec) -> u32 {
     spec.session_affinity_config.client_ip.timeout_seconds.unwrap_or(AFFINITY)
 }
 
+fn annotation<'a>(service: &'a slim::Service, name: &str) -> Option<&'a str> {
+    Some(service.metadata.annotations.as_ref()?.get(name)?.as_str())
+}
+
 fn algorithm(service: &slim::Service) -> Option<Algorithm> {
-    match service.metadata.annotations.as_ref()?.get(ALGORITHM)?.as_str() {
+    match annotation(service, ALGORITHM)? {
         "random" => Some(Algorithm::Random),
         "maglev" => Some(Algorithm::Maglev),
         _ => None,
@@ -210,7 +219,7 @@ fn algorithm(service: &slim::Service) -> Option<Algorithm> {
 }
 
 fn forwarding(service: &slim::Service) -> Option<Forwarding> {
-    match service.metadata.annotations.as_ref()?.get(FORWARDING)?.as_str() {
+    match annotation(service, FORWARDING)? {
         "snat" => Some(Forwarding::Snat),
         "dsr" => Some(Forwarding::Dsr),
         _ => None,

@@ -258,13 +258,17 @@ fn the_external_policy_and_the_health_port_count_where_the_service_is_met_from_o
     assert_eq!(with(json!({"externalIPs": ["192.0.2.9"]})), (true, 0));
 }
 
+/// A Service with that annotation, as a part.
+fn annotated(name: &str, value: &str) -> Value {
+    let mut service = mk_service(json!({"clusterIPs": ["10.96.0.9"], "ports": one_port()}));
+    service.metadata.annotations = Some([(name.to_owned(), value.to_owned())].into());
+    let part = mk_services(&service, &[]).part(&web()).expect("is served");
+    serde_json::to_value(part).expect("is JSON")
+}
+
 #[test]
 fn the_algorithm_is_one_that_is_known_or_nobodys() {
-    let with = |name: &str, value: &str| {
-        let mut service = mk_service(json!({"clusterIPs": ["10.96.0.9"], "ports": one_port()}));
-        service.metadata.annotations = Some([(name.to_owned(), value.to_owned())].into());
-        serde_json::to_value(mk_services(&service, &[]).part(&web()).unwrap()).unwrap()["algorithm"].clone()
-    };
+    let with = |name: &str, value: &str| annotated(name, value)["algorithm"].clone();
     assert_eq!(with("service.cilium.io/lb-algorithm", "maglev"), json!("maglev"));
     assert_eq!(with("service.cilium.io/lb-algorithm", "random"), json!("random"));
     assert_eq!(with("service.cilium.io/lb-algorithm", "Maglev"), json!(null));
@@ -273,15 +277,18 @@ fn the_algorithm_is_one_that_is_known_or_nobodys() {
 
 #[test]
 fn the_way_of_forwarding_is_one_that_is_known_or_nobodys() {
-    let with = |value: &str| {
-        let mut service = mk_service(json!({"clusterIPs": ["10.96.0.9"], "ports": one_port()}));
-        let annotation = ("service.cilium.io/forwarding-mode".to_owned(), value.to_owned());
-        service.metadata.annotations = Some([annotation].into());
-        serde_json::to_value(mk_services(&service, &[]).part(&web()).unwrap()).unwrap()["forwarding"].clone()
-    };
+    let with = |value: &str| annotated("service.cilium.io/forwarding-mode", value)["forwarding"].clone();
     assert_eq!(with("dsr"), json!("dsr"));
     assert_eq!(with("snat"), json!("snat"));
     assert_eq!(with("hybrid"), json!(null));
+}
+
+#[test]
+fn ranges_may_be_those_that_may_not_come() {
+    for (policy, expected) in [("deny", json!(true)), ("allow", json!(null)), ("maybe", json!(null))] {
+        let part = annotated("service.cilium.io/src-ranges-policy", policy);
+        assert_eq!(part["deniesRanges"], expected, "{policy}");
+    }
 }
 
 #[test]

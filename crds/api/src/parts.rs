@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -20,43 +21,43 @@ pub const FIRST_BLOCK: u32 = 0xff00_0000;
 
 /// Name of a part: `<kind>/<rest>`, for example `endpoint/default/xwing` or `policy/20011`.
 ///
-/// The kind prefix equals [`Part::kind`] of the value it names.
+/// The kind prefix equals [`Part::kind`] of the value it names. Copies share the text.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct PartKey(pub String);
+pub struct PartKey(pub Arc<str>);
 
 impl PartKey {
     /// Key of the endpoint of one pod.
     pub fn endpoint(namespace: &str, pod: &str) -> Self {
-        Self(format!("endpoint/{namespace}/{pod}"))
+        Self(format!("endpoint/{namespace}/{pod}").into())
     }
     /// Key of the policy of every endpoint of one identity.
     pub fn policy(identity: u32) -> Self {
-        Self(format!("policy/{identity}"))
+        Self(format!("policy/{identity}").into())
     }
     /// Key of one address (always a host address, written without prefix length).
     pub fn address(address: IpAddr) -> Self {
-        Self(format!("address/{address}"))
+        Self(format!("address/{address}").into())
     }
     /// Key of one prefix outside of the cluster, written as `address/length` without bits behind the length.
     pub fn prefix(prefix: impl fmt::Display) -> Self {
-        Self(format!("prefix/{prefix}"))
+        Self(format!("prefix/{prefix}").into())
     }
     /// Key of one numeric identity.
     pub fn identity(identity: u32) -> Self {
-        Self(format!("identity/{identity}"))
+        Self(format!("identity/{identity}").into())
     }
     /// Key of one node.
     pub fn node(name: &str) -> Self {
-        Self(format!("node/{name}"))
+        Self(format!("node/{name}").into())
     }
     /// Key of one Service.
     pub fn service(namespace: &str, name: &str) -> Self {
-        Self(format!("service/{namespace}/{name}"))
+        Self(format!("service/{namespace}/{name}").into())
     }
     /// Key of one CiliumLocalRedirectPolicy.
     pub fn redirect(namespace: &str, name: &str) -> Self {
-        Self(format!("redirect/{namespace}/{name}"))
+        Self(format!("redirect/{namespace}/{name}").into())
     }
     /// The part of the key before the first `/`.
     pub fn kind(&self) -> &str {
@@ -550,10 +551,13 @@ pub struct Service {
     /// Port on which nodes say whether they have backends of their own (`healthCheckNodePort`); 0 is none.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub health_port: u16,
-    /// From where it may be met under the addresses of its load balancer (`loadBalancerSourceRanges`), sorted. `None` is from anywhere.
+    /// From where it may be met under the addresses of its load balancer and external ones (`loadBalancerSourceRanges`), sorted. `None` is from anywhere.
     /// With an empty list nobody may come: the Service names ranges, and none that can be read. So it is for a family without a range.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source_ranges: Option<Vec<IpNet>>,
+    /// Those are the ones that may not come, and everybody else may (`service.cilium.io/src-ranges-policy: deny`).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub denies_ranges: bool,
     /// Seconds since its last connection in which a client comes to the same backend again (`sessionAffinity: ClientIP`); 0 is never.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub affinity: u32,

@@ -74,6 +74,13 @@ impl Host {
         for error in sysctl::prepare_node(settings.ipv6)? {
             tracing::debug!(error = format!("{:#}", anyhow::Error::from(error)), "going on without");
         }
+        if let Err(error) = sysctl::reserve_ports(&[NAT_PORTS, settings.nodeports]) {
+            let error = format!("{:#}", anyhow::Error::from(error));
+            tracing::warn!(
+                error,
+                "programs of the node may get ports that belong to Services or to masqueraded pods"
+            );
+        }
         let mut netlink = Netlink::open()?;
         let native = netlink.node_device(&facts.addresses)?;
         let device_mtu = if settings.mtu == 0 { native.mtu } else { settings.mtu };

@@ -45,6 +45,9 @@ macro_rules! map_table {
             fn list(&mut self) -> Result<Vec<($key, $value)>, Fault> {
                 Ok(self.maps.$field.list()?)
             }
+            fn each(&mut self, see: &mut dyn FnMut($key, $value)) -> Result<(), Fault> {
+                Ok(self.maps.$field.each(see)?)
+            }
             fn set(&mut self, key: &$key, value: &$value) -> Result<(), Fault> {
                 Ok(self.maps.$field.set(key, value)?)
             }
@@ -67,11 +70,14 @@ macro_rules! table_of_maps {
             type Error = Fault;
             fn list(&mut self) -> Result<Vec<($key, $value)>, Fault> {
                 let mut all = Vec::new();
-                $(
-                    let entries = self.maps.$map.list()?.into_iter();
-                    all.extend(entries.map(|(key, value)| ($key::$variant(key), $value::$variant(value.into()))));
-                )+
+                self.each(&mut |key, value| all.push((key, value)))?;
                 Ok(all)
+            }
+            fn each(&mut self, see: &mut dyn FnMut($key, $value)) -> Result<(), Fault> {
+                $(
+                    self.maps.$map.each(&mut |key, value| see($key::$variant(key), $value::$variant(value.into())))?;
+                )+
+                Ok(())
             }
             fn set(&mut self, key: &$key, value: &$value) -> Result<(), Fault> {
                 match (key, value) {

@@ -376,8 +376,10 @@ impl Dataplane {
         self.services.switched.switch(kernel, now);
         // Whoever is exempt needs what is kept for it.
         let report = self.exemptions.tracker.apply(kernel);
-        let owners =
-            report.failures.iter().filter_map(|(key, _)| Some((*key, self.exemptions.owner(key)?.0.clone())));
+        let owners = report
+            .failures
+            .iter()
+            .filter_map(|(key, _)| Some((*key, self.exemptions.owner(key)?.0.to_string())));
         let owners: HashMap<ExemptKey, String> = owners.collect();
         self.note("exemptions", &report, |key| owners.get(key).cloned().unwrap_or_default());
         // What names stand for is allowed before the address stands for it; what is left of a name goes the other way round.
@@ -404,7 +406,7 @@ impl Dataplane {
 
     fn names(&self, addresses: impl Iterator<Item = Addr>) -> BTreeMap<Addr, String> {
         let name = |address: IpAddr| {
-            self.endpoints.by_address(address).map_or_else(|| address.to_string(), |key| key.0.clone())
+            self.endpoints.by_address(address).map_or_else(|| address.to_string(), |key| key.0.to_string())
         };
         addresses.filter_map(|addr| Some((addr, name(addr.ip()?)))).collect()
     }
@@ -509,7 +511,7 @@ impl Dataplane {
         let services = self.services.failures().into_iter().chain(self.exemptions.failures(&self.endpoints));
         let named = policies.chain(services).chain(self.ipcache.failures()).chain(slotless);
         let mut failures: Vec<Failure> =
-            named.map(|(key, message)| Failure { object: key.0, message }).collect();
+            named.map(|(key, message)| Failure { object: key.0.to_string(), message }).collect();
         failures.extend(self.failed.values().flatten().cloned());
         failures.sort_unstable_by(|a, b| (&a.object, &a.message).cmp(&(&b.object, &b.message)));
         failures.dedup();
@@ -531,7 +533,7 @@ fn ipcache_name(key: &IpcacheKey) -> String {
     let Some(address) = Addr(key.address).ip() else { return String::new() };
     let length = key.prefix_len.saturating_sub(if address.is_ipv4() { 96 } else { 0 });
     match (address, length) {
-        (IpAddr::V4(_), 32) | (IpAddr::V6(_), 128) => PartKey::address(address).0,
-        _ => PartKey::prefix(format_args!("{address}/{length}")).0,
+        (IpAddr::V4(_), 32) | (IpAddr::V6(_), 128) => PartKey::address(address).0.to_string(),
+        _ => PartKey::prefix(format_args!("{address}/{length}")).0.to_string(),
     }
 }

@@ -106,7 +106,7 @@ fn mix(number: u64) -> u64 {
 }
 
 /// A table as the map has it, in pieces from the first on; what is behind its end is [`MAGLEV_NONE`].
-pub(crate) fn chunks(table: &[u16]) -> impl Iterator<Item = MaglevChunk> {
+pub(crate) fn chunks(table: &[u16]) -> impl ExactSizeIterator<Item = MaglevChunk> {
     table.chunks(MAGLEV_CHUNK).map(|entries| {
         let mut chunk = MaglevChunk::default();
         chunk.backends.0[..entries.len()].copy_from_slice(entries);

@@ -37,6 +37,22 @@ impl Scheme for PolicyScheme {
             blocks.map(|(block, entry)| (PieceKey::Block(block.key(generation)), Piece::Block(*entry)));
         rules.chain(blocks).collect()
     }
+    fn item(content: &Compiled, key: &PieceKey) -> Option<Piece> {
+        match key {
+            PieceKey::Entry(key) => {
+                let at = content.rules.binary_search_by_key(&Rule::of(key), |(rule, _)| *rule).ok()?;
+                Some(Piece::Entry(content.rules[at].1))
+            }
+            PieceKey::Block(key) => {
+                let wanted = AddressBlock::of(key)?;
+                let at = content.blocks.binary_search_by_key(&wanted, |(block, _)| *block).ok()?;
+                Some(Piece::Block(content.blocks[at].1))
+            }
+        }
+    }
+    fn count(content: &Compiled) -> usize {
+        content.rules.len() + content.blocks.len()
+    }
     fn pointer(generation: u32, content: &Compiled) -> Slot {
         content.slot(generation)
     }
@@ -257,7 +273,7 @@ impl Policies {
     pub(crate) fn failures(&self) -> Vec<(PartKey, String)> {
         let name = |slot: SlotIndex| match self.identity(slot) {
             Some(identity) => PartKey::policy(identity),
-            None => PartKey(format!("slot/{}", slot.0)),
+            None => PartKey(format!("slot/{}", slot.0).into()),
         };
         let refused =
             self.invalid.iter().map(|(identity, error)| (PartKey::policy(*identity), error.to_string()));

@@ -9,8 +9,8 @@ use cilium_api::frontends::{Frontend, FrontendKind, Here, Scope};
 use cilium_api::parts::{Backend, HostPort, PartKey, Redirect, RedirectFrontend, Service};
 use cilium_bpf::layout::{
     BackendEntry, BackendKey, MaglevKey, NetPort, SCOPE_EXEMPT, SCOPE_EXTERNAL, SCOPE_INTERNAL,
-    SERVICE_AT_OWN_NODE, SERVICE_DSR, SERVICE_MAGLEV, SERVICE_ONLY_OWN, SERVICE_RANGES, ServiceEntry,
-    ServiceKey, SourceRangeEntry, SourceRangeKey,
+    SERVICE_AT_OWN_NODE, SERVICE_DSR, SERVICE_MAGLEV, SERVICE_ONLY_OWN, SERVICE_RANGES, SERVICE_RANGES_DENY,
+    ServiceEntry, ServiceKey, SourceRangeEntry, SourceRangeKey,
 };
 use ipnet::IpNet;
 
@@ -36,7 +36,7 @@ impl Scheme for ServiceScheme {
         });
         let ranges = content.ranges.iter().flatten().map(|range| {
             let key = SourceRangeKey::new(generation, range.network(), range.prefix_len());
-            (BehindKey::Range(key), Behind::Range(SourceRangeEntry { allowed: 1 }))
+            (BehindKey::Range(key), ALLOWED)
         });
         let table = content.table.iter().flat_map(|table| maglev::chunks(table));
         let table = (0..).zip(table).map(|(chunk, entries)| {
@@ -44,11 +44,33 @@ impl Scheme for ServiceScheme {
         });
         backends.chain(ranges).chain(table).collect()
     }
+    fn item(content: &Content, key: &BehindKey) -> Option<Behind> {
+        let at = |index: u32| usize::try_from(index).ok();
+        match key {
+            BehindKey::Backend(key) => content.backends.get(at(key.index)?).copied().map(Behind::Backend),
+            BehindKey::Range(key) => {
+                let (address, length) = key.prefix()?;
+                let range = IpNet::new(address, length).ok()?;
+                content.ranges.as_ref()?.binary_search(&range).ok()?;
+                Some(ALLOWED)
+            }
+            BehindKey::Maglev(key) => {
+                let chunk = maglev::chunks(content.table.as_ref()?).nth(at(key.chunk)?)?;
+                Some(Behind::Maglev(Arc::new(chunk)))
+            }
+        }
+    }
+    fn count(content: &Content) -> usize {
+        let ranges = content.ranges.as_ref().map_or(0, |ranges| ranges.len());
+        let chunks = content.table.as_ref().map_or(0, |table| maglev::chunks(table).len());
+        content.backends.len() + ranges + chunks
+    }
     fn pointer(generation: u32, content: &Content) -> ServiceEntry {
         let count = u32::try_from(content.backends.len()).unwrap_or(u32::MAX);
         let flag = |on: bool, flag: u32| if on { flag } else { 0 };
         let flags = flag(content.only_own, SERVICE_ONLY_OWN)
             | flag(content.ranges.is_some(), SERVICE_RANGES)
+            | flag(content.denies_ranges, SERVICE_RANGES_DENY)
             | flag(content.at_own_node, SERVICE_AT_OWN_NODE)
             | flag(content.direct, SERVICE_DSR)
             | flag(content.table.is_some(), SERVICE_MAGLEV);
@@ -99,15 +121,24 @@ impl Scheme for ServiceScheme {
             only_own: pointer.flags & SERVICE_ONLY_OWN != 0,
             at_own_node: pointer.flags & SERVICE_AT_OWN_NODE != 0,
             direct: pointer.flags & SERVICE_DSR != 0,
-            ranges: is_restricted.then_some(ranges),
+            ranges: is_restricted.then(|| ranges.into()),
+            denies_ranges: pointer.flags & SERVICE_RANGES_DENY != 0,
             table: has_table.then(|| maglev::join(chunks.iter().map(|(_, entries)| &**entries))),
             backends: backends.into_iter().map(|(_, entry)| entry).collect(),
         })
     }
 }
 
+/// What is said of a source range.
+const ALLOWED: Behind = Behind::Range(SourceRangeEntry { allowed: 1 });
+
 /// All that a pointer can say.
-const FLAGS: u32 = SERVICE_ONLY_OWN | SERVICE_RANGES | SERVICE_AT_OWN_NODE | SERVICE_MAGLEV | SERVICE_DSR;
+const FLAGS: u32 = SERVICE_ONLY_OWN
+    | SERVICE_RANGES
+    | SERVICE_RANGES_DENY
+    | SERVICE_AT_OWN_NODE
+    | SERVICE_MAGLEV
+    | SERVICE_DSR;
 
 /// What a frontend leads to.
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -121,21 +152,24 @@ pub(crate) struct Content {
     /// Backends of other nodes answer clients outside by themselves.
     direct: bool,
     /// Clients that are served, sorted; `None` is everybody.
-    ranges: Option<Vec<IpNet>>,
+    ranges: Option<Box<[IpNet]>>,
+    /// Those are the ones that are not served.
+    denies_ranges: bool,
     /// Indexes of the backends by Maglev hashing; without it a new client has any of them.
     table: Option<Arc<[u16]>>,
-    backends: Vec<BackendEntry>,
+    backends: Box<[BackendEntry]>,
 }
 
 impl Content {
     /// These backends for everybody, with nothing special about them.
-    fn to(backends: Vec<BackendEntry>) -> Self {
+    fn to(backends: Box<[BackendEntry]>) -> Self {
         Self {
             affinity: 0,
             only_own: false,
             at_own_node: false,
             direct: false,
             ranges: None,
+            denies_ranges: false,
             table: None,
             backends,
         }
@@ -146,7 +180,7 @@ impl Content {
 struct Claim {
     /// Who has it if several want it: the lowest.
     rank: u8,
-    part: Arc<PartKey>,
+    part: PartKey,
     content: Arc<Content>,
     /// Some pods are to have what the next one wants.
     exempts: bool,
@@ -174,7 +208,7 @@ struct Wanted {
 /// Frontends of every Service.
 pub(crate) struct Services {
     pub(crate) switched: Switched<ServiceScheme>,
-    frontends: HashMap<Arc<PartKey>, Vec<ServiceKey>>,
+    frontends: HashMap<PartKey, Box<[ServiceKey]>>,
     /// Sorted: the first one has the frontend. Addresses that users choose may be chosen twice.
     claims: HashMap<ServiceKey, Vec<Claim>>,
     here: Here,
@@ -193,7 +227,7 @@ impl Services {
             return Vec::new();
         }
         zone.clone_into(&mut self.here.zone);
-        self.frontends.keys().map(|key| PartKey::clone(key)).collect()
+        self.frontends.keys().cloned().collect()
     }
 
     /// Takes a service part, or that there is none.
@@ -249,7 +283,7 @@ impl Services {
                 protocol: port.protocol,
                 scope,
             };
-            let backends = vec![backend(target, port.target)];
+            let backends = Box::new([backend(target, port.target)]);
             let content = Content { only_own: true, ..Content::to(backends) };
             Some(Wanted { key, rank: RANK_OF_HOST_PORTS, content, exempts: false })
         });
@@ -259,9 +293,10 @@ impl Services {
 
     /// Takes all that a part wants.
     fn put(&mut self, part: &PartKey, wanted: Vec<Wanted>) {
-        let part = Arc::new(part.clone());
-        let mut old = self.frontends.remove(&part).unwrap_or_default();
+        let mut old = self.frontends.remove(part).unwrap_or_default().into_vec();
         let mut new = Vec::with_capacity(wanted.len());
+        // Frontends of one part often lead to the same.
+        let mut contents: Vec<Arc<Content>> = Vec::new();
         for Wanted { key, rank, content, exempts } in wanted {
             old.retain(|it| *it != key);
             // A Service that names an address twice has it once, as what comes first.
@@ -269,24 +304,27 @@ impl Services {
                 continue;
             }
             new.push(key);
+            let content = contents.iter().find(|it| ***it == content).cloned().unwrap_or_else(|| {
+                contents.push(Arc::new(content));
+                contents[contents.len() - 1].clone()
+            });
             // Nearly always one.
             let claims = self.claims.entry(key).or_insert_with(|| Vec::with_capacity(1));
-            claims.retain(|claim| claim.part != part);
-            claims.push(Claim { rank, part: part.clone(), content: Arc::new(content), exempts });
+            claims.retain(|claim| claim.part != *part);
+            claims.push(Claim { rank, part: part.clone(), content, exempts });
             claims.sort_by(|a, b| (a.rank, &a.part).cmp(&(b.rank, &b.part)));
             grant(&mut self.switched, key, claims);
         }
         for key in old {
             let Some(claims) = self.claims.get_mut(&key) else { continue };
-            claims.retain(|claim| claim.part != part);
+            claims.retain(|claim| claim.part != *part);
             grant(&mut self.switched, key, claims);
             if claims.is_empty() {
                 self.claims.remove(&key);
             }
         }
         if !new.is_empty() {
-            new.shrink_to_fit();
-            self.frontends.insert(part, new);
+            self.frontends.insert(part.clone(), new.into());
         }
     }
 
@@ -302,15 +340,15 @@ impl Services {
             _ => self.claims.get(&key)?.first(),
         };
         let switched = self.switched.failures();
-        let switched = switched
-            .filter_map(|(key, message)| Some((owner(key)?.part.as_ref().clone(), message.to_owned())));
+        let switched =
+            switched.filter_map(|(key, message)| Some((owner(key)?.part.clone(), message.to_owned())));
         switched.chain(self.claims.iter().flat_map(|(key, claims)| refused(key, claims))).collect()
     }
 }
 
 /// Gives the frontends for the outside their tables. Those with equal backends have one between them.
 fn fill_tables(maglev: Maglev, wanted: &mut [Wanted]) {
-    let mut filled: HashMap<Vec<BackendEntry>, Option<Arc<[u16]>>> = HashMap::new();
+    let mut filled: HashMap<Box<[BackendEntry]>, Option<Arc<[u16]>>> = HashMap::new();
     for Wanted { content, .. } in wanted.iter_mut().filter(|wanted| wanted.key.scope == SCOPE_EXTERNAL) {
         let table = filled.entry(content.backends.clone());
         content.table = table.or_insert_with(|| maglev.fill(&content.backends)).clone();
@@ -346,9 +384,10 @@ fn behind_first(key: &ServiceKey, claims: &[Claim]) -> Vec<(PartKey, String)> {
     }
     let names =
         [("service/", "Service "), ("endpoint/", "pod "), ("redirect/", "CiliumLocalRedirectPolicy ")];
-    let owner = names.iter().fold(first.part.0.clone(), |name, (kind, word)| name.replacen(kind, word, 1));
+    let owner =
+        names.iter().fold(first.part.0.to_string(), |name, (kind, word)| name.replacen(kind, word, 1));
     let message = || format!("{} port {} belongs to {owner}", key.address, key.port.0);
-    others.iter().map(|claim| (claim.part.as_ref().clone(), message())).collect()
+    others.iter().map(|claim| (claim.part.clone(), message())).collect()
 }
 
 fn backend(address: IpAddr, port: u16) -> BackendEntry {
@@ -389,7 +428,8 @@ fn host_port_keys<'a>(port: &HostPort, own: &'a [IpAddr]) -> impl Iterator<Item 
 
 fn content(frontend: &Frontend<'_>, service: &Service) -> Content {
     let entry = |it: &&Backend| backend(it.address, it.port);
-    let is_restricted = (frontend.kind, frontend.scope) == (FrontendKind::LoadBalancer, Scope::External);
+    let is_restricted = [FrontendKind::LoadBalancer, FrontendKind::ExternalIp].contains(&frontend.kind)
+        && frontend.scope == Scope::External;
     let ranges = service.source_ranges.as_ref().filter(|_| is_restricted);
     let of_family = |range: &&IpNet| range.addr().is_ipv4() == frontend.address.is_ipv4();
     let mut ranges: Option<Vec<IpNet>> =
@@ -404,7 +444,8 @@ fn content(frontend: &Frontend<'_>, service: &Service) -> Content {
         at_own_node: service.external_local
             && (frontend.kind, frontend.scope) == (FrontendKind::NodePort, Scope::Internal),
         direct: false,
-        ranges,
+        denies_ranges: service.denies_ranges && ranges.is_some(),
+        ranges: ranges.map(Vec::into_boxed_slice),
         table: None,
         backends: frontend.backends.iter().map(entry).collect(),
     }

@@ -25,8 +25,12 @@ pub(crate) trait Scheme {
     /// The lowest generation.
     const FIRST: u32;
 
-    /// The pieces of content under a generation.
+    /// The pieces of content under a generation, each with a key of its own.
     fn items(generation: u32, content: &Self::Content) -> Vec<(Self::Key, Self::Value)>;
+    /// The piece of content that has this key, whatever its generation.
+    fn item(content: &Self::Content, key: &Self::Key) -> Option<Self::Value>;
+    /// How many pieces there are.
+    fn count(content: &Self::Content) -> usize;
     /// The pointer that puts content in force.
     fn pointer(generation: u32, content: &Self::Content) -> Self::Pointer;
     /// The entry that remembers the next generation, when it must outlive the content.
@@ -39,12 +43,17 @@ pub(crate) trait Scheme {
     fn content(pointer: &Self::Pointer, items: Vec<(Self::Key, Self::Value)>) -> Option<Self::Content>;
 }
 
-/// What is believed to be in force for one owner.
-struct Actual<S: Scheme> {
-    generation: u32,
-    /// `None`: not understood, so it equals nothing that could be desired.
-    content: Option<Arc<S::Content>>,
+/// What is believed to stand under a generation.
+struct Held<C> {
+    content: Arc<C>,
+    /// How many owners point to it.
+    owners: u32,
+    /// How many of its pieces [`Switched::repair`] has found as they should be.
+    found: u32,
 }
+
+/// In place of a generation: a pointer that is not understood, so that it equals nothing that could be desired.
+const STRANGE: u32 = 0;
 
 /// The pieces of each generation.
 type Groups<S> = HashMap<u32, Vec<(<S as Scheme>::Key, <S as Scheme>::Value)>>;
@@ -58,9 +67,10 @@ struct Retired<S: Scheme> {
 /// Owners of equal content share one generation.
 pub(crate) struct Switched<S: Scheme> {
     desired: HashMap<S::Owner, Arc<S::Content>>,
-    actual: HashMap<S::Owner, Actual<S>>,
-    /// How many owners each generation with content has.
-    users: HashMap<u32, usize>,
+    /// The generation that an owner's pointer is believed to name, or [`STRANGE`].
+    actual: HashMap<S::Owner, u32>,
+    /// Generations that owners point to.
+    held: HashMap<u32, Held<S::Content>>,
     /// The generation that an owner of this content may join.
     joinable: HashMap<Arc<S::Content>, u32>,
     dirty: BTreeSet<S::Owner>,
@@ -96,7 +106,7 @@ impl<S: Scheme> Switched<S> {
         Self {
             desired: HashMap::new(),
             actual: HashMap::new(),
-            users: HashMap::new(),
+            held: HashMap::new(),
             joinable: HashMap::new(),
             dirty: BTreeSet::new(),
             outdated: BTreeSet::new(),
@@ -146,14 +156,14 @@ impl<S: Scheme> Switched<S> {
 
     /// The desired content is in force.
     pub(crate) fn is_in_force(&self, owner: S::Owner) -> bool {
-        let actual = self.actual.get(&owner).and_then(|actual| actual.content.as_ref());
-        actual.is_some_and(|actual| self.desired.get(&owner) == Some(actual))
+        let held = self.actual.get(&owner).and_then(|generation| self.held.get(generation));
+        held.is_some_and(|held| self.desired.get(&owner) == Some(&held.content))
     }
 
     /// Generation and content in force.
     pub(crate) fn in_force(&self, owner: S::Owner) -> Option<(u32, &S::Content)> {
-        let actual = self.actual.get(&owner)?;
-        Some((actual.generation, actual.content.as_deref()?))
+        let generation = *self.actual.get(&owner)?;
+        Some((generation, &*self.held.get(&generation)?.content))
     }
 
     /// Owners whose content is not in force, and why.
@@ -193,31 +203,41 @@ impl<S: Scheme> Switched<S> {
             Some(if Some(*owner) == mark { generation } else { generation.saturating_add(1) })
         });
         let used = groups.keys().map(|generation| generation.saturating_add(1));
-        self.next = seen.chain(used).fold(self.next, u32::max);
+        // Programs remember numbers for longer than they are in use. Without a mark nothing tells which ones were given away last, but
+        // so many milliseconds into a machine's life, no run before has come further.
+        let unused = u32::try_from(now % u64::from(u32::MAX)).unwrap_or(S::FIRST);
+        let unused = Some(unused).filter(|_| mark.is_none());
+        self.next = seen.chain(used).chain(unused).fold(self.next, u32::max);
         let mut pointed: HashSet<u32> = HashSet::new();
         for (owner, pointer) in pointers.into_iter().filter(|(owner, _)| Some(*owner) != mark) {
             let Some(generation) = S::generation(&pointer) else { continue };
             pointed.insert(generation);
             let items = groups.get(&generation).cloned().unwrap_or_default();
-            let content = S::content(&pointer, items).map(Arc::new);
+            let content = S::content(&pointer, items).filter(|content| self.may_hold(generation, content));
             self.dirty.insert(owner);
             match content {
-                Some(content) => self.hold(owner, generation, content),
-                None => drop(self.actual.insert(owner, Actual { generation, content: None })),
+                Some(content) => self.hold(owner, generation, Arc::new(content)),
+                None => drop(self.actual.insert(owner, STRANGE)),
             }
         }
-        for (generation, items) in groups.into_iter().filter(|(it, _)| !self.users.contains_key(it)) {
+        for (generation, items) in groups.into_iter().filter(|(it, _)| !self.held.contains_key(it)) {
             let due = if pointed.contains(&generation) { now + GRACE } else { now };
             let keys = items.into_iter().map(|(key, _)| key).collect();
             self.retired.push(Retired { due, keys });
         }
     }
 
+    /// Pointers to one generation say the same of it, unless somebody else wrote them.
+    fn may_hold(&self, generation: u32, content: &S::Content) -> bool {
+        generation != STRANGE && self.held.get(&generation).is_none_or(|held| *held.content == *content)
+    }
+
     /// Takes note that content is in force for an owner that had none.
     fn hold(&mut self, owner: S::Owner, generation: u32, content: Arc<S::Content>) {
-        *self.users.entry(generation).or_default() += 1;
-        self.joinable.entry(content.clone()).or_insert(generation);
-        self.actual.insert(owner, Actual { generation, content: Some(content) });
+        let fresh = || Held { content: content.clone(), owners: 0, found: 0 };
+        self.held.entry(generation).or_insert_with(fresh).owners += 1;
+        self.joinable.entry(content).or_insert(generation);
+        self.actual.insert(owner, generation);
     }
 
     /// Puts in force what is desired and is not. Owners of nothing are left to [`Switched::drop_unwanted`].
@@ -252,8 +272,11 @@ impl<S: Scheme> Switched<S> {
 
     /// Equal content need not be held twice.
     fn share(&mut self, owner: S::Owner) {
-        if let (Some(actual), Some(desired)) = (self.actual.get_mut(&owner), self.desired.get(&owner)) {
-            actual.content = Some(desired.clone());
+        let held = self.actual.get(&owner).and_then(|generation| self.held.get_mut(generation));
+        let (Some(held), Some(desired)) = (held, self.desired.get(&owner)) else { return };
+        held.content = desired.clone();
+        if let Some(generation) = self.joinable.remove(desired) {
+            self.joinable.insert(desired.clone(), generation);
         }
     }
 
@@ -337,14 +360,15 @@ impl<S: Scheme> Switched<S> {
         Ok(generation)
     }
 
-    fn retire(&mut self, old: Option<Actual<S>>, now: u64) {
-        let Some(Actual { generation, content: Some(content) }) = old else { return };
-        let users = self.users.entry(generation).or_default();
-        *users = users.saturating_sub(1);
-        if *users > 0 {
+    fn retire(&mut self, old: Option<u32>, now: u64) {
+        let Some(generation) = old else { return };
+        let Some(held) = self.held.get_mut(&generation) else { return };
+        held.owners = held.owners.saturating_sub(1);
+        if held.owners > 0 {
             return;
         }
-        self.users.remove(&generation);
+        let content = held.content.clone();
+        self.held.remove(&generation);
         if self.joinable.get(&content) == Some(&generation) {
             self.joinable.remove(&content);
         }
@@ -401,54 +425,66 @@ impl<S: Scheme> Switched<S> {
     where
         K: Table<S::Owner, S::Pointer, Error = E> + Table<S::Key, S::Value, Error = E>,
     {
-        let pointers = <K as Table<S::Owner, S::Pointer>>::list(kernel)?;
-        let items = <K as Table<S::Key, S::Value>>::list(kernel)?;
-        let mut expected: HashMap<S::Key, S::Value> = HashMap::new();
-        let mut pointing: HashMap<S::Owner, S::Pointer> = HashMap::new();
-        for (owner, actual) in &self.actual {
-            if let Some(content) = &actual.content {
-                expected.extend(S::items(actual.generation, content));
-                pointing.insert(*owner, S::pointer(actual.generation, content));
-            }
-        }
+        Ok(self.repair_items(kernel)? + self.repair_pointers(kernel)?)
+    }
+
+    fn repair_items<T: Table<S::Key, S::Value>>(&mut self, table: &mut T) -> Result<usize, T::Error> {
         let leaving: HashSet<S::Key> =
             self.retired.iter().flat_map(|retired| retired.keys.iter().copied()).collect();
-        if self.next > S::FIRST {
-            pointing.extend(S::mark(self.next));
+        self.held.values_mut().for_each(|held| held.found = 0);
+        let mut foreign = Vec::new();
+        table.each(&mut |key, value| {
+            let held = self.held.get_mut(&S::item_generation(&key));
+            let expected = held.and_then(|held| Some((S::item(&held.content, &key)?, held)));
+            match expected {
+                Some((expected, held)) => held.found += u32::from(expected == value),
+                None if leaving.contains(&key) => {}
+                None => foreign.push(key),
+            }
+        })?;
+        let mut differences = foreign.len();
+        for (generation, held) in &self.held {
+            let found = usize::try_from(held.found).unwrap_or(usize::MAX);
+            let lacking = S::count(&held.content).saturating_sub(found);
+            if lacking > 0 {
+                differences += lacking;
+                let mut items = S::items(*generation, &held.content).into_iter();
+                items.try_for_each(|(key, value)| table.set(&key, &value))?;
+            }
         }
-        let pointers = pointers.into_iter().filter(|(_, pointer)| S::generation(pointer).is_some());
-        Ok(mend(kernel, expected, items, |key| leaving.contains(key))?
-            + mend(kernel, pointing, pointers, |_| false)?)
+        foreign.iter().try_for_each(|key| table.delete(key))?;
+        Ok(differences)
     }
-}
 
-/// Makes a table hold `expected` and, but for what is `tolerated`, nothing else. Returns the number of differences.
-fn mend<T, K, V>(
-    table: &mut T,
-    mut expected: HashMap<K, V>,
-    found: impl IntoIterator<Item = (K, V)>,
-    tolerated: impl Fn(&K) -> bool,
-) -> Result<usize, T::Error>
-where
-    T: Table<K, V>,
-    K: Eq + Hash,
-    V: PartialEq,
-{
-    let mut foreign = Vec::new();
-    for (key, value) in found {
-        if expected.get(&key).is_some_and(|expected| *expected == value) {
-            expected.remove(&key);
-        } else if !expected.contains_key(&key) && !tolerated(&key) {
-            foreign.push(key);
+    fn repair_pointers<T: Table<S::Owner, S::Pointer>>(&mut self, table: &mut T) -> Result<usize, T::Error> {
+        let mark = S::mark(self.next).filter(|_| self.next > S::FIRST);
+        let pointer = |owner: &S::Owner| match &mark {
+            Some((mark, pointer)) if mark == owner => Some(*pointer),
+            _ => {
+                let generation = *self.actual.get(owner)?;
+                Some(S::pointer(generation, &self.held.get(&generation)?.content))
+            }
+        };
+        let mut foreign = Vec::new();
+        let mut right = 0;
+        table.each(&mut |owner, found| match pointer(&owner) {
+            _ if S::generation(&found).is_none() => {}
+            Some(expected) => right += usize::from(expected == found),
+            None => foreign.push(owner),
+        })?;
+        let owners = self.actual.keys().copied().chain(mark.map(|(mark, _)| mark));
+        let expected = owners.filter_map(|owner| Some((owner, pointer(&owner)?)));
+        let mut differences = foreign.len();
+        if expected.clone().count() > right {
+            let found: HashMap<S::Owner, S::Pointer> = table.list()?.into_iter().collect();
+            for (owner, pointer) in expected.filter(|(owner, pointer)| found.get(owner) != Some(pointer)) {
+                table.set(&owner, &pointer)?;
+                differences += 1;
+            }
         }
+        foreign.iter().try_for_each(|owner| table.delete(owner))?;
+        Ok(differences)
     }
-    for (key, value) in &expected {
-        table.set(key, value)?;
-    }
-    for key in &foreign {
-        table.delete(key)?;
-    }
-    Ok(expected.len() + foreign.len())
 }
 
 fn fill<T, K, V>(table: &mut T, items: &[(K, V)]) -> Result<(), Error<T::Error>>

@@ -11,6 +11,15 @@ pub trait Table<K, V> {
     /// When the listing is not complete; a partial list is never returned.
     fn list(&mut self) -> Result<Vec<(K, V)>, Self::Error>;
 
+    /// Shows all entries that belong to us one by one, where a table can do so without holding them all.
+    ///
+    /// # Errors
+    /// As [`Table::list`]; some may have been shown before.
+    fn each(&mut self, see: &mut dyn FnMut(K, V)) -> Result<(), Self::Error> {
+        self.list()?.into_iter().for_each(|(key, value)| see(key, value));
+        Ok(())
+    }
+
     /// Creates the entry or overwrites the one with this key.
     ///
     /// # Errors

@@ -191,11 +191,19 @@ impl<K: Eq + Hash + Clone, V: PartialEq + Clone> Tracker<K, V> {
         self.put(key, desired, Some(value));
     }
 
-    /// Reads the table back; [`Tracker::observe`] on what it lists.
+    /// Reads the table back; [`Tracker::observe`] on what it lists. While that is what was believed, no copy of it is made.
     ///
     /// # Errors
     /// When the table cannot be listed; the tracker is then as before.
     pub fn refresh<T: Table<K, V>>(&mut self, table: &mut T) -> Result<Drift, T::Error> {
+        let (mut found, mut as_believed) = (0, true);
+        table.each(&mut |key, value| {
+            found += 1;
+            as_believed &= self.get_actual(&key) == Some(&value);
+        })?;
+        if as_believed && found == self.actual().count() {
+            return Ok(Drift::default());
+        }
         Ok(self.observe(table.list()?))
     }
 

@@ -83,6 +83,17 @@ pub fn prepare_node(ipv6: bool) -> Result<Vec<Error>, Error> {
     Ok(optional.into_iter().filter_map(|(name, value)| set(name, value).err()).collect())
 }
 
+/// Keeps ranges of ports, first and last, from sockets that ask for any port. What was kept before stays so.
+///
+/// # Errors
+/// When the parameter cannot be set.
+pub fn reserve_ports(ranges: &[(u16, u16)]) -> Result<(), Error> {
+    const NAME: &str = "net.ipv4.ip_local_reserved_ports";
+    let present = get(NAME).filter(|present| !present.is_empty());
+    let ours = ranges.iter().map(|(first, last)| format!("{first}-{last}"));
+    set(NAME, &present.into_iter().chain(ours).collect::<Vec<_>>().join(","))
+}
+
 /// What one of our own devices needs.
 ///
 /// # Errors

@@ -347,6 +347,10 @@ fn kernel_parameters_belong_to_the_namespace() {
         assert_eq!(sysctl::get("net.ipv4.conf.all.rp_filter").unwrap(), "0");
         assert_eq!(sysctl::get("net.ipv4.conf.cilium_host.accept_local").unwrap(), "1");
         assert_eq!(sysctl::get("net.ipv6.conf.all.forwarding").unwrap(), "1");
+        sysctl::set("net.ipv4.ip_local_reserved_ports", "8080,61005").unwrap();
+        sysctl::reserve_ports(&[(61000, 65535), (30000, 32767)]).unwrap();
+        sysctl::reserve_ports(&[(61000, 65535), (30000, 32767)]).unwrap();
+        assert_eq!(sysctl::get("net.ipv4.ip_local_reserved_ports").unwrap(), "8080,30000-32767,61000-65535");
     })
     .unwrap();
     assert_eq!(sysctl::get("net.ipv4.conf.all.rp_filter"), before);

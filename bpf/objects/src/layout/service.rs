@@ -34,6 +34,8 @@ pub const SERVICE_AT_OWN_NODE: u32 = 1 << 2;
 pub const SERVICE_DSR: u32 = 1 << 3;
 /// The backend of a new client is in `cilium_maglev`, under the same generation.
 pub const SERVICE_MAGLEV: u32 = 1 << 4;
+/// With [`SERVICE_RANGES`]: these clients are the ones that are not served.
+pub const SERVICE_RANGES_DENY: u32 = 1 << 5;
 
 layout! {
     /// Value of `cilium_services`. Backends of a new set are written under a new generation before this value names it.

@@ -8,8 +8,9 @@ use bpf_tests::seen::{Seen, Told, check_checksums, subject, told};
 use bpf_tests::services::Frontend;
 use bpf_tests::stage::{Action, Outcome, Place, Place::*, Rule, Stage, ip, net, pod_mac};
 use bpf_tests::{Family, Mode};
-use cilium_bpf::layout::{CONFIG_SET_RETVAL, NAT_SERVICE, SERVICE_ONLY_OWN};
+use cilium_bpf::layout::{CONFIG_SET_RETVAL, IpcacheKey, NAT_SERVICE, SERVICE_ONLY_OWN, SERVICE_RANGES_DENY};
 use cilium_bpf::reason::DropReason;
+use cilium_delta::Table as _;
 
 use crate::{ANY_MAC, DENIED, TCP, UDP};
 
@@ -225,15 +226,17 @@ fn only_clients_in_a_source_range_are_served() {
             ["2001:db8:ffff::/48", "2001:db8:fffe::/48"]
         };
         let at = SocketAddr::new(balancer(family), 80);
-        for (generation, ranges, served) in [
-            (1, Some(vec![net(inside)]), true),
-            (2, Some(vec![net(elsewhere)]), false),
-            (3, Some(vec![net(elsewhere), net(inside)]), true),
-            (4, Some(vec![]), false),
-            (5, None, true),
+        for (generation, ranges, flags, served) in [
+            (1, Some(vec![net(inside)]), 0, true),
+            (2, Some(vec![net(elsewhere)]), 0, false),
+            (3, Some(vec![net(elsewhere), net(inside)]), 0, true),
+            (4, Some(vec![]), 0, false),
+            (5, None, 0, true),
+            (6, Some(vec![net(inside)]), SERVICE_RANGES_DENY, false),
+            (7, Some(vec![net(elsewhere)]), SERVICE_RANGES_DENY, true),
         ] {
             let generation = 10 * generation + number;
-            let service = Frontend { generation, protocol: TCP, ranges, ..Frontend::default() };
+            let service = Frontend { generation, protocol: TCP, ranges, flags, ..Frontend::default() };
             service.serve(&mut stage.maps, at, &[PodA.at(family, 80)]);
             // Each by a connection of its own: known ones go on.
             let client = World.at(family, CLIENT + generation as u16);
@@ -291,6 +294,52 @@ fn a_connection_stays_with_its_backend_for_as_long_as_it_is_there() {
         assert_eq!(to(&stage, family, TCP, Tcp::Ack), PodA.ip(family), "it may finish");
         assert_eq!(to(&stage, family, UDP, Tcp::Syn), PodB.ip(family), "datagrams go elsewhere");
         assert_eq!(to(&stage, family, TCP, Tcp::Syn), PodB.ip(family), "and so do new connections");
+    }
+}
+
+#[test]
+fn a_connection_whose_backend_is_gone_hears_of_it_from_another() {
+    for backend in [PodA, RemotePod] {
+        let mut stage = Stage::with_config(Mode::Native, |config| config.flags |= CONFIG_SET_RETVAL);
+        serve(&mut stage, 1, &[backend]);
+        let mac = stage.uplink.mac.0;
+        let to = |stage: &Stage, family, flags| {
+            let packet = packet::tcp(mac, World.at(family, CLIENT), Host.at(family, PORT), flags);
+            sent_on(&stage.receive(&packet)).1.ip()
+        };
+        for family in Family::ALL {
+            assert_eq!(to(&stage, family, Tcp::Syn), backend.ip(family));
+        }
+        serve(&mut stage, 2, &[PodB]);
+        for family in Family::ALL {
+            assert_eq!(
+                to(&stage, family, Tcp::Ack),
+                backend.ip(family),
+                "it may finish while the pod is there"
+            );
+            stage.maps.endpoints.delete(&backend.ip(family).into()).unwrap();
+            let length = if family == Family::V4 { 32 } else { 128 };
+            stage.maps.ipcache.delete(&IpcacheKey::new(backend.ip(family), length)).unwrap();
+            assert_eq!(to(&stage, family, Tcp::Ack), PodB.ip(family), "which resets it");
+        }
+    }
+}
+
+#[test]
+fn only_ports_of_the_node_are_given_back_before_an_answer_may_come() {
+    for (backend, seconds) in [(PodA, 60), (RemotePod, 10)] {
+        let stage = stage(Mode::Native, &[backend]);
+        let mac = stage.uplink.mac.0;
+        for family in Family::ALL {
+            let packet = packet::udp(mac, World.at(family, CLIENT), Host.at(family, PORT), b"");
+            assert_eq!(stage.receive(&packet).action, Action::Redirect);
+        }
+        let entries = stage.maps.snat.entries().unwrap();
+        assert_eq!(entries.len(), 4, "there and back, by both families");
+        for (key, entry) in entries {
+            let left = entry.expires - stage_seconds();
+            assert!((seconds - 5..=seconds).contains(&left), "{left} s for {key:?}");
+        }
     }
 }
 

@@ -156,7 +156,7 @@ impl State {
     pub(crate) fn is_failing(&self, key: &PartKey) -> bool {
         let Some(applied) = &self.stored.applied else { return false };
         // At most ten failures have names; beyond that any part may be among them.
-        has_unnamed(applied) || applied.failures.iter().any(|failure| failure.object == key.0)
+        has_unnamed(applied) || applied.failures.iter().any(|failure| *failure.object == *key.0)
     }
 
     /// What the node says of a part that is not in force.

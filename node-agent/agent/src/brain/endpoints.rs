@@ -114,7 +114,7 @@ impl Brain {
             change.k8s_uid.clone_from(&planned.uid);
         }
         let wanted = format!("endpoint/{}/{}", change.k8s_namespace, change.k8s_pod_name);
-        if key.0 != wanted || planned.uid != change.k8s_uid {
+        if *key.0 != *wanted || planned.uid != change.k8s_uid {
             return Err(format!(
                 "endpoint {id} is planned for {key} with UID {}, not for {wanted} with UID {}",
                 planned.uid, change.k8s_uid

@@ -60,7 +60,7 @@ impl Health {
         };
         let failure = |(key, (port, check)): (&PartKey, &(u16, Check))| {
             let message = format!("healthCheckNodePort {port}: {}", why(*port, check)?);
-            Some(Failure { object: key.0.clone(), message })
+            Some(Failure { object: key.0.to_string(), message })
         };
         self.checks.iter().filter_map(failure).collect()
     }

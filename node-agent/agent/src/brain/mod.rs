@@ -150,8 +150,9 @@ impl Brain {
         let links = Links::open(&settings.links_dir())?;
         let names = Names::open(settings.names_file(), settings.names, rules);
         let conflist = Conflist::new(&settings);
+        let clock = Clock::start();
         let mut brain = Self {
-            clock: Clock::start(),
+            clock,
             state: State::new(),
             store,
             links,
@@ -167,7 +168,7 @@ impl Brain {
             waiters: Vec::new(),
             reassigned: HashSet::new(),
             teller: Teller::default(),
-            due: Due { check: CHECK_EVERY, ..Due::default() },
+            due: Due { check: clock.now() + CHECK_EVERY, ..Due::default() },
             applied,
             connections: BTreeMap::new(),
             server_version: String::new(),
@@ -407,7 +408,10 @@ impl Brain {
         }
         self.forget_lost_devices();
         let Some(running) = &mut self.running else { return self.settle() };
-        match running.dataplane.check(&mut running.tables, self.clock.now()) {
+        let began = self.clock.now();
+        let drift = running.dataplane.check(&mut running.tables, began);
+        tracing::debug!(ms = self.clock.now() - began, "read the kernel back");
+        match drift {
             Ok(drift) => self.note_repairs(drift, "kernel entries"),
             Err(error) => {
                 tracing::error!(error = crate::watch::chain(&error), "reading the kernel back failed");

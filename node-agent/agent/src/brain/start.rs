@@ -34,7 +34,7 @@ impl Brain {
                     self.due.start = self.clock.now() + START_AGAIN;
                     let message = format!("the node cannot be set up: {error:#}");
                     self.set_up_failure = Some(Failure {
-                        object: PartKey::node(&self.settings.node).0,
+                        object: PartKey::node(&self.settings.node).0.to_string(),
                         message: message.clone(),
                     });
                     message

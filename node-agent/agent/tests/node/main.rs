@@ -6,6 +6,7 @@ mod balancing;
 mod cgroup;
 mod dns;
 mod health;
+mod histories;
 mod measure;
 mod parts;
 mod redirects;

@@ -14,10 +14,21 @@ use crate::parts::{address4, mk_endpoint, mk_policy, mk_shared, mk_spec};
 use crate::stage::{Stage, eventually};
 use crate::stream::Echo;
 
-fn rss(stage: &Stage) -> String {
+const SERVICES: u32 = 20_000;
+
+/// Resident and largest resident memory of the agent in KiB.
+fn memory(stage: &Stage) -> [u32; 2] {
     let status = fs::read_to_string(format!("/proc/{}/status", stage.agent_id())).expect("it runs");
-    let lines = status.lines().filter(|line| line.starts_with("VmRSS") || line.starts_with("VmHWM"));
-    lines.map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect::<Vec<_>>().join(", ")
+    let value = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("the kernel tells");
+        line.split_whitespace().next().expect("a number").parse().expect("a number")
+    };
+    ["VmRSS:", "VmHWM:"].map(value)
+}
+
+fn rss(stage: &Stage) -> String {
+    let [now, most] = memory(stage);
+    format!("{now} KiB resident, {most} KiB at most")
 }
 
 fn median(mut times: Vec<Duration>) -> String {
@@ -29,7 +40,7 @@ fn mk_services(count: u32) -> Vec<Parts> {
     let service = |number: u32| {
         let address = std::net::Ipv4Addr::from(0x0a60_1000 + number);
         let backends = (1..=3)
-            .map(|backend| std::net::Ipv4Addr::from(0x0af4_0200 + number % 200 + backend))
+            .map(|backend| std::net::Ipv4Addr::from(0x0af4_0200 + number * 3 + backend))
             .map(|address| Backend::from((address.into(), 8080)))
             .collect();
         let port = ServicePort { name: "http".into(), protocol: 6, port: 80, node_port: 0, backends };
@@ -64,17 +75,20 @@ fn measure() {
 
     round_trips(&connected[0], &connected[1]);
     switch(&mut stage, pods, "a policy, watch event to switched slot");
-    for (number, parts) in (0..).zip(mk_services(2000)) {
+    let [before, _] = memory(&stage);
+    for (number, parts) in (0..).zip(mk_services(SERVICES)) {
         lock(&stage.world).put_slice(&format!("cluster.1{number:07b}"), SHARED, &mk_spec(&parts));
     }
     eventually("all services are in the kernel", || {
         Maps::open(&stage.bpffs.join("cilium"))
-            .is_ok_and(|maps| maps.services.count().is_ok_and(|count| count > 2000))
+            .is_ok_and(|maps| maps.services.count().is_ok_and(|count| count >= SERVICES as usize))
     });
-    println!("with 2,000 services: {}", rss(&stage));
-    switch(&mut stage, pods, "the same with 2,000 services");
+    println!("with {SERVICES} services of 3 backends: {}", rss(&stage));
+    switch(&mut stage, pods, "a policy, with these services");
     thread::sleep(Duration::from_secs(12));
     println!("after a check: {}", rss(&stage));
+    let each = f64::from(memory(&stage)[0] - before) / f64::from(SERVICES);
+    println!("memory of each service: {each:.2} KiB (goal 1.00)");
 }
 
 fn round_trips(one: &Netns, two: &Netns) {

@@ -3,7 +3,7 @@
 use cilium_api::parts::{Algorithm, Backend, BackendPlace, Forwarding, Part, PartKey, Parts, Service};
 use cilium_bpf::layout::{
     Addr, IpcacheEntry, IpcacheKey, NetPort, SCOPE_EXTERNAL, SCOPE_INTERNAL, SERVICE_AT_OWN_NODE,
-    SERVICE_DSR, SERVICE_MAGLEV, SERVICE_ONLY_OWN, SERVICE_RANGES, ServiceKey,
+    SERVICE_DSR, SERVICE_MAGLEV, SERVICE_ONLY_OWN, SERVICE_RANGES, SERVICE_RANGES_DENY, ServiceKey,
 };
 use cilium_dataplane::{Balancing, Behind, BehindKey, Dataplane, Mode, Unready, router_address};
 
@@ -401,6 +401,7 @@ fn the_outside_has_entries_of_its_own() {
     assert_eq!(balancer.flags, SERVICE_ONLY_OWN | SERVICE_RANGES);
     let ranges: Vec<_> = kernel.ranges(&balancer).iter().map(|range| range.prefix()).collect();
     assert_eq!(ranges, [Some((ip("198.51.100.0"), 24))], "of the address's family");
+    assert_eq!(entry(&kernel, "192.0.2.90", 80, SCOPE_EXTERNAL).flags, SERVICE_ONLY_OWN | SERVICE_RANGES);
     assert_eq!(entry(&kernel, "192.0.2.80", 80, SCOPE_INTERNAL).flags, 0);
     assert_eq!(entry(&kernel, "0.0.0.0", 30_080, SCOPE_EXTERNAL).flags, SERVICE_ONLY_OWN);
     assert_eq!(entry(&kernel, "0.0.0.0", 30_080, SCOPE_INTERNAL).flags, SERVICE_AT_OWN_NODE);
@@ -414,9 +415,37 @@ fn the_outside_has_entries_of_its_own() {
         "nobody may come"
     );
 
+    service.denies_ranges = true;
+    put(&mut dataplane, &mut kernel, &[("s", &service)]);
+    let flags = SERVICE_ONLY_OWN | SERVICE_RANGES | SERVICE_RANGES_DENY;
+    assert_eq!(entry(&kernel, "192.0.2.80", 80, SCOPE_EXTERNAL).flags, flags);
+    assert_eq!(entry(&kernel, "0.0.0.0", 30_080, SCOPE_EXTERNAL).flags, SERVICE_ONLY_OWN);
+
     put(&mut dataplane, &mut kernel, &[]);
     dataplane.sweep(&mut kernel, u64::MAX);
     assert_eq!((kernel.services.len(), kernel.behind.len()), (0, 0));
+}
+
+#[test]
+fn no_generation_of_a_service_comes_again_after_a_restart() {
+    let (mut dataplane, mut kernel) = (Dataplane::new(mk_config(false)), Fake::default());
+    dataplane.adopt(&mut kernel, 5_000_000).expect("lists");
+    let service = mk_service_of(1, vec![mk_backend("10.244.1.1", BackendPlace::default())]);
+    let generation = |kernel: &Fake| kernel.services.values().next().expect("is there").generation;
+    put(&mut dataplane, &mut kernel, &[("s", &service)]);
+    let first = generation(&kernel);
+    put(&mut dataplane, &mut kernel, &[]);
+    dataplane.sweep(&mut kernel, u64::MAX);
+    assert_eq!(
+        (kernel.services.len(), kernel.behind.len()),
+        (0, 0),
+        "nothing says which number was the last"
+    );
+
+    let mut restarted = Dataplane::new(mk_config(false));
+    restarted.adopt(&mut kernel, 5_000_700).expect("lists");
+    put(&mut restarted, &mut kernel, &[("s", &service)]);
+    assert!(generation(&kernel) > first, "programs may still remember {first}");
 }
 
 #[test]

@@ -70,7 +70,7 @@ impl<K: Record, V: Record> Map<K, V> {
     /// [`Error::Read`].
     pub fn entries(&self) -> Result<Vec<(K, V)>, Error> {
         let mut entries = Vec::new();
-        self.each(|key, value| entries.push((K::read(key), V::read(&value[..V::SIZE]))))?;
+        self.each_bytes(|key, value| entries.push((K::read(key), V::read(&value[..V::SIZE]))))?;
         Ok(entries)
     }
 
@@ -80,7 +80,7 @@ impl<K: Record, V: Record> Map<K, V> {
     /// [`Error::Read`].
     pub fn keys(&self, is_wanted: impl Fn(&K) -> bool) -> Result<Vec<K>, Error> {
         let mut keys = Vec::new();
-        self.each(|key, _| keys.extend(Some(K::read(key)).filter(&is_wanted)))?;
+        self.each_bytes(|key, _| keys.extend(Some(K::read(key)).filter(&is_wanted)))?;
         Ok(keys)
     }
 
@@ -90,7 +90,7 @@ impl<K: Record, V: Record> Map<K, V> {
     /// [`Error::Read`].
     pub fn count_if(&self, is_wanted: impl Fn(&V) -> bool) -> Result<usize, Error> {
         let mut count = 0;
-        self.each(|_, value| count += usize::from(is_wanted(&V::read(value))))?;
+        self.each_bytes(|_, value| count += usize::from(is_wanted(&V::read(value))))?;
         Ok(count)
     }
 
@@ -100,12 +100,12 @@ impl<K: Record, V: Record> Map<K, V> {
     /// [`Error::Read`].
     pub fn count(&self) -> Result<usize, Error> {
         let mut count = 0;
-        self.each(|_, value| count += usize::from(!self.is_absent(value)))?;
+        self.each_bytes(|_, value| count += usize::from(!self.is_absent(value)))?;
         Ok(count)
     }
 
     /// Shows every entry's bytes; per-CPU values one after the other.
-    pub(super) fn each(&self, mut see: impl FnMut(&[u8], &[u8])) -> Result<(), Error> {
+    pub(super) fn each_bytes(&self, mut see: impl FnMut(&[u8], &[u8])) -> Result<(), Error> {
         match self.each_batched(&mut see) {
             Err(error)
                 if error.raw_os_error() == Some(libc::EINVAL) || error.raw_os_error() == Some(ENOTSUPP) =>
@@ -182,12 +182,16 @@ impl<K: Record + Debug, V: Record> Table<K, V> for Map<K, V> {
 
     fn list(&mut self) -> Result<Vec<(K, V)>, Error> {
         let mut entries = Vec::new();
-        self.each(|key, value| {
-            if !self.is_absent(value) {
-                entries.push((K::read(key), V::read(&value[..V::SIZE])));
-            }
-        })?;
+        Table::each(self, &mut |key, value| entries.push((key, value)))?;
         Ok(entries)
+    }
+
+    fn each(&mut self, see: &mut dyn FnMut(K, V)) -> Result<(), Error> {
+        self.each_bytes(|key, value| {
+            if !self.is_absent(value) {
+                see(K::read(key), V::read(&value[..V::SIZE]));
+            }
+        })
     }
 
     fn set(&mut self, key: &K, value: &V) -> Result<(), Error> {

@@ -116,7 +116,7 @@ impl Map<u32, Metric> {
     /// [`Error::Read`].
     pub fn totals(&self) -> Result<BTreeMap<u32, Metric>, Error> {
         let mut totals = BTreeMap::new();
-        self.each(|key, values| {
+        self.each_bytes(|key, values| {
             let total = values.chunks(Metric::SIZE).map(Metric::read).fold(Metric::default(), add);
             if total != Metric::default() {
                 totals.insert(u32::read(key), total);
@@ -137,7 +137,7 @@ impl Map<PolicyKey, PolicyEntry> {
     /// [`Error::Read`].
     pub fn generation(&self, generation: u32) -> Result<Vec<(PolicyKey, PolicyEntry)>, Error> {
         let mut entries = Vec::new();
-        self.each(|key, value| {
+        self.each_bytes(|key, value| {
             let key = PolicyKey::read(key);
             if key.generation == generation {
                 entries.push((key, PolicyEntry::read(value)));
@@ -152,7 +152,7 @@ impl Map<PolicyKey, PolicyEntry> {
     /// [`Error::Read`], [`Error::Delete`].
     pub fn retain_generations(&mut self, keep: impl Fn(u32) -> bool) -> Result<usize, Error> {
         let mut obsolete = Vec::new();
-        self.each(|key, _| {
+        self.each_bytes(|key, _| {
             let key = PolicyKey::read(key);
             if !keep(key.generation) {
                 obsolete.push(key);

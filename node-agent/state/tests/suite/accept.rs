@@ -16,7 +16,7 @@ fn an_inline_revision_is_taken_and_named_by_its_keys() {
     let change =
         state.apply(Event::Header(Some(mk_inline(3, &Parts::from([mk_endpoint(1), mk_policy(300)])))));
     assert_eq!(
-        change.keys.iter().map(|key| key.0.as_str()).collect::<Vec<_>>(),
+        change.keys.iter().map(|key| &*key.0).collect::<Vec<_>>(),
         ["endpoint/default/pod-1", "policy/300"]
     );
     assert_eq!(accepted(&state), Some(3));
