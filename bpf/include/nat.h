@@ -7,6 +7,8 @@
 /* A mapping without a confirmed connection can be taken over after this many seconds: name servers get thousands of
  * one-packet queries, and there are only a few thousand ports towards each. */
 #define NAT_LEASE_SHORT 10
+/* For how long Linux keeps the end of a connection that it closed first. */
+#define TIME_WAIT 60
 
 /* Where one side of a packet is moved to. */
 struct nat_target {
@@ -91,7 +93,16 @@ static __always_inline bool nat_claim(const struct nat_key *key, const struct na
 	return bpf_map_update_elem(&cilium_snat, key, mine, BPF_NOEXIST) == 0;
 }
 
-/* Takes one of the node's ports: `in->local_port`. */
+/* The connection that had the mapping has ended so lately that its server may still wait for stray packets (RFC 9293, 2 MSL). */
+static __always_inline bool nat_rests(const struct nat_key *key, __u32 now)
+{
+	const struct nat_entry *held = bpf_map_lookup_elem(&cilium_snat, key);
+
+	return held && ct_is_closed(held->flags) && !(held->flags & CT_RESET) &&
+	       held->expires + TIME_WAIT - LIFETIME_TCP_CLOSING > now;
+}
+
+/* Takes one of the node's ports: `in->local_port`. Those that rest are taken when there is no other at once. */
 static __always_inline bool nat_claim_any(struct nat_key *in, const struct nat_entry *mine, __u32 now)
 {
 	__u32 span = CFG.nat_last - CFG.nat_first + 1;
@@ -100,7 +111,11 @@ static __always_inline bool nat_claim_any(struct nat_key *in, const struct nat_e
 	for (int i = 0; i < NAT_TRIES; i++) {
 		in->local_port = bpf_htons(CFG.nat_first + (start + i) % span);
 		/* Most ports are free. */
-		if (!bpf_map_update_elem(&cilium_snat, in, mine, BPF_NOEXIST) || nat_claim(in, mine, now))
+		if (!bpf_map_update_elem(&cilium_snat, in, mine, BPF_NOEXIST))
+			return true;
+		if (i < NAT_TRIES / 2 && nat_rests(in, now))
+			continue;
+		if (nat_claim(in, mine, now))
 			return true;
 	}
 	return false;

@@ -40,7 +40,7 @@ pub(crate) enum Error {
 }
 
 /// Everything that the agent is told.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Settings {
     pub(crate) node: String,
     pub(crate) tunnel: bool,
@@ -89,6 +89,8 @@ pub(crate) struct Settings {
     pub(crate) bpffs: PathBuf,
     /// Most entries of maps, by name; others have the size that is built in.
     pub(crate) map_sizes: BTreeMap<String, u32>,
+    /// The part of the memory by which sizes of maps are chosen.
+    pub(crate) map_part: f64,
     pub(crate) cgroup: PathBuf,
     /// As they were read, for `GET /v1/config`.
     pub(crate) raw: BTreeMap<String, String>,
@@ -143,6 +145,7 @@ impl Settings {
             state_dir: keys.text("state-dir", "/var/run/cilium").into(),
             bpffs: Path::new(&keys.text("bpf-root", "/sys/fs/bpf")).join("cilium"),
             map_sizes: keys.map_sizes()?,
+            map_part: keys.map_part()?,
             cgroup: keys.text("cgroup-root", "/run/cilium/cgroupv2").into(),
             raw: BTreeMap::new(),
         };
@@ -263,19 +266,23 @@ impl Keys<'_> {
         Ok(Some(address))
     }
 
-    /// `<map>=<entries>`, separated by commas.
-    /// By the node's memory, unless they are said.
-    fn map_sizes(&self) -> Result<BTreeMap<String, u32>, Error> {
+    fn map_part(&self) -> Result<f64, Error> {
         let (key, expected) = ("bpf-map-dynamic-size-ratio", "a part of the memory, above 0 and below 1");
         let part = self.value::<f64>(key, expected)?.unwrap_or(MAP_PART);
         if !(part > 0.0 && part < 1.0) {
             return Err(Error::Value { key, value: part.to_string(), expected });
         }
-        let mut all = sizes::of_memory(sizes::memory(), part);
+        Ok(part)
+    }
+
+    /// By the node's memory, unless they are said.
+    fn map_sizes(&self) -> Result<BTreeMap<String, u32>, Error> {
+        let mut all = sizes::of_memory(sizes::memory(), self.map_part()?);
         all.extend(self.sizes("bpf-map-sizes")?);
         Ok(all)
     }
 
+    /// `<map>=<entries>`, separated by commas.
     fn sizes(&self, key: &'static str) -> Result<BTreeMap<String, u32>, Error> {
         let expected = "map=entries,map=entries, with names as in bpftool map and at least 1 entry";
         let items = self.get(key).into_iter().flat_map(|text| text.split(','));

@@ -218,7 +218,8 @@ fn details(status: &Status, config: &Config) -> Vec<Line> {
         line([&format!("  {}", feature.name), available, &feature.detail])
     }));
     lines.extend(replacement_details(&status.kube_proxy_replacement));
-    lines.extend([line(["BPF Maps:", "dynamic sizing: off"]), line(["  Name", "Size"])]);
+    let sizing = format!("dynamic sizing: on (ratio: {:.6})", status.bpf_maps.dynamic_size_ratio);
+    lines.extend([line(["BPF Maps:", &sizing]), line(["  Name", "Size"])]);
     let maps = status.bpf_maps.maps.iter();
     lines.extend(maps.map(|map| line([&format!("  {}", map.name), &map.size.to_string()])));
     lines

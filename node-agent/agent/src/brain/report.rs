@@ -224,7 +224,7 @@ impl Brain {
             size(maps.source_ranges.name(), maps.source_ranges.max_entries()),
             size(maps.sock_revnat.name(), maps.sock_revnat.max_entries()),
         ];
-        model::Maps { maps: list.into() }
+        model::Maps { dynamic_size_ratio: self.settings.map_part, maps: list.into() }
     }
 
     /// Answer to `GET /v1/config`.

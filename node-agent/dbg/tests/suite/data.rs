@@ -128,7 +128,10 @@ pub(crate) fn status() -> Status {
         node_monitor: Monitor { cpus: 2, npages: 64, pagesize: 4096, lost: 0, listeners: 0 },
         identity_range: IdentityRange { min_identity: 256, max_identity: 65535 },
         features: mk_features(),
-        bpf_maps: Maps { maps: vec![mk_map("cilium_ct", 131_072), mk_map("cilium_endpoints", 8192)] },
+        bpf_maps: Maps {
+            dynamic_size_ratio: 0.0025,
+            maps: vec![mk_map("cilium_ct", 131_072), mk_map("cilium_endpoints", 8192)],
+        },
     }
 }
 

@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 /// Answer to `GET /v1/healthz`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Status {
     /// The agent as a whole.
@@ -216,8 +216,11 @@ pub struct Feature {
 }
 
 /// Kernel maps.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct Maps {
+    /// The part of the memory by which their sizes were chosen.
+    pub dynamic_size_ratio: f64,
     /// Each of them.
     pub maps: Vec<MapSize>,
 }
