@@ -14,7 +14,11 @@ pub(crate) async fn measure(rounds: usize, pairs: usize, most: usize) -> anyhow:
     say_load("before");
     let mut scene = Scene::new().await?;
     eprintln!("connections in a second, {pairs} pairs each ...");
-    let mut rows = vec![rates::cluster_ip(&scene, pairs).await?, rates::node_port(&scene, pairs).await?];
+    let mut rows = vec![
+        rates::cluster_ip(&scene, pairs).await?,
+        rates::node_port(&scene, pairs).await?,
+        rates::forwarding(&scene, pairs).await?,
+    ];
     let others = Namespace::new("others")?;
     let before = memory::agent()?;
     let mut there = 0;

@@ -9,6 +9,7 @@ use cluster_tests::exec;
 use cluster_tests::pods::socket;
 use serde_json::Value;
 
+use crate::floors::ip;
 use crate::peers::{self, Mode, Peers};
 use crate::services::{Scene, connect};
 use crate::table::{Goal, Row, median};
@@ -47,6 +48,36 @@ pub(crate) async fn node_port(scene: &Scene, pairs: usize) -> anyhow::Result<Row
     ways.iter().try_for_each(|way| served(way))?;
     let what = "connections/s from outside through a NodePort to another node, against kube-proxy nftables";
     row(what, pairs, || outside(&ways[0]), || outside(&ways[1]), Goal::RatioAtLeast(1.5))
+}
+
+/// The same against connections to the pod itself, which the node just forwards, and whose answers even take the short way: what there
+/// is to be had at all.
+pub(crate) async fn forwarding(scene: &Scene, pairs: usize) -> anyhow::Result<Row> {
+    let made = scene.make("rate-forwarded").await?;
+    scene.lead("rate-forwarded", &scene.backend).await?;
+    let _route = Route::new(&scene.backend, &scene.entry.to_string())?;
+    let ways = [socket(&scene.backend, 7000), format!("{}:{}", scene.entry, made.node_port)];
+    ways.iter().try_for_each(|way| served(way))?;
+    let what = "connections/s from outside through a NodePort to another node, against plain forwarding";
+    row(what, pairs, || outside(&ways[0]), || outside(&ways[1]), Goal::Beside)
+}
+
+/// A route of the client outside, for as long as the value lives.
+struct Route(String);
+
+impl Route {
+    fn new(to: &str, via: &str) -> anyhow::Result<Self> {
+        ip(&format!("route replace {to} via {via}"))?;
+        Ok(Self(to.to_owned()))
+    }
+}
+
+impl Drop for Route {
+    fn drop(&mut self) {
+        if let Err(error) = ip(&format!("route del {}", self.0)) {
+            eprintln!("the route to {} stays: {error:#}", self.0);
+        }
+    }
 }
 
 /// The two take turns, and each of them begins as often as the other.

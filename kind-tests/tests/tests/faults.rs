@@ -140,20 +140,26 @@ fn converges(stage: &Stage) -> anyhow::Result<()> {
     eventually("its removal opens it", || Ok(nc(&stage.server[0])?.ok()))
 }
 
-/// Kills every operator that runs: one of them may just be waiting for its restart.
-fn kill_operators() -> anyhow::Result<()> {
+/// Names of the operators that are ready, and their nodes.
+fn ready_operators() -> anyhow::Result<Vec<[String; 2]>> {
     let pods = kubectl_json(&["get", "pods", "-n", nodes::SYSTEM, "-l", "io.cilium/app=operator"])?;
     let is_ready = |pod: &&Value| {
         let conditions = pod["status"]["conditions"].as_array();
         conditions.into_iter().flatten().any(|c| c["type"] == "Ready" && c["status"] == "True")
     };
-    let ready: Vec<&Value> = pods["items"].as_array().into_iter().flatten().filter(is_ready).collect();
-    ensure!(!ready.is_empty(), "no operator is ready");
-    for pod in ready {
-        let (name, node) = (pod["metadata"]["name"].as_str(), pod["spec"]["nodeName"].as_str());
-        nodes::kill_in_pod(node.unwrap_or_default(), name.unwrap_or_default(), "cilium-operator")?;
-    }
-    Ok(())
+    let ready = pods["items"].as_array().into_iter().flatten().filter(is_ready);
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    Ok(ready.map(|pod| [text(&pod["metadata"]["name"]), text(&pod["spec"]["nodeName"])]).collect())
+}
+
+/// Kills every operator that works: one of them may just be waiting for its restart.
+fn kill_operators() -> anyhow::Result<()> {
+    let mut ready = Vec::new();
+    eventually("an operator is ready", || {
+        ready = ready_operators()?;
+        Ok(!ready.is_empty())
+    })?;
+    ready.iter().try_for_each(|[name, node]| nodes::kill_in_pod(node, name, "cilium-operator"))
 }
 
 #[test]
