@@ -435,6 +435,21 @@ fn a_port_is_free_again_a_second_after_the_connection_has_ended() {
 }
 
 #[test]
+fn a_port_whose_server_may_still_wait_is_taken_last() {
+    let mut stage = Stage::with_config(Mode::Native, |config| config.nat_last = 61_003);
+    serve(&mut stage, 1, &[RemotePod]);
+    let mac = stage.uplink.mac.0;
+    let service = Host.at(Family::V4, PORT);
+    let send = |port, flags| stage.receive(&packet::tcp(mac, World.at(Family::V4, port), service, flags));
+    let (rests, pod) = sent_on(&send(1, Tcp::Syn));
+    send(1, Tcp::Fin);
+    stage.receive(&packet::tcp(mac, pod, rests, Tcp::Fin));
+    std::thread::sleep(std::time::Duration::from_millis(2100));
+    let ports = [2, 3, 4, 5].map(|port| sent_on(&send(port, Tcp::Syn)).0);
+    assert_eq!(ports.iter().position(|port| *port == rests), Some(3), "{ports:?}");
+}
+
+#[test]
 fn a_port_is_free_again_at_once_after_a_reset() {
     for by_client in [true, false] {
         let mut stage = Stage::with_config(Mode::Native, |config| config.nat_last = 61_000);
