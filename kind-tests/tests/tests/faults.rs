@@ -90,8 +90,7 @@ fn held_longer(stage: &Stage, attempt: u32) -> anyhow::Result<f64> {
         if result["lost"] != 0 {
             bail!("datagrams were lost: {result}\n{}", counters(stage));
         }
-        // What holds datagrams holds some ten in a row: that one in ten cannot be measured hides nothing.
-        let enough = result["measured"].as_u64() >= received.map(|received| received / 10 * 9);
+        let enough = result["measured"].as_u64() >= received.map(|received| received / 100 * 99);
         let longer = if enough { gap(&result)? - own } else { f64::INFINITY };
         longest = longest.max(longer);
     }
