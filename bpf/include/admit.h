@@ -86,7 +86,9 @@ SUBPROGRAM int track_in(struct __sk_buff *skb, const struct flow *f, struct side
 		ct_refuse(known, f->protocol, now);
 	if (reason || ct_is_late_answer(known, f, reply))
 		return reason;
-	fresh = ct_begin(f, reply ? NULL : known, high, reply ? s->route : route_of(known, f, s));
+	if (reply)
+		known = NULL;
+	fresh = ct_begin(f, known, high, route_of(known, f, s));
 	return ct_record(&key, &fresh, f, s, now);
 }
 

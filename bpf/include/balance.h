@@ -49,7 +49,6 @@ static __always_inline int begin_inside(struct scratch *w, const struct flow *f,
 		w->entry.from = loopback_address(f->v4);
 		w->entry.from_port = f->source_port;
 	}
-	w->entry.expires = now + ct_lifetime(f->protocol, w->entry.flags);
 	fill_partner(w, f);
 	if (!nat_claim(&w->partner, &w->mine, now))
 		return DROP_NAT_NO_MAPPING;

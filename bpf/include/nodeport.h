@@ -136,10 +136,9 @@ static __always_inline bool claim_way_back(struct scratch *w, const struct flow 
 	if (!is_here && !(w->entry.flags & CT_DSR)) {
 		w->entry.from = host_address(f->v4);
 		w->entry.from_port = bpf_htons(CFG.nat_first);
+		/* Only one of the node's ports has to be given back early. */
+		w->entry.expires = nat_lease(now, f->protocol, w->entry.flags, false);
 	}
-	/* Only one of the node's ports has to be given back early. */
-	if (!w->entry.from_port)
-		w->entry.expires = now + ct_lifetime(f->protocol, w->entry.flags);
 	if (w->entry.flags & CT_DSR)
 		return true;
 	fill_partner(w, f);
@@ -163,7 +162,7 @@ static __always_inline bool choose_for(struct scratch *w, const struct flow *f, 
 	w->entry.to_port = w->backend.port;
 	w->entry.generation = w->backend.generation;
 	w->entry.flags = ct_next_flags(0, f, false);
-	w->entry.expires = nat_lease(now, f->protocol, w->entry.flags, false);
+	w->entry.expires = now + ct_lifetime(f->protocol, w->entry.flags);
 	return true;
 }
 
@@ -181,8 +180,7 @@ static __always_inline int begin(struct scratch *w, const struct flow *f, struct
 		p->refusal = service->flags & SERVICE_ONLY_OWN ? REFUSE_SILENTLY : REFUSE_PORT;
 		return DROP_NO_SERVICE;
 	}
-	is_here = find_endpoint(&w->entry.to, &local);
-	identity = is_here ? IDENTITY_HOST : peer_identity(&w->entry.to);
+	identity = find_endpoint(&w->entry.to, &local) ? IDENTITY_HOST : peer_identity(&w->entry.to);
 	is_here = identity == IDENTITY_HOST;
 	if (!is_here && service->flags & SERVICE_DSR && !is_world(identity))
 		w->entry.flags |= CT_DSR;

@@ -15,7 +15,8 @@ const ALGORITHM: &str = "service.cilium.io/lb-algorithm";
 
 /// Annotation by which a Service says how backends on other nodes see clients from outside (upstream's name).
 const FORWARDING: &str = "service.cilium.io/forwarding-mode";
-/// Annotation: `allow` (the default) or `deny`.
+
+/// Annotation by which a Service says what its source ranges are for: `allow` (so it is without one) or `deny` (upstream's name).
 const RANGES_POLICY: &str = "service.cilium.io/src-ranges-policy";
 
 /// Cluster addresses and ports of a Service.
