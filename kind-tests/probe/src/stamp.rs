@@ -9,6 +9,9 @@ use anyhow::Context as _;
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, setsockopt, sockopt};
 
+/// Room for datagrams that come while the program has no processor; the kernel gives as much of it as `net.core.rmem_max` lets it.
+const ROOM: usize = 4 << 20;
+
 /// A socket with receive times.
 pub(crate) struct Stamped(pub(crate) UdpSocket);
 
@@ -16,6 +19,7 @@ impl Stamped {
     pub(crate) fn new(socket: UdpSocket) -> anyhow::Result<Self> {
         setsockopt(&socket, sockopt::ReceiveTimestampns, &true)
             .context("the kernel gives no receive times")?;
+        setsockopt(&socket, sockopt::RcvBuf, &ROOM).context("the kernel gives no room for datagrams")?;
         Ok(Self(socket))
     }
 
