@@ -45,7 +45,7 @@ static __always_inline const struct service_entry *find_frontend(const struct fl
 	*key = (struct service_key){
 		.address = f->destination, .port = f->destination_port, .protocol = f->protocol, .scope = SCOPE_EXTERNAL
 	};
-	if (is_nodeport(f->destination_port) &&
+	if (is_nodeport(f->destination_port) && is_nodeport_address(&f->destination) &&
 	    (is_own_address(f) || peer_identity(&f->destination) == IDENTITY_HOST)) {
 		key->address = any_address(f->v4);
 		service = bpf_map_lookup_elem(&cilium_services, key);
@@ -279,6 +279,30 @@ SUBPROGRAM int prepare_way_on(struct __sk_buff *skb, struct flow *f, struct pass
 	return announce ? announce_service(skb, f) : 0;
 }
 
+/* The node's routes say that a packet is for the node itself. */
+static __always_inline bool is_of_stack(struct __sk_buff *skb, const struct flow *f)
+{
+	struct bpf_fib_lookup route = {};
+	long result;
+
+	fill_route_query(&route, skb->ifindex, f, &f->source);
+	result = bpf_fib_lookup(skb, &route, sizeof(route), 0);
+	return result < 0 || result == BPF_FIB_LKUP_RET_NOT_FWDED || result == BPF_FIB_LKUP_RET_FWD_DISABLED;
+}
+
+/* At an address of a load balancer, what is for none of its ports has no place to go: the stack would send it back to where it came
+ * from. If the node has the address as well, the stack serves what no Service does. */
+SUBPROGRAM int is_stray(struct __sk_buff *skb, struct flow *f)
+{
+	struct service_key key = { .scope = SCOPE_EXTERNAL };
+
+	if (!f)
+		return 0;
+	key.address = f->destination;
+	return bpf_map_lookup_elem(&cilium_services, &key) && is_world(peer_identity(&f->destination)) &&
+	       !is_of_stack(skb, f);
+}
+
 /* Sends what came to a service on to its backend. 0, also when it did not, or the reason to drop. */
 SUBPROGRAM int serve(struct __sk_buff *skb, struct flow *f, struct passage *p)
 {
@@ -294,7 +318,7 @@ SUBPROGRAM int serve(struct __sk_buff *skb, struct flow *f, struct passage *p)
 	if (!service) {
 		if (is_own_address(f))
 			forget_answers(w, f);
-		return 0;
+		return is_stray(skb, f) ? DROP_NO_SERVICE : 0;
 	}
 	nat_key_of_arrival(f, NAT_SERVICE, &w->key);
 	known = bpf_map_lookup_elem(&cilium_snat, &w->key);

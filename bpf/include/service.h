@@ -39,18 +39,37 @@ static __always_inline bool is_nodeport(__be16 port)
 	return number >= CFG.nodeport_first && number <= CFG.nodeport_last && number;
 }
 
+/* Ports of nodes are served at this address, if it is a node's (`nodeport-addresses`). */
+static __always_inline bool is_nodeport_address(const struct addr *address)
+{
+	if (!(CFG.flags & CONFIG_NODEPORT_PREFIXES))
+		return true;
+#pragma unroll
+	for (int i = 0; i < CONFIG_NODEPORT_PREFIX_COUNT; i++) {
+		const volatile struct prefix *slot = &CFG.nodeport_prefixes[i];
+		struct addr prefix = { .hi = slot->address.hi, .lo = slot->address.lo };
+
+		if (addr_is_v4(address) == addr_is_v4(&prefix) && addr_in(address, prefix, slot->bits))
+			return true;
+	}
+	return false;
+}
+
 /* Stands for every address of a node. */
 static __always_inline struct addr any_address(bool v4)
 {
 	return v4 ? addr_from_v4(0) : (struct addr){};
 }
 
-/* A node's address at which a port is that of every node. `key` is that of the service in question. */
+/* A node's address at which a port is that of every node that serves there. `key` is that of the service in question. */
 static __always_inline bool is_at_node(const struct addr *address, const struct service_key *key)
 {
 	const struct service_entry *service;
-	__u32 identity = peer_identity(address);
+	__u32 identity;
 
+	if (!is_nodeport_address(address))
+		return false;
+	identity = peer_identity(address);
 	if (identity == IDENTITY_HOST || !is_remote_node(identity))
 		return identity == IDENTITY_HOST;
 	service = bpf_map_lookup_elem(&cilium_services, key);

@@ -335,7 +335,9 @@ struct event_budget {
 #define CONFIG_HOST_FIREWALL (1U << 3) /* the node has a policy of its own */
 #define CONFIG_SOCKETS_OF_HOST (1U << 4) /* only sockets of the node's own namespace are translated; packets of pods are */
 #define CONFIG_REDIRECTS (1U << 5) /* cilium_exempt is looked at */
+#define CONFIG_NODEPORT_PREFIXES (1U << 6) /* ports of nodes are served at some addresses of nodes only */
 #define CONFIG_KEPT_PREFIXES 8
+#define CONFIG_NODEPORT_PREFIX_COUNT 8
 
 struct prefix {
 	struct addr address;
@@ -349,6 +351,7 @@ struct config {
 	struct addr loopback4; /* what a pod sees of itself when it is the backend of its own packet */
 	struct addr loopback6;
 	struct prefix kept[CONFIG_KEPT_PREFIXES]; /* destinations that are never masqueraded */
+	struct prefix nodeport_prefixes[CONFIG_NODEPORT_PREFIX_COUNT]; /* where ports of nodes are served; fewer are repeated */
 	__u32 tunnel_ifindex; /* cilium_vxlan; 0: native routing */
 	__u32 world4;         /* identity of unknown IPv4 addresses */
 	__u32 world6;

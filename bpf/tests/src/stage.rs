@@ -231,6 +231,17 @@ impl Stage {
         stage
     }
 
+    /// Gives the node one more address, which the operator does not know.
+    ///
+    /// # Panics
+    /// When the kernel refuses.
+    pub fn add_own_address(&mut self, address: IpAddr) {
+        let mut all = UPLINK.map(net).to_vec();
+        all.push(address.into());
+        let mut netlink = Netlink::open_in(&self.netns).expect("netlink");
+        netlink.ensure_addresses(&self.uplink, &all).expect("another address");
+    }
+
     fn furnish(&mut self, mode: Mode) {
         let mut routes = RouteTable::new(Netlink::open_in(&self.netns).expect("netlink"));
         for family in Family::ALL {

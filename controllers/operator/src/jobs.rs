@@ -130,7 +130,8 @@ fn next_desired(revision: i64, desired: &DesiredState) -> Result<Request> {
 fn whole_status(name: &str, rest: NodeRest, desired: &DesiredState) -> Result<Request> {
     let mut state = CiliumNodeState::new(name, CiliumNodeStateSpec {});
     state.metadata.resource_version = Some(rest.resource_version);
-    state.status = Some(CiliumNodeStateStatus { applied: rest.applied, desired: Some(desired.clone()) });
+    let NodeRest { applied, conditions, .. } = rest;
+    state.status = Some(CiliumNodeStateStatus { applied, conditions, desired: Some(desired.clone()) });
     Request::replace(Some("status"), &state)
 }
 
@@ -212,6 +213,7 @@ fn event(event: &Event, index: usize, now: Timestamp) -> Result<Job> {
 
 #[cfg(test)]
 mod tests {
+    use cilium_api::condition::Condition;
     use cilium_api::node_slice::{CiliumNodeStateSlice, CiliumNodeStateSliceSpec};
     use cilium_api::node_state::AppliedState;
     use cilium_api::policy_status::PolicyStatus;
@@ -251,7 +253,11 @@ mod tests {
     #[test]
     fn what_is_known_whole_is_replaced_whole_and_patched_if_that_is_out_of_date() {
         let applied = AppliedState { revision: 4, endpoints: 7, ..AppliedState::default() };
-        let rest = NodeRest { resource_version: "31".into(), applied: Some(applied) };
+        let rest = NodeRest {
+            resource_version: "31".into(),
+            applied: Some(applied),
+            conditions: Some(vec![Condition { type_: "MapPressure".into(), ..Condition::default() }]),
+        };
         let write = NodeDesired { rest: Some(rest), ..node_write(Some(4), 5) };
         let job = node_state(mk_write(Kind::NodeState, "n1", Action::Update(write))).unwrap();
         let whole = &job.requests[0];
@@ -259,6 +265,7 @@ mod tests {
         let object = body(whole);
         assert_eq!(object["metadata"], json!({"name": "n1", "resourceVersion": "31"}));
         assert_eq!(object["status"]["applied"]["endpoints"], 7);
+        assert_eq!(object["status"]["conditions"][0]["type"], "MapPressure");
         assert_eq!(object["status"]["desired"]["revision"], 5);
         let patch = whole.otherwise.as_deref().unwrap();
         assert_eq!(body(patch)[0], json!({"op": "test", "path": "/status/desired/revision", "value": 4}));

@@ -5,6 +5,7 @@
 //! other programs are passed over.
 
 use std::ffi::OsString;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -68,6 +69,20 @@ pub struct Options {
     /// if empty.
     #[arg(long, default_value = "", value_name = "PREFIXES")]
     pub lrp_address_matcher_cidrs: String,
+
+    /// First and last of the ports on which nodes serve Services, as agents have it: users are told of Services with others.
+    #[arg(long, default_value = "30000,32767", value_parser = parse_port_range, value_name = "FIRST,LAST")]
+    pub node_port_range: RangeInclusive<u16>,
+
+    /// Agents let a Service choose how its backends are chosen (service.cilium.io/lb-algorithm).
+    #[arg(long, default_value = "false", num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        action = ArgAction::Set, value_parser = BoolishValueParser::new(), value_name = "BOOL")]
+    pub bpf_lb_algorithm_annotation: bool,
+
+    /// Agents let a Service choose how backends on other nodes see clients (service.cilium.io/forwarding-mode).
+    #[arg(long, default_value = "false", num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        action = ArgAction::Set, value_parser = BoolishValueParser::new(), value_name = "BOOL")]
+    pub bpf_lb_mode_annotation: bool,
 
     /// How often identities are looked through for those that no pod has had for half an hour; 0 keeps them for ever.
     #[arg(long, default_value = "15m", value_parser = parse_duration, value_name = "DURATION")]
@@ -299,6 +314,16 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
     Duration::try_from(parsed).map_err(|_| format!("{text} is negative"))
 }
 
+/// `<first>,<last>`.
+fn parse_port_range(text: &str) -> Result<RangeInclusive<u16>, String> {
+    let read = || {
+        let (first, last) = text.split_once(',')?;
+        let (first, last) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
+        (0 < first && first < last).then_some(first..=last)
+    };
+    read().ok_or_else(|| "expected is first,last with 0 < first < last".to_owned())
+}
+
 fn parse_cluster_name(text: &str) -> Result<String, String> {
     let middle = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     let edge = |c: Option<char>| c.is_some_and(|c| middle(c) && c != '-');
@@ -371,6 +396,18 @@ mod tests {
         let prefixes = load(&[], &[], &[line]).unwrap().redirect_cidrs().unwrap();
         let texts: Vec<String> = prefixes.iter().map(ToString::to_string).collect();
         assert_eq!(texts, ["169.254.0.0/16", "fd00::/8"]);
+    }
+
+    #[test]
+    fn ports_of_nodes_are_a_range() {
+        assert_eq!(
+            load(&[("node-port-range", "20000, 22767")], &[], &[]).unwrap().node_port_range,
+            20_000..=22_767
+        );
+        assert_eq!(load(&[], &[], &[]).unwrap().node_port_range, 30_000..=32_767);
+        for text in ["30000", "0,5", "5,5", "1,70000"] {
+            assert!(load(&[("node-port-range", text)], &[], &[]).is_err(), "{text}");
+        }
     }
 
     #[test]

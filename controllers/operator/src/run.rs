@@ -190,6 +190,11 @@ fn plan_config(options: &Options) -> anyhow::Result<cilium_plan::Config> {
         host_firewall: options.enable_host_firewall,
         local_redirects: options.enable_local_redirect_policy,
         redirect_cidrs: options.redirect_cidrs()?,
+        services: cilium_plan::ServiceConfig {
+            node_ports: options.node_port_range.clone(),
+            algorithm_by_annotation: options.bpf_lb_algorithm_annotation,
+            forwarding_by_annotation: options.bpf_lb_mode_annotation,
+        },
         policy_map_entries: options.policy_map_entries()?,
         identity_gc_interval: i64::try_from(options.identity_gc_interval.as_secs()).unwrap_or(i64::MAX),
     })

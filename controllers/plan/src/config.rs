@@ -1,6 +1,7 @@
 //! What the planner is told once, at start.
 
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 
 use cilium_core::{Families, LabelFilter};
 use cilium_policy::Mode;
@@ -28,10 +29,29 @@ pub struct Config {
     pub local_redirects: bool,
     /// Prefixes in which addresses have to lie that they redirect; none are all.
     pub redirect_cidrs: Vec<IpNet>,
+    /// What agents are told of Services.
+    pub services: ServiceConfig,
     /// Entries that the policy map of a node has room for.
     pub policy_map_entries: u32,
     /// Time between two looks for identities without endpoints, in seconds. 0 keeps them for ever.
     pub identity_gc_interval: i64,
+}
+
+/// What of Services agents put in force: users hear when a Service asks for more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceConfig {
+    /// Ports on which nodes serve.
+    pub node_ports: RangeInclusive<u16>,
+    /// Services may choose how a backend is chosen.
+    pub algorithm_by_annotation: bool,
+    /// Services may choose how backends on other nodes see clients.
+    pub forwarding_by_annotation: bool,
+}
+
+impl Default for ServiceConfig {
+    fn default() -> Self {
+        Self { node_ports: 30_000..=32_767, algorithm_by_annotation: false, forwarding_by_annotation: false }
+    }
 }
 
 impl Default for Config {
@@ -46,6 +66,7 @@ impl Default for Config {
             host_firewall: false,
             local_redirects: false,
             redirect_cidrs: Vec::new(),
+            services: ServiceConfig::default(),
             policy_map_entries: cilium_policy::MAP_ENTRIES,
             identity_gc_interval: 15 * 60,
         }

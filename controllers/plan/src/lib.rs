@@ -51,7 +51,7 @@ mod totals;
 mod troubled;
 mod view;
 
-pub use config::Config;
+pub use config::{Config, ServiceConfig};
 pub use last_valid::OWNER_LABEL as POLICY_OWNER;
 pub use object::{Kind, Object, ObjectKey, UnreadablePolicy};
 pub use output::{Action, Event, NodeDesired, NodeRest, Outcome, Output, Precondition, Report, Write};

@@ -1,5 +1,6 @@
 //! What the planner wants written.
 
+use cilium_api::condition::Condition;
 use cilium_api::local_redirect_policy::LocalRedirectStatus;
 use cilium_api::node_slice::CiliumNodeStateSlice;
 use cilium_api::node_state::{AppliedState, DesiredState};
@@ -95,6 +96,8 @@ pub struct NodeRest {
     pub resource_version: String,
     /// `status.applied`.
     pub applied: Option<AppliedState>,
+    /// `status.conditions`.
+    pub conditions: Option<Vec<Condition>>,
 }
 
 /// How a write went.

@@ -257,7 +257,7 @@ impl Planner {
                 self.redirects.set_face(&service, self.services.face(&service));
             }
             let part = self.services.part(&service);
-            self.follow_unsupported(&service, part.as_ref());
+            self.follow_unserved(&service, part.as_ref());
             let part = part.map(cilium_api::parts::Part::Service);
             let key = cilium_api::parts::PartKey::service(&service.namespace, &service.name);
             self.shared.set(&key, part.as_ref());

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use cilium_api::parts;
 use cilium_services::ServiceName;
 
+use crate::config::ServiceConfig;
 use crate::object::{Kind, ObjectKey};
 use crate::planner::Planner;
 
@@ -16,8 +17,8 @@ const SCTP: u8 = 132;
 pub(crate) struct Troubled {
     /// By Service or CiliumLocalRedirectPolicy, the nodes that cannot serve it.
     failing: BTreeMap<ObjectKey, BTreeSet<String>>,
-    /// Services with ports that no node serves.
-    unsupported: BTreeSet<ServiceName>,
+    /// Services of which something is not served as they ask: reasons and notes.
+    unserved: BTreeMap<ServiceName, Vec<(&'static str, String)>>,
 }
 
 impl Troubled {
@@ -56,19 +57,20 @@ impl Planner {
         }
     }
 
-    /// A Service is planned anew: of ports that no node serves, users are told once.
-    pub(crate) fn follow_unsupported(&mut self, service: &ServiceName, part: Option<&parts::Service>) {
-        let ports = part.into_iter().flat_map(|part| &part.ports).filter(|port| changes_sctp_ports(port));
-        let ports: Vec<String> = ports.map(|port| port.port.to_string()).collect();
-        let told = &mut self.nodes.troubled.unsupported;
-        if ports.is_empty() {
+    /// A Service is planned anew: of what nobody serves as it asks, users are told once.
+    pub(crate) fn follow_unserved(&mut self, service: &ServiceName, part: Option<&parts::Service>) {
+        let unreadable = self.services.complaints(service).iter();
+        let mut notes: Vec<_> = unreadable.map(|note| ("NotUnderstood", note.clone())).collect();
+        let unsupported = part.into_iter().flat_map(|part| unsupported(part, &self.config.services));
+        notes.extend(unsupported.map(|note| ("NotSupported", note)));
+        let told = &mut self.nodes.troubled.unserved;
+        if notes.is_empty() {
             told.remove(service);
-        } else if told.insert(service.clone()) {
-            let ports = ports.join(", ");
-            let note = format!(
-                "SCTP cannot change its port on the way (port {ports}): give targetPort the same number; ports of nodes are not served"
-            );
-            self.warn_of_trouble(service_key(service), "NotSupported", &note);
+            return;
+        }
+        let before = told.insert(service.clone(), notes.clone()).unwrap_or_default();
+        for (reason, note) in notes.iter().filter(|note| !before.contains(note)) {
+            self.warn_of_trouble(service_key(service), reason, note);
         }
     }
 
@@ -84,6 +86,46 @@ impl Planner {
             self.warn(object, Some(&uid), reason, &note);
         }
     }
+}
+
+/// What of a Service nodes do not do, a sentence each.
+fn unsupported(part: &parts::Service, config: &ServiceConfig) -> impl Iterator<Item = String> + use<> {
+    let list = |is_meant: &dyn Fn(&&parts::ServicePort) -> bool, number: fn(&parts::ServicePort) -> u16| {
+        let numbers: Vec<_> =
+            part.ports.iter().filter(is_meant).map(|port| number(port).to_string()).collect();
+        (!numbers.is_empty()).then(|| numbers.join(", "))
+    };
+    let sctp = list(&|port| changes_sctp_ports(port), |port| port.port).map(|ports| {
+        format!(
+            "SCTP cannot change its port on the way (port {ports}): give targetPort the same number; ports of nodes are not served"
+        )
+    });
+    let is_foreign =
+        |port: &&parts::ServicePort| port.node_port != 0 && !config.node_ports.contains(&port.node_port);
+    let foreign = list(&is_foreign, |port| port.node_port).map(|ports| {
+        let (first, last) = (config.node_ports.start(), config.node_ports.end());
+        format!("nodes do not serve nodePort {ports}: they serve {first} to {last} (node-port-range, in the chart nodePort.range)")
+    });
+    let unheard = |is_asked: bool, is_heard: bool, annotation: &str, setting: &str| {
+        (is_asked && !is_heard).then(|| {
+            format!(
+                "annotation {annotation} has no effect: set {setting} in the chart to let Services choose"
+            )
+        })
+    };
+    let algorithm = unheard(
+        part.algorithm.is_some(),
+        config.algorithm_by_annotation,
+        "service.cilium.io/lb-algorithm",
+        "bpf.lbAlgorithmAnnotation",
+    );
+    let forwarding = unheard(
+        part.forwarding.is_some(),
+        config.forwarding_by_annotation,
+        "service.cilium.io/forwarding-mode",
+        "bpf.lbModeAnnotation",
+    );
+    [sctp, foreign, algorithm, forwarding].into_iter().flatten()
 }
 
 /// The checksum of SCTP is a CRC over its ports, and nobody computes it anew.

@@ -186,7 +186,8 @@ impl Planner {
         let node = from.node().unwrap_or_default();
         let object = self.nodes.get(node).and_then(|entry| entry.object.as_ref());
         let zone = object.map(|object| object.zone.clone()).unwrap_or_default();
-        let here = Here { node: node.to_owned(), zone };
+        let addresses = object.map(|object| object.addresses().collect()).unwrap_or_default();
+        let here = Here { node: node.to_owned(), zone, addresses };
         let is_asked = |it: &Frontend<'_>| match at {
             Some(at) => it.address == at && it.scope == Scope::Internal,
             None => it.kind == FrontendKind::ClusterIp,

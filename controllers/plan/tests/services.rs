@@ -68,6 +68,45 @@ fn ports_that_nobody_serves_are_told_once() {
 }
 
 #[test]
+fn what_a_service_asks_for_in_vain_is_told_once() {
+    let mut world = World::new(Config::default());
+    world.apply(mk_namespace("default", &[]));
+    let mut put = |annotations: serde_json::Value, node_port: u16, range: &str| {
+        world.apply(mk::<Service>(json!({
+            "metadata": {"namespace": "default", "name": "web", "uid": "uid-web", "annotations": annotations},
+            "spec": {"type": "LoadBalancer", "clusterIPs": ["10.96.0.1"], "loadBalancerSourceRanges": [range],
+                "ports": [{"port": 80, "nodePort": node_port}]},
+        })));
+        world.deliver();
+        let events = world.plan().events.into_iter();
+        events.map(|event| format!("{}: {}", event.reason, event.note)).collect::<Vec<_>>()
+    };
+    const RANGE: &str = "192.0.2.0/24";
+    assert_eq!(put(json!({}), 30_080, RANGE), [""; 0]);
+    assert_eq!(
+        put(json!({"service.cilium.io/lb-algorithm": "magic"}), 30_080, RANGE),
+        [
+            "NotUnderstood: annotation service.cilium.io/lb-algorithm is \"magic\": expected is random or maglev; it is served as without the annotation"
+        ]
+    );
+    assert_eq!(
+        put(json!({"service.cilium.io/lb-algorithm": "magic"}), 40_080, "192.0.2.1-9"),
+        [
+            "NotUnderstood: loadBalancerSourceRanges: \"192.0.2.1-9\" is no prefix; it is passed over",
+            "NotSupported: nodes do not serve nodePort 40080: they serve 30000 to 32767 (node-port-range, in the chart nodePort.range)",
+        ],
+        "the rest has been told"
+    );
+    assert_eq!(
+        put(json!({"service.cilium.io/forwarding-mode": "dsr"}), 30_080, RANGE),
+        [
+            "NotSupported: annotation service.cilium.io/forwarding-mode has no effect: set bpf.lbModeAnnotation in the chart to let Services choose"
+        ]
+    );
+    assert_eq!(put(json!({}), 30_080, RANGE), [""; 0]);
+}
+
+#[test]
 fn many_nodes_with_one_trouble_are_one_event() {
     let mut world = World::new(Config::default());
     world.apply(mk_namespace("default", &[]));

@@ -137,6 +137,12 @@ impl Services {
         Some(build(entry.frontend.as_ref()?, &entry.slices))
     }
 
+    /// What cannot be read of a Service, a sentence each.
+    pub fn complaints(&self, service: &ServiceName) -> &[String] {
+        let frontend = self.entries.get(service).and_then(|entry| entry.frontend.as_ref());
+        frontend.map_or(&[], |frontend| &frontend.complaints)
+    }
+
     /// What of a Service can be redirected, or stands in the way of redirecting an address; `None` as for [`Services::part`].
     pub fn face(&self, service: &ServiceName) -> Option<Face> {
         let frontend = self.entries.get(service)?.frontend.as_ref()?;

@@ -9,6 +9,7 @@
 //! - A change that cannot change a part (most labels and annotations, an unknown address type) marks nothing.
 
 mod build;
+mod complaints;
 mod index;
 pub mod redirect;
 mod reduce;

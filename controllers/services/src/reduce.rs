@@ -7,17 +7,19 @@ use cilium_api::parts::{Algorithm, Forwarding};
 use cilium_api::slim;
 use ipnet::IpNet;
 
+use crate::complaints::complaints;
+
 /// Label by which a Service is handed to another proxy (Kubernetes, "well-known labels").
 const OTHER_PROXY: &str = "service.kubernetes.io/service-proxy-name";
 
 /// Annotation by which a Service says how clients from outside come to its backends (upstream's name).
-const ALGORITHM: &str = "service.cilium.io/lb-algorithm";
+pub(crate) const ALGORITHM: &str = "service.cilium.io/lb-algorithm";
 
 /// Annotation by which a Service says how backends on other nodes see clients from outside (upstream's name).
-const FORWARDING: &str = "service.cilium.io/forwarding-mode";
+pub(crate) const FORWARDING: &str = "service.cilium.io/forwarding-mode";
 
 /// Annotation by which a Service says what its source ranges are for: `allow` (so it is without one) or `deny` (upstream's name).
-const RANGES_POLICY: &str = "service.cilium.io/src-ranges-policy";
+pub(crate) const RANGES_POLICY: &str = "service.cilium.io/src-ranges-policy";
 
 /// Cluster addresses and ports of a Service.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,6 +49,8 @@ pub(crate) struct Frontend {
     pub(crate) algorithm: Option<Algorithm>,
     /// `None` as above.
     pub(crate) forwarding: Option<Forwarding>,
+    /// What cannot be read of it.
+    pub(crate) complaints: Box<[String]>,
 }
 
 /// Seconds of affinity when the Service does not say (Kubernetes API, `ClientIPConfig`).
@@ -127,6 +131,7 @@ impl Frontend {
             affinity: affinity(spec),
             algorithm: algorithm(service),
             forwarding: forwarding(service),
+            complaints: complaints(service),
             cluster_ips,
         })
     }
@@ -190,13 +195,17 @@ fn health_port(spec: &slim::ServiceSpec) -> u16 {
 
 /// A range that cannot be read lets nobody in; the Service stays closed to all but the others, also if there are no others.
 fn source_ranges(spec: &slim::ServiceSpec) -> Option<Vec<IpNet>> {
-    let texts = &spec.load_balancer_source_ranges;
-    if texts.is_empty() || !is_load_balancer(spec) {
-        return None;
-    }
-    let ranges = texts.iter().filter_map(|text| text.trim().parse::<IpNet>().ok());
+    let mut texts = source_range_texts(spec).peekable();
+    texts.peek()?;
+    let ranges = texts.filter_map(|text| text.parse::<IpNet>().ok());
     let ranges: BTreeSet<IpNet> = ranges.map(|range| range.trunc()).collect();
     Some(ranges.into_iter().collect())
+}
+
+/// Only a load balancer has any.
+pub(crate) fn source_range_texts(spec: &slim::ServiceSpec) -> impl Iterator<Item = &str> {
+    let texts = if is_load_balancer(spec) { &spec.load_balancer_source_ranges[..] } else { &[] };
+    texts.iter().map(|text| text.trim())
 }
 
 /// Seconds; 0 is no affinity.
@@ -207,7 +216,7 @@ fn affinity(spec: &slim::ServiceSpec) -> u32 {
     spec.session_affinity_config.client_ip.timeout_seconds.unwrap_or(AFFINITY)
 }
 
-fn annotation<'a>(service: &'a slim::Service, name: &str) -> Option<&'a str> {
+pub(crate) fn annotation<'a>(service: &'a slim::Service, name: &str) -> Option<&'a str> {
     Some(service.metadata.annotations.as_ref()?.get(name)?.as_str())
 }
 

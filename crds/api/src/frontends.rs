@@ -4,13 +4,15 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::parts::{Backend, BackendPlace, Service, ServicePort};
 
-/// What decides which backends are near.
+/// What decides which backends are near, and which addresses are the node's.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Here {
     /// Name of the node.
     pub node: String,
     /// Its zone; empty when it is in none.
     pub zone: String,
+    /// Its own addresses.
+    pub addresses: Vec<IpAddr>,
 }
 
 /// Who meets a Service under a frontend.
@@ -60,15 +62,15 @@ impl Service {
     /// The Service as a node has it: one entry for each of its addresses and ports, and for each scope. Those of one address and port
     /// that differ in their scope alone follow each other.
     ///
-    /// Cluster addresses are for the inside only. An external address is for the outside only: otherwise, whoever may write a Service
-    /// could take any address over from within the cluster. What pods and nodes send to a port of nodes or to the load balancer counts
-    /// as traffic of the cluster, of which all backends are used whatever the policies say.
+    /// Cluster addresses are for the inside only. An external address that is not the node's own is for the outside only: otherwise, whoever
+    /// may write a Service could take any address over from within the cluster. What pods and nodes send to a port of nodes, to the load
+    /// balancer or to an external address counts as traffic of the cluster, of which all backends are used whatever the policies say.
     pub fn frontends<'a>(&'a self, here: &'a Here) -> impl Iterator<Item = Frontend<'a>> {
         self.addresses().flat_map(move |(kind, address)| {
             self.ports.iter().flat_map(move |service_port| {
                 let port =
                     if kind == FrontendKind::NodePort { service_port.node_port } else { service_port.port };
-                let scopes = if port == 0 { &[] } else { kind.scopes() };
+                let scopes = if port == 0 { &[] } else { kind.scopes(here.addresses.contains(&address)) };
                 scopes.iter().map(move |scope| {
                     let only_own = self.uses_only_own(kind, *scope);
                     let backends = used(service_port, address, only_own, here);
@@ -101,11 +103,11 @@ impl Service {
 }
 
 impl FrontendKind {
-    fn scopes(self) -> &'static [Scope] {
+    fn scopes(self, is_own: bool) -> &'static [Scope] {
         match self {
             Self::ClusterIp => &[Scope::Internal],
-            Self::NodePort | Self::LoadBalancer => &[Scope::Internal, Scope::External],
-            Self::ExternalIp => &[Scope::External],
+            Self::ExternalIp if !is_own => &[Scope::External],
+            Self::NodePort | Self::LoadBalancer | Self::ExternalIp => &[Scope::Internal, Scope::External],
         }
     }
 }

@@ -9,6 +9,7 @@ use kube_derive::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::condition::Condition;
 use crate::digest;
 
 /// Nothing is asked for by users: the object only carries status.
@@ -27,6 +28,11 @@ use crate::digest;
     printcolumn(name = "Applied", type_ = "integer", json_path = ".status.applied.revision"),
     printcolumn(name = "Endpoints", type_ = "integer", json_path = ".status.applied.endpoints"),
     printcolumn(name = "Failures", type_ = "integer", json_path = ".status.applied.failureCount"),
+    printcolumn(
+        name = "Pressure",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='MapPressure')].status"
+    ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     crates(
         kube_core = "::kube_core",
@@ -39,6 +45,9 @@ use crate::digest;
 #[serde(rename_all = "camelCase")]
 pub struct CiliumNodeStateSpec {}
 
+/// Type of the condition that says whether a table which traffic fills is nearly full.
+pub const MAP_PRESSURE: &str = "MapPressure";
+
 /// Both halves of the conversation.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -49,6 +58,10 @@ pub struct CiliumNodeStateStatus {
     /// Written by the agent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub applied: Option<AppliedState>,
+    /// Written by the agent. Type MapPressure says whether a table that traffic fills is nearly full.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Option<Vec<Condition>>,
 }
 
 /// What the node shall do. Applied whole or not at all.

@@ -10,7 +10,7 @@ fn ip(text: &str) -> IpAddr {
 }
 
 fn mk_here() -> Here {
-    Here { node: "n1".to_owned(), zone: "a".to_owned() }
+    Here { node: "n1".to_owned(), zone: "a".to_owned(), ..Here::default() }
 }
 
 fn mk_backend(address: &str, node: &str, leaving: bool, zones: &[&str]) -> Backend {
@@ -92,6 +92,22 @@ fn every_kind_of_address_is_for_its_scopes() {
 }
 
 #[test]
+fn an_external_address_of_the_node_itself_is_for_both_scopes() {
+    let service = mk_service(mk_backends());
+    let here = Here { addresses: vec![ip("192.0.2.81")], ..mk_here() };
+    let external = service.frontends(&here).filter(|frontend| frontend.kind == FrontendKind::ExternalIp);
+    let all: Vec<String> = external.map(|frontend| place(&frontend)).collect();
+    assert_eq!(
+        all,
+        [
+            "ExternalIp Internal 192.0.2.81:80",
+            "ExternalIp External 192.0.2.81:80",
+            "ExternalIp External [2001:db8::81]:80",
+        ]
+    );
+}
+
+#[test]
 fn ports_of_nodes_are_of_families_that_the_service_has_and_of_ports_that_have_one() {
     let mut service = mk_service(Vec::new());
     service.cluster_ips.remove(0);
@@ -161,7 +177,7 @@ fn the_internal_policy_is_about_cluster_addresses() {
     for kind in [FrontendKind::NodePort, FrontendKind::LoadBalancer] {
         assert_eq!(seen(&service, kind, Scope::Internal), (vec![1], false), "by its hint: {kind:?}");
     }
-    let elsewhere = Here { node: "n3".to_owned(), zone: "b".to_owned() };
+    let elsewhere = Here { node: "n3".to_owned(), zone: "b".to_owned(), ..Here::default() };
     for frontend in service.frontends(&elsewhere) {
         let is_own = frontend.kind == FrontendKind::ClusterIp;
         let expected = usize::from(!is_own);

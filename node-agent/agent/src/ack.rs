@@ -1,5 +1,6 @@
 //! Tells the operator what is in force: a patch of `status.applied`, sent by a task of its own, so that nothing waits for it.
 
+use cilium_api::condition::Condition;
 use cilium_api::node_state::{AppliedState, CiliumNodeState};
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
@@ -12,33 +13,41 @@ use crate::watch::chain;
 /// Field manager of everything that agents write.
 const MANAGER: &str = "cilium-agent";
 
+/// What the operator and users are told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Told {
+    pub(crate) applied: AppliedState,
+    /// `None` leaves the condition as it is.
+    pub(crate) condition: Option<Condition>,
+}
+
 /// Sends the latest state whenever it differs from the last one that was sent, until the sender is dropped. States that are
 /// overtaken while a request is under way are left out.
-pub(crate) async fn run(client: Client, node: String, mut applied: watch::Receiver<Option<AppliedState>>) {
+pub(crate) async fn run(client: Client, node: String, mut told: watch::Receiver<Option<Told>>) {
     let api: Api<CiliumNodeState> = Api::all(client);
     let mut backoff = Backoff::new();
-    while applied.changed().await.is_ok() {
+    // As the object has them: every answer says so.
+    let mut conditions = Vec::new();
+    while told.changed().await.is_ok() {
         let mut failed = false;
         loop {
-            let latest = applied.borrow_and_update().clone();
+            let latest = told.borrow_and_update().clone();
             let Some(latest) = latest else { break };
-            match send(&api, &node, &latest).await {
-                Ok(()) => {
+            let revision = latest.applied.revision;
+            match send(&api, &node, &latest, &conditions).await {
+                Ok(state) => {
+                    conditions = state.status.and_then(|status| status.conditions).unwrap_or_default();
                     backoff.succeeded();
                     break;
                 }
                 Err(error) => {
                     let error = chain(&error);
                     if failed {
-                        tracing::debug!(
-                            error,
-                            revision = latest.revision,
-                            "status.applied still cannot be written"
-                        );
+                        tracing::debug!(error, revision, "status.applied still cannot be written");
                     } else {
                         tracing::warn!(
                             error,
-                            revision = latest.revision,
+                            revision,
                             "status.applied cannot be written; it is tried until it can"
                         );
                     }
@@ -50,29 +59,68 @@ pub(crate) async fn run(client: Client, node: String, mut applied: watch::Receiv
     }
 }
 
-async fn send(api: &Api<CiliumNodeState>, node: &str, applied: &AppliedState) -> kube::Result<()> {
+async fn send(
+    api: &Api<CiliumNodeState>,
+    node: &str,
+    told: &Told,
+    conditions: &[Condition],
+) -> kube::Result<CiliumNodeState> {
     let parameters = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
-    api.patch_status(node, &parameters, &Patch::Merge(body(applied))).await.map(drop)
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime).tv_sec;
+    api.patch_status(node, &parameters, &Patch::Merge(body(told, conditions, now))).await
 }
 
-/// A merge patch leaves out nothing: an absent list would stay as it was.
-fn body(applied: &AppliedState) -> serde_json::Value {
-    let mut applied_json = json!(applied);
-    if applied.failures.is_empty() {
-        applied_json["failures"] = serde_json::Value::Null;
+/// A merge patch leaves out nothing: an absent list would stay as it was. `now` is in seconds since 1970.
+fn body(told: &Told, conditions: &[Condition], now: i64) -> serde_json::Value {
+    let mut applied = json!(told.applied);
+    if told.applied.failures.is_empty() {
+        applied["failures"] = serde_json::Value::Null;
     }
-    json!({ "status": { "applied": applied_json } })
+    let mut status = json!({ "applied": applied });
+    if let Some(condition) = &told.condition {
+        let mut conditions = conditions.to_vec();
+        cilium_core::condition::set(&mut conditions, condition.clone(), now);
+        status["conditions"] = json!(conditions);
+    }
+    json!({ "status": status })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn mk_told(condition: Option<Condition>) -> Told {
+        Told {
+            applied: AppliedState { revision: 7, digest: "d".into(), ..AppliedState::default() },
+            condition,
+        }
+    }
+
     #[test]
     fn an_empty_list_of_failures_replaces_the_old_one() {
-        let applied = AppliedState { revision: 7, digest: "d".into(), ..AppliedState::default() };
-        let body = body(&applied);
+        let body = body(&mk_told(None), &[], 0);
         assert_eq!(body["status"]["applied"]["revision"], 7);
         assert!(body["status"]["applied"].as_object().is_some_and(|map| map["failures"].is_null()));
+    }
+
+    #[test]
+    fn a_condition_keeps_its_time_until_its_status_changes() {
+        let mk = |status: &str| Condition {
+            type_: "MapPressure".into(),
+            status: status.into(),
+            ..Condition::default()
+        };
+        assert_eq!(
+            body(&mk_told(None), &[mk("True")], 60)["status"].get("conditions"),
+            None,
+            "it stays as it is"
+        );
+        let stored = [Condition { last_transition_time: Some("1970-01-01T00:00:09Z".into()), ..mk("False") }];
+        let time = |status: &str| {
+            let body = body(&mk_told(Some(mk(status))), &stored, 60);
+            body["status"]["conditions"][0]["lastTransitionTime"].clone()
+        };
+        assert_eq!(time("False"), "1970-01-01T00:00:09Z");
+        assert_eq!(time("True"), "1970-01-01T00:01:00Z");
     }
 }

@@ -9,6 +9,7 @@ use std::str::FromStr;
 
 use cilium_api::parts::Algorithm;
 use cilium_bpf::PINNED_MAPS;
+use cilium_bpf::layout::CONFIG_NODEPORT_PREFIX_COUNT;
 use cilium_dataplane::maglev::Maglev;
 use cilium_dataplane::{Balancing, Mode};
 use cilium_names::Limits;
@@ -73,6 +74,8 @@ pub(crate) struct Settings {
     pub(crate) dns_port: u16,
     /// First and last of the ports on which every node may serve.
     pub(crate) nodeports: (u16, u16),
+    /// Addresses of nodes at which these are served, or all when there is none.
+    pub(crate) nodeport_addresses: Vec<IpNet>,
     /// Sockets of pods are left alone when they connect to a Service; their packets find a backend.
     pub(crate) sockets_of_host: bool,
     /// What a pod sees of itself when it is the backend of its own packet.
@@ -133,6 +136,7 @@ impl Settings {
             dns_socket: keys.text("dns-proxy-socket-path", cilium_rest::dns::SOCKET).into(),
             dns_port: keys.nonzero_port("tofqdns-proxy-port", cilium_rest::dns::PORT)?,
             nodeports: keys.ports("node-port-range", (30_000, 32_767))?,
+            nodeport_addresses: keys.nodeport_addresses()?,
             sockets_of_host: keys.bool("bpf-lb-sock-hostns-only", false)?,
             loopbacks: (
                 keys.value("ipv4-service-loopback-address", "an IPv4 address")?.unwrap_or(LOOPBACK4),
@@ -247,6 +251,16 @@ impl Keys<'_> {
             (0 < first && first < last && last < NAT_PORTS.0).then_some((first, last))
         };
         read().ok_or_else(|| Error::Value { key, value: text.to_owned(), expected })
+    }
+
+    /// Prefixes, separated by commas or blanks.
+    fn nodeport_addresses(&self) -> Result<Vec<IpNet>, Error> {
+        let (key, expected) = ("nodeport-addresses", "at most 8 prefixes, separated by commas");
+        let text = self.get(key).unwrap_or_default();
+        let items = text.split([',', ' ']).filter(|item| !item.is_empty());
+        let prefixes: Result<Vec<IpNet>, _> = items.map(str::parse).collect();
+        let few = prefixes.ok().filter(|prefixes| prefixes.len() <= CONFIG_NODEPORT_PREFIX_COUNT);
+        few.ok_or_else(|| Error::Value { key, value: text.to_owned(), expected })
     }
 
     fn text(&self, key: &str, default: &str) -> String {
@@ -388,6 +402,7 @@ mod tests {
             ("write-cni-conf-when-ready", ""),
             ("bpf-map-sizes", "cilium_policy=5, cilium_ipcache=7"),
             ("node-port-range", "20000, 22767"),
+            ("nodeport-addresses", "192.0.2.0/24,2001:db8::/64"),
             ("ipv6-service-loopback-address", "fd00::1"),
             ("bpf-lb-algorithm", "maglev"),
             ("bpf-lb-acceleration", "best-effort"),
@@ -402,6 +417,8 @@ mod tests {
         assert_eq!(settings.prometheus, "127.0.0.1:9962".parse().ok());
         assert_eq!(settings.tunnel_port, 8472);
         assert_eq!(settings.nodeports, (20000, 22767));
+        let prefixes = ["192.0.2.0/24", "2001:db8::/64"].map(|text| text.parse::<IpNet>().expect("a prefix"));
+        assert_eq!(settings.nodeport_addresses, prefixes);
         assert_eq!(
             settings.loopbacks,
             (Ipv4Addr::new(169, 254, 42, 1), "fd00::1".parse().expect("an address"))
@@ -443,6 +460,8 @@ mod tests {
             ("bpf-lb-maglev-hash-seed", "secret"),
             ("node-port-range", "32767,30000"),
             ("node-port-range", "30000,62000"),
+            ("nodeport-addresses", "192.0.2.1"),
+            ("nodeport-addresses", "::/0,::/1,::/2,::/3,::/4,::/5,::/6,::/7,::/8"),
             ("ipv4-service-loopback-address", "fd00::1"),
             ("bpf-lb-sock-hostns-only", "pods"),
         ] {

@@ -8,7 +8,8 @@ use anyhow::Context as _;
 use cilium_api::parts::Node;
 use cilium_bpf::layout::{
     Addr, CONFIG_HOST_FIREWALL, CONFIG_KEPT_PREFIXES, CONFIG_MASQUERADE4, CONFIG_MASQUERADE6,
-    CONFIG_REDIRECTS, CONFIG_SET_RETVAL, CONFIG_SOCKETS_OF_HOST, Config, NetPort, Prefix,
+    CONFIG_NODEPORT_PREFIX_COUNT, CONFIG_NODEPORT_PREFIXES, CONFIG_REDIRECTS, CONFIG_SET_RETVAL,
+    CONFIG_SOCKETS_OF_HOST, Config, NetPort, Prefix,
 };
 use cilium_dataplane::{Devices, router_address};
 use cilium_drivers::datapath::{AttachMode, Attached, Datapath, DeviceProgram, EarlyMode, LoadOptions};
@@ -244,12 +245,14 @@ fn mk_config(settings: &Settings, facts: &Facts, native: &Link, tunnel: Option<&
         loopback4: IpAddr::from(settings.loopbacks.0).into(),
         loopback6: IpAddr::from(settings.loopbacks.1).into(),
         kept: kept(settings, facts),
+        nodeport_prefixes: nodeport_prefixes(&settings.nodeport_addresses),
         tunnel_ifindex: tunnel.map_or(0, |link| link.index),
         world4,
         world6,
         flags: flag(settings.masquerade4 && host4 != Addr::NONE, CONFIG_MASQUERADE4)
             | flag(settings.masquerade6 && host6 != Addr::NONE, CONFIG_MASQUERADE6)
             | flag(settings.host_firewall, CONFIG_HOST_FIREWALL)
+            | flag(!settings.nodeport_addresses.is_empty(), CONFIG_NODEPORT_PREFIXES)
             | flag(settings.sockets_of_host, CONFIG_SOCKETS_OF_HOST)
             | flag(settings.local_redirects, CONFIG_REDIRECTS)
             | flag(probe::has_set_retval(), CONFIG_SET_RETVAL),
@@ -274,6 +277,15 @@ fn own_cookie() -> u64 {
         tracing::warn!(error, "ports of nodes are not served at loopback addresses");
         0
     })
+}
+
+/// Every place has one: an empty place would be a prefix as well.
+fn nodeport_prefixes(addresses: &[IpNet]) -> [Prefix; CONFIG_NODEPORT_PREFIX_COUNT] {
+    let mut all = [Prefix::default(); CONFIG_NODEPORT_PREFIX_COUNT];
+    for (slot, prefix) in all.iter_mut().zip(addresses.iter().cycle()) {
+        *slot = Prefix::new(prefix.network(), prefix.prefix_len());
+    }
+    all
 }
 
 /// What is reached with the pod's own address: the configured prefixes, and the node's own pods, known or not.

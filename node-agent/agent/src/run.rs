@@ -61,7 +61,7 @@ pub(crate) async fn run(settings: Settings) -> anyhow::Result<()> {
     let (listener_sender, listeners) = mpsc::channel(4);
     let dns_socket = serve::bind(&settings.dns_socket)?;
     let (rules_sender, rules) = channel::channel(cilium_rest::dns::Rules::default());
-    let (applied_sender, applied) = channel::channel(None);
+    let (told_sender, told) = channel::channel(None);
     let handle = Handle { jobs: job_sender, listeners: listener_sender };
     let (checks_sender, checks) = channel::channel(Checks::new());
     let (failures_sender, mut health_failures) = channel::channel(Failures::new());
@@ -69,7 +69,7 @@ pub(crate) async fn run(settings: Settings) -> anyhow::Result<()> {
     let (pressure_sender, mut pressures) = channel::channel(Vec::new());
     let (kube_proxy_sender, kube_proxy) = channel::channel(Vec::new());
     let mut brain =
-        Brain::new(settings.clone(), applied_sender, rules_sender, health, pressures.clone(), kube_proxy)?;
+        Brain::new(settings.clone(), told_sender, rules_sender, health, pressures.clone(), kube_proxy)?;
 
     tokio::spawn(monitor::run(settings.bpffs.clone(), handle.clone(), listeners));
     serve::start(&settings, socket, &handle).await?;
@@ -77,7 +77,7 @@ pub(crate) async fn run(settings: Settings) -> anyhow::Result<()> {
     tokio::spawn(kube_proxy::follow(kube_proxy_sender));
     tokio::spawn(health::start(settings.every_address(), checks, failures_sender));
     tokio::spawn(dns::serve(dns_socket, handle.clone(), rules));
-    tokio::spawn(connect(settings, seen_sender, applied, handle.clone()));
+    tokio::spawn(connect(settings, seen_sender, told, handle.clone()));
 
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -122,7 +122,7 @@ fn timed(what: &str, work: impl FnOnce()) {
 async fn connect(
     settings: Settings,
     seen: mpsc::Sender<Seen>,
-    applied: channel::Receiver<Option<cilium_api::node_state::AppliedState>>,
+    told: channel::Receiver<Option<ack::Told>>,
     handle: Handle,
 ) {
     let mut backoff = Backoff::new();
@@ -140,7 +140,7 @@ async fn connect(
     };
     tokio::spawn(watch::header(client.clone(), settings.node.clone(), seen.clone()));
     tokio::spawn(watch::slices(client.clone(), settings.node.clone(), seen));
-    tokio::spawn(ack::run(client.clone(), settings.node.clone(), applied));
+    tokio::spawn(ack::run(client.clone(), settings.node.clone(), told));
     ask_version(client, handle).await;
 }
 

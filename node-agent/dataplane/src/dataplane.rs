@@ -185,7 +185,8 @@ impl Dataplane {
                 self.named.rebase_all();
                 self.reroute();
                 if rest == self.config.node {
-                    for key in self.services.move_to(node.map_or("", |node| &node.zone)) {
+                    let addresses = self.node_addresses();
+                    for key in self.services.move_to(node.map_or("", |node| &node.zone), &addresses) {
                         self.update_one(&key, parts);
                     }
                     let pods: Vec<PartKey> = self.endpoints.with_host_ports().cloned().collect();

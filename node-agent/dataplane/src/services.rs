@@ -217,16 +217,17 @@ pub(crate) struct Services {
 
 impl Services {
     pub(crate) fn new(node: String, balancing: Balancing) -> Self {
-        let here = Here { node, zone: String::new() };
+        let here = Here { node, ..Here::default() };
         Self { switched: Switched::new(), frontends: HashMap::new(), claims: HashMap::new(), here, balancing }
     }
 
-    /// Takes the node's zone. Returns the Services to be set again.
-    pub(crate) fn move_to(&mut self, zone: &str) -> Vec<PartKey> {
-        if self.here.zone == zone {
+    /// Takes the node's zone and addresses. Returns the Services to be set again.
+    pub(crate) fn move_to(&mut self, zone: &str, addresses: &[IpAddr]) -> Vec<PartKey> {
+        if self.here.zone == zone && self.here.addresses == addresses {
             return Vec::new();
         }
         zone.clone_into(&mut self.here.zone);
+        self.here.addresses = addresses.to_owned();
         self.frontends.keys().cloned().collect()
     }
 
@@ -251,6 +252,9 @@ impl Services {
         if let Some(maglev) = service.and_then(|service| self.balancing.maglev_of(service)) {
             fill_tables(maglev, &mut wanted);
         }
+        wanted.extend(
+            service.into_iter().flat_map(|service| service.load_balancer.iter().map(every_other_port)),
+        );
         self.put(part, wanted);
     }
 
@@ -346,6 +350,13 @@ impl Services {
     }
 }
 
+/// What stands at an address of a load balancer for the ports that no Service has there: nothing. The address leads to the nodes, which
+/// would send such packets back to where they come from.
+fn every_other_port(address: &IpAddr) -> Wanted {
+    let key = ServiceKey { address: (*address).into(), port: NetPort(0), protocol: 0, scope: SCOPE_EXTERNAL };
+    Wanted { key, rank: RANK_OF_HOST_PORTS, content: Content::to(Box::default()), exempts: false }
+}
+
 /// Gives the frontends for the outside their tables. Those with equal backends have one between them.
 fn fill_tables(maglev: Maglev, wanted: &mut [Wanted]) {
     let mut filled: HashMap<Box<[BackendEntry]>, Option<Arc<[u16]>>> = HashMap::new();
@@ -370,6 +381,10 @@ fn grant(switched: &mut Switched<ServiceScheme>, key: ServiceKey, claims: &[Clai
 
 /// All but the first that want a frontend. A Service loses nothing by a redirect: that is what it is for.
 fn refused(key: &ServiceKey, claims: &[Claim]) -> Vec<(PartKey, String)> {
+    // Services that share an address want the same for its other ports.
+    if key.port == NetPort(0) {
+        return Vec::new();
+    }
     let is_redirect = |claim: &&Claim| claim.rank == RANK_OF_REDIRECTS;
     let services = claims.iter().position(|claim| !is_redirect(&claim)).unwrap_or(claims.len());
     let (redirects, services) = claims.split_at(services);

@@ -17,12 +17,16 @@ pub const CONFIG_HOST_FIREWALL: u32 = 1 << 3;
 pub const CONFIG_SOCKETS_OF_HOST: u32 = 1 << 4;
 /// The node redirects, and looks whom it exempts ([`ExemptKey`](super::ExemptKey)).
 pub const CONFIG_REDIRECTS: u32 = 1 << 5;
+/// Ports of nodes are served only at addresses inside of [`Config::nodeport_prefixes`].
+pub const CONFIG_NODEPORT_PREFIXES: u32 = 1 << 6;
 /// Mark of packets that are for the DNS proxy.
 pub const MARK_TO_PROXY: u32 = 0x0200;
 /// Bits of a mark that say whose it is.
 pub const MARK_MASK: u32 = 0x0f00;
 /// Number of prefixes in [`Config::kept`].
 pub const CONFIG_KEPT_PREFIXES: usize = 8;
+/// Number of prefixes in [`Config::nodeport_prefixes`].
+pub const CONFIG_NODEPORT_PREFIX_COUNT: usize = 8;
 
 layout! {
     /// A prefix; unused when `bits` is 0.
@@ -66,6 +70,8 @@ layout! {
         pub loopback6: Addr,
         /// Destinations that are never masqueraded (pod prefixes, native routing prefixes).
         pub kept: [Prefix; CONFIG_KEPT_PREFIXES],
+        /// Where ports of nodes are served, with [`CONFIG_NODEPORT_PREFIXES`]; when there are fewer, they are repeated.
+        pub nodeport_prefixes: [Prefix; CONFIG_NODEPORT_PREFIX_COUNT],
         /// Index of `cilium_vxlan`; 0: native routing.
         pub tunnel_ifindex: u32,
         /// Identity of IPv4 addresses that the ipcache does not know: 2 with one family, 9 with two.

@@ -3,12 +3,15 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
-use bpf_tests::packet::{self, Tcp};
+use bpf_tests::packet::{self, Echo, Tcp};
 use bpf_tests::seen::{Seen, Told, check_checksums, subject, told};
 use bpf_tests::services::Frontend;
 use bpf_tests::stage::{Action, Outcome, Place, Place::*, Rule, Stage, ip, net, pod_mac};
 use bpf_tests::{Family, Mode};
-use cilium_bpf::layout::{CONFIG_SET_RETVAL, IpcacheKey, NAT_SERVICE, SERVICE_ONLY_OWN, SERVICE_RANGES_DENY};
+use cilium_bpf::layout::{
+    CONFIG_NODEPORT_PREFIXES, CONFIG_SET_RETVAL, IpcacheKey, NAT_SERVICE, Prefix, SERVICE_ONLY_OWN,
+    SERVICE_RANGES_DENY,
+};
 use cilium_bpf::reason::DropReason;
 use cilium_delta::Table as _;
 
@@ -185,6 +188,76 @@ fn an_address_of_a_load_balancer_is_served_as_it_is() {
             let other = packet::tcp(mac, client, (balancer(family), 444).into(), Tcp::Syn);
             let outcome = stage.receive(&other);
             assert_eq!((outcome.action, &outcome.packet), (Action::Pass, &other), "no port of the service");
+        }
+    }
+}
+
+/// What the agent writes for the ports of a load balancer's address that no Service has.
+fn close_other_ports(stage: &mut Stage, address: IpAddr) {
+    let service = Frontend { generation: 90, protocol: 0, flags: SERVICE_ONLY_OWN, ..Frontend::default() };
+    service.serve(&mut stage.maps, (address, 0).into(), &[]);
+}
+
+#[test]
+fn what_no_service_has_at_an_address_of_a_load_balancer_does_not_go_round_in_circles() {
+    let mut stage = Stage::new(Mode::Native);
+    let mac = stage.uplink.mac.0;
+    for family in Family::ALL {
+        let client = World.at(family, CLIENT);
+        close_other_ports(&mut stage, balancer(family));
+        for protocol in [TCP, UDP] {
+            let stray = mk_packet(protocol, mac, client, (balancer(family), 444).into(), Tcp::Syn);
+            assert_eq!(stage.receive(&stray).action, Action::Drop(DropReason::NoService));
+        }
+        let ping = packet::echo(mac, client.ip(), balancer(family), Echo::Request, 7);
+        assert_eq!(stage.receive(&ping).action, Action::Pass, "a ping is for no port");
+        // Somebody else's address, and one that is the node's own as well.
+        for other in
+            [ip("203.0.113.8"), ip("2001:db8:7::8")].into_iter().filter(|it| it.is_ipv4() == client.is_ipv4())
+        {
+            let through = packet::tcp(mac, client, (other, 444).into(), Tcp::Syn);
+            assert_eq!(stage.receive(&through).action, Action::Pass);
+        }
+        close_other_ports(&mut stage, Host.ip(family));
+        let own = packet::tcp(mac, client, Host.at(family, 444), Tcp::Syn);
+        assert_eq!(stage.receive(&own).action, Action::Pass);
+    }
+}
+
+#[test]
+fn an_address_of_a_load_balancer_that_the_node_has_keeps_the_other_ports_of_the_node() {
+    let mut stage = Stage::new(Mode::Native);
+    let mac = stage.uplink.mac.0;
+    for family in Family::ALL {
+        stage.add_own_address(balancer(family));
+        close_other_ports(&mut stage, balancer(family));
+        let other = packet::tcp(mac, World.at(family, CLIENT), (balancer(family), 22).into(), Tcp::Syn);
+        assert_eq!(stage.receive(&other).action, Action::Pass);
+    }
+}
+
+#[test]
+fn ports_of_nodes_are_served_at_the_addresses_that_the_settings_name() {
+    let lists = [
+        (vec![net("192.0.2.0/24")], [true, false]),
+        (vec![net("192.0.2.2/32"), net("::/0")], [false, true]),
+        (vec![net("0.0.0.0/0"), net("2001:db8::1/128")], [true, true]),
+        (vec![net("::/0")], [false, true]),
+    ];
+    for (prefixes, expected) in lists {
+        let mut stage = Stage::with_config(Mode::Native, |config| {
+            config.flags |= CONFIG_NODEPORT_PREFIXES;
+            for (slot, prefix) in config.nodeport_prefixes.iter_mut().zip(prefixes.iter().cycle()) {
+                *slot = Prefix::new(prefix.addr(), prefix.prefix_len());
+            }
+        });
+        serve(&mut stage, 1, &[PodA]);
+        let mac = stage.uplink.mac.0;
+        for (family, is_served) in Family::ALL.into_iter().zip(expected) {
+            let packet = packet::tcp(mac, World.at(family, CLIENT), Host.at(family, PORT), Tcp::Syn);
+            let outcome = stage.receive(&packet);
+            assert_eq!(outcome.action == Action::Redirect, is_served, "{family:?} {prefixes:?}");
+            assert_eq!(outcome.packet == packet, !is_served);
         }
     }
 }

@@ -1,5 +1,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
+use cilium_api::condition::Condition;
 use cilium_api::digest::{self, digest};
 use cilium_api::node_slice::owner_label;
 use cilium_api::node_state::{AppliedState, CiliumNodeState, DesiredState};
@@ -51,6 +52,7 @@ struct Stored {
     /// Highest revision ever seen: it does not go back when the object is made again.
     highest: i64,
     applied: Option<AppliedState>,
+    conditions: Option<Vec<Condition>>,
 }
 
 /// A write that is out.
@@ -206,9 +208,12 @@ impl State {
     }
 
     fn rest(&self) -> Option<NodeRest> {
-        let Stored { version, seen, applied, .. } = &self.stored;
-        (*seen != 0 && seen == version)
-            .then(|| NodeRest { resource_version: seen.to_string(), applied: applied.clone() })
+        let Stored { version, seen, applied, conditions, .. } = &self.stored;
+        (*seen != 0 && seen == version).then(|| NodeRest {
+            resource_version: seen.to_string(),
+            applied: applied.clone(),
+            conditions: conditions.clone(),
+        })
     }
 
     fn desired(&self, revision: i64) -> DesiredState {
@@ -257,10 +262,10 @@ impl State {
         (self.stored.version, self.stored.seen) = (found_version, found_version);
         self.stored.exists = true;
         self.due = true;
-        let (desired, applied) = object
-            .status
-            .as_ref()
-            .map_or((None, None), |status| (status.desired.as_ref(), status.applied.clone()));
+        let status = object.status.as_ref();
+        let desired = status.and_then(|status| status.desired.as_ref());
+        let applied = status.and_then(|status| status.applied.clone());
+        self.stored.conditions = status.and_then(|status| status.conditions.clone());
         let foreign = self.take_desired(desired.map(|desired| (desired.revision, digest_found(desired))));
         let before = std::mem::replace(&mut self.stored.applied, applied);
         let (before, after) = (before.as_ref(), self.stored.applied.as_ref());
@@ -352,7 +357,7 @@ mod tests {
     ) -> CiliumNodeState {
         let mut object = CiliumNodeState::new("a", CiliumNodeStateSpec {});
         object.metadata.resource_version = Some(version.into());
-        object.status = Some(CiliumNodeStateStatus { desired, applied });
+        object.status = Some(CiliumNodeStateStatus { desired, applied, conditions: None });
         object
     }
 

@@ -27,6 +27,7 @@ use cilium_state::{State, Store};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use crate::ack::Told;
 use crate::clock::Clock;
 use crate::config::Settings;
 use crate::conflist::Conflist;
@@ -124,7 +125,7 @@ pub(crate) struct Brain {
     reassigned: HashSet<Addr>,
     teller: Teller,
     due: Due,
-    applied: watch::Sender<Option<AppliedState>>,
+    told: watch::Sender<Option<Told>>,
     connections: BTreeMap<&'static str, Result<(), String>>,
     server_version: String,
     store_failure: Option<Failure>,
@@ -140,7 +141,7 @@ impl Brain {
     /// Starts from what is on disk. The dataplane is set up at once when that is complete.
     pub(crate) fn new(
         settings: Settings,
-        applied: watch::Sender<Option<AppliedState>>,
+        told: watch::Sender<Option<Told>>,
         rules: watch::Sender<cilium_rest::dns::Rules>,
         health: Health,
         pressures: watch::Receiver<Vec<Pressure>>,
@@ -169,7 +170,7 @@ impl Brain {
             reassigned: HashSet::new(),
             teller: Teller::default(),
             due: Due { check: clock.now() + CHECK_EVERY, ..Due::default() },
-            applied,
+            told,
             connections: BTreeMap::new(),
             server_version: String::new(),
             store_failure: None,
@@ -447,9 +448,10 @@ impl Brain {
             }
         }
         let Some(applied) = self.applied_state() else { return };
-        self.applied.send_if_modified(|sent| {
-            let news = sent.as_ref() != Some(&applied);
-            *sent = Some(applied);
+        let told = Told { applied, condition: pressure::condition(&self.pressures.borrow()) };
+        self.told.send_if_modified(|sent| {
+            let news = sent.as_ref() != Some(&told);
+            *sent = Some(told);
             news
         });
     }
@@ -481,7 +483,6 @@ impl Brain {
         let mut failures = self.state.failures();
         failures.extend(self.store_failure.iter().chain(&self.set_up_failure).cloned());
         failures.extend(self.health.failures());
-        failures.extend(pressure::failures(&self.pressures.borrow()));
         if let Some(running) = &self.running {
             failures.extend(running.dataplane.failures());
             failures.extend(running.tables.wires.failures());

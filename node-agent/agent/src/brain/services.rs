@@ -113,7 +113,7 @@ mod tests {
 
     /// Type, frontend and number of backends.
     fn shown(service: &Service) -> Vec<String> {
-        let here = Here { node: "n1".to_owned(), zone: String::new() };
+        let here = Here { node: "n1".to_owned(), ..Here::default() };
         let specs = service_specs(service.frontends(&here), "shop", "web");
         let line = |spec: model::ServiceSpec| {
             format!("{} {} {}", spec.r#type, spec.frontend_address, spec.backend_addresses.len())

@@ -15,6 +15,7 @@ use cilium_rest::dns::{BUCKETS, Counts};
 
 use crate::brain::{DnsNumbers, Numbers};
 use crate::describe;
+use crate::pressure::Subject;
 use crate::run::Handle;
 use crate::watch::WATCHES;
 
@@ -101,8 +102,18 @@ fn render(numbers: &Numbers, packets: impl Iterator<Item = (u32, Metric)>) -> St
         "Share of a table's entries that are in use, by the last look.",
     );
     for pressure in &numbers.pressures {
-        let label = format!("map_name=\"{}\"", pressure.map);
-        page.sample("cilium_bpf_map_pressure", &label, format!("{:.4}", pressure.ratio()));
+        if let Subject::Map(map) = &pressure.subject {
+            let label = format!("map_name=\"{map}\"");
+            page.sample("cilium_bpf_map_pressure", &label, format!("{:.4}", pressure.ratio()));
+        }
+    }
+    if let Some(ports) = numbers.pressures.iter().find(|pressure| pressure.subject == Subject::Ports) {
+        page.single(
+            "cilium_nat_port_pressure",
+            "gauge",
+            "Share of the node's ports that are in use towards the destination with the most, by the last look.",
+            format!("{:.4}", ports.ratio()),
+        );
     }
     render_dns(&mut page, &numbers.dns);
     render_packets(&mut page, packets);

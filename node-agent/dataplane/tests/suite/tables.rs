@@ -615,3 +615,48 @@ fn backends_elsewhere_answer_by_themselves_where_the_node_or_the_service_says_so
     assert_eq!(flags(Mode::Hybrid, false, None, udp), snat);
     assert_eq!(flags(Mode::Snat, true, Some(Forwarding::Snat), 132), dsr, "SCTP cannot change ports");
 }
+
+#[test]
+fn other_ports_of_a_load_balancers_address_are_closed_for_as_long_as_a_service_has_it() {
+    let service = |number: u8, port: u16| {
+        let mut service = Service {
+            load_balancer: vec![ip("192.0.2.80")],
+            ..mk_service_of(number, vec![mk_backend("10.244.1.1", BackendPlace::default())])
+        };
+        service.ports[0].port = port;
+        service
+    };
+    let (one, other) = (service(1, 80), service(2, 443));
+    let (mut dataplane, mut kernel) = (Dataplane::new(mk_config(false)), Fake::default());
+    let closed =
+        ServiceKey { address: ip("192.0.2.80").into(), port: NetPort(0), protocol: 0, scope: SCOPE_EXTERNAL };
+    let count = |kernel: &Fake| kernel.services.get(&closed).map(|entry| entry.count);
+    put(&mut dataplane, &mut kernel, &[("a", &one), ("b", &other)]);
+    assert_eq!((count(&kernel), dataplane.failures()), (Some(0), vec![]), "both may share it");
+    put(&mut dataplane, &mut kernel, &[("b", &other)]);
+    assert_eq!(count(&kernel), Some(0));
+    put(&mut dataplane, &mut kernel, &[]);
+    assert_eq!(count(&kernel), None);
+}
+
+#[test]
+fn sockets_of_the_node_and_its_pods_find_external_addresses_that_are_its_own() {
+    let (mut dataplane, mut kernel) = (Dataplane::new(mk_config(false)), Fake::default());
+    let service = Service {
+        external: vec![ip("172.30.0.1"), ip("172.30.0.2")],
+        ..mk_service_of(1, vec![mk_backend("10.244.1.1", BackendPlace::default())])
+    };
+    put(&mut dataplane, &mut kernel, &[("s", &service)]);
+    let is_inside = |kernel: &Fake, address: &str| {
+        let (address, port, protocol) = (ip(address).into(), NetPort(80), 6);
+        kernel.services.contains_key(&ServiceKey { address, port, protocol, scope: SCOPE_INTERNAL })
+    };
+    assert!(!is_inside(&kernel, "172.30.0.1"));
+    let mut parts = Parts::from([mk_node("n1", 1), mk_node("n2", 2)]);
+    let nodes: Vec<PartKey> = parts.keys().cloned().collect();
+    parts.insert(PartKey::service("default", "s"), Part::Service(service));
+    dataplane.update(&nodes, &parts);
+    dataplane.apply(&mut kernel, 0);
+    assert!(is_inside(&kernel, "172.30.0.1"));
+    assert!(!is_inside(&kernel, "172.30.0.2"), "whoever may write a Service must not take others' addresses");
+}

@@ -84,16 +84,6 @@ impl<K: Record, V: Record> Map<K, V> {
         Ok(keys)
     }
 
-    /// How many entries have a value of that kind.
-    ///
-    /// # Errors
-    /// [`Error::Read`].
-    pub fn count_if(&self, is_wanted: impl Fn(&V) -> bool) -> Result<usize, Error> {
-        let mut count = 0;
-        self.each_bytes(|_, value| count += usize::from(is_wanted(&V::read(value))))?;
-        Ok(count)
-    }
-
     /// How many entries there are (elements that are not zero, for an array).
     ///
     /// # Errors
