@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// Version of the format of parts and slices. An agent refuses a version it does not know and keeps the old state.
 pub const FORMAT_VERSION: u32 = 5;
@@ -232,7 +232,7 @@ pub struct Policy {
     pub names: Vec<NamedPeer>,
     /// Name servers of which answers are heard, although nothing is said about questions: all of them pass. Each for one port, and
     /// traffic that passes by what `egress` says in any case.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, deserialize_with = "exact", skip_serializing_if = "Vec::is_empty")]
     pub heard: Vec<Entry>,
     /// Policies that directions and entries refer to by index, as `cnp/<namespace>/<name>`, `ccnp/<name>`,
     /// `netpol/<namespace>/<name>` or `clusternetpol/<name>`, sorted. A policy whose rules have different notes is there once for each.
@@ -267,21 +267,21 @@ pub struct Direction {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub closed_by: Vec<u16>,
     /// What is looked at before all else, in this order.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, deserialize_with = "exact", skip_serializing_if = "Vec::is_empty")]
     pub admin: Vec<Step>,
     /// Allowed traffic; sorted and without duplicates. Empty unless `enforced`, or something is asked behind it.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, deserialize_with = "exact", skip_serializing_if = "Vec::is_empty")]
     pub allow: Vec<Entry>,
     /// Prefixes of addresses, whoever has them; sorted and without duplicates. The one at place *i* is the peer
     /// [`FIRST_BLOCK`]` + i` of entries that allow: it stands for the addresses inside that lie in no narrower one of the list.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, deserialize_with = "exact", skip_serializing_if = "Vec::is_empty")]
     pub blocks: Vec<IpNet>,
     /// Denied traffic; sorted and without duplicates. Without `enforced`, everything else passes.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, deserialize_with = "exact", skip_serializing_if = "Vec::is_empty")]
     pub deny: Vec<Entry>,
     /// What is looked at where neither `allow` nor `deny` has anything, in this order. Empty where a policy closes the direction:
     /// that decides then.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, deserialize_with = "exact", skip_serializing_if = "Vec::is_empty")]
     pub baseline: Vec<Step>,
 }
 
@@ -292,7 +292,7 @@ pub struct Step {
     /// What is done with traffic that any of the entries covers.
     pub action: Action,
     /// Traffic; sorted and without duplicates.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, deserialize_with = "exact", skip_serializing_if = "Vec::is_empty")]
     pub entries: Vec<Entry>,
     /// Traffic by names of addresses; sorted and without duplicates. Only with [`Action::Accept`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -508,6 +508,7 @@ pub struct Prefix {
 #[serde(rename_all = "camelCase")]
 pub struct Identity {
     /// `source:key=value` (or `source:key` for an empty value), sorted.
+    #[serde(deserialize_with = "exact")]
     pub labels: Vec<String>,
 }
 
@@ -535,12 +536,13 @@ pub struct Node {
 #[serde(rename_all = "camelCase")]
 pub struct Service {
     /// Cluster addresses, in the order of the Service.
+    #[serde(deserialize_with = "exact")]
     pub cluster_ips: Vec<IpAddr>,
     /// Addresses of its load balancer, under which pods of the cluster find the same backends.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, deserialize_with = "exact", skip_serializing_if = "Vec::is_empty")]
     pub load_balancer: Vec<IpAddr>,
     /// Further addresses under which it is met from outside (`externalIPs`); sorted, of families that it has cluster addresses of.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, deserialize_with = "exact", skip_serializing_if = "Vec::is_empty")]
     pub external: Vec<IpAddr>,
     /// A node uses its own backends only under the cluster addresses (`internalTrafficPolicy: Local`).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -568,6 +570,7 @@ pub struct Service {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forwarding: Option<Forwarding>,
     /// Ports, sorted by (port, protocol).
+    #[serde(deserialize_with = "exact")]
     pub ports: Vec<ServicePort>,
 }
 
@@ -608,6 +611,7 @@ pub struct ServicePort {
     #[serde(default, skip_serializing_if = "is_zero")]
     pub node_port: u16,
     /// Backends of both families, sorted by address and port, without duplicates.
+    #[serde(deserialize_with = "exact")]
     pub backends: Vec<Backend>,
 }
 
@@ -639,6 +643,13 @@ pub struct BackendPlace {
     /// Zones that it is meant for (EndpointSlice, `hints.forZones`).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub for_zones: Vec<String>,
+}
+
+/// A list that keeps no room for more: agents hold many parts for long, and JSON does not say how long its lists are.
+fn exact<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
+    let mut list = Vec::deserialize(deserializer)?;
+    list.shrink_to_fit();
+    Ok(list)
 }
 
 fn is_zero<N: Default + PartialEq>(number: &N) -> bool {
