@@ -52,7 +52,8 @@ struct flow {
 	__u8 dont_fragment; /* IPv4's flag */
 	__u8 fragment;      /* enum fragment */
 	__u8 icmp_error;    /* carries the start of another packet */
-	__u8 pad[6];        /* older kernels want every byte set of what a subprogram is given */
+	__u8 ports_known;   /* of a fragment: looked up or remembered, under the addresses that it came with */
+	__u8 pad[5];        /* older kernels want every byte set of what a subprogram is given */
 };
 
 static __always_inline bool is_icmp(const struct flow *f)

@@ -36,8 +36,6 @@ static __always_inline int receive_for_others(struct __sk_buff *skb, struct flow
 	s->to_here = find_endpoint(&f->destination, &s->to);
 	if (!s->to_here)
 		return drop(skb, f, s, DROP_UNKNOWN_TARGET, DIRECTION_INGRESS);
-	/* The ports are known already, and later fragments come with the address of before. */
-	f->fragment = FRAGMENT_NONE;
 	if (passage.way == WAY_POD)
 		s->route = CT_DIRECT | CT_SERVICE;
 	return receive(skb, f, s, 0, passage.way == WAY_ANSWER);

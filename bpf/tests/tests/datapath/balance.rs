@@ -369,3 +369,30 @@ fn packets_of_a_pod_spread_over_the_backends() {
         .collect();
     assert_eq!(targets.len(), 2);
 }
+
+#[test]
+fn an_answer_in_pieces_from_outside_comes_as_the_service_and_keeps_its_content() {
+    let stage = stage(Mode::Native, &[World]);
+    let mac = stage.uplink.mac.0;
+    for family in Family::ALL {
+        let pod = PodA.at(family, CLIENT);
+        let asked = stage.leave(PodA, &packet::udp(ANY_MAC, pod, cluster(family), b"question"));
+        let (node, backend) = passed(&asked, Action::Redirect);
+        assert_eq!((node.ip(), backend), (Host.ip(family), World.at(family, 80)), "masqueraded");
+        let content: Vec<u8> = (0..64).collect();
+        let [first, later] = packet::fragments(&packet::udp(mac, backend, node, &content), 24, 900);
+        let read = |piece: &[u8]| {
+            let outcome = stage.receive(piece);
+            assert_eq!(outcome.action, Action::Redirect);
+            outcome.packet
+        };
+        let seen = Seen::read(&read(&first));
+        assert_eq!((seen.source, seen.source_port), (cluster(family).ip(), cluster(family).port()));
+        assert_eq!((seen.destination, seen.destination_port), (pod.ip(), pod.port()));
+        let later = read(&later);
+        // The first piece has 24 bytes, 8 of which are the header of UDP.
+        assert!(later.ends_with(&content[16..]), "{later:?}");
+        let seen = Seen::read(&later);
+        assert_eq!((seen.source, seen.destination), (cluster(family).ip(), pod.ip()));
+    }
+}
