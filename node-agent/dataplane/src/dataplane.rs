@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use cilium_api::frontends::Frontend;
 use cilium_api::node_state::Failure;
 use cilium_api::parts::{DnsRule, Part, PartKey, Policy, Service};
-use cilium_bpf::layout::{Addr, Endpoint, ExemptKey, IpcacheKey};
+use cilium_bpf::layout::{Addr, BackendEntry, Endpoint, ExemptKey, IpcacheKey, ServiceKey};
 use cilium_delta::{Change, Drift, Report, Tracker};
 use ipnet::IpNet;
 
@@ -139,9 +139,19 @@ impl Dataplane {
         self.named.meanings().map(|(number, meaning)| (number, meaning.base, &meaning.patterns))
     }
 
-    /// A Service as this node has it: one entry for each of its addresses and ports.
-    pub fn frontends<'a>(&'a self, service: &'a Service) -> impl Iterator<Item = Frontend<'a>> {
-        self.services.frontends(service)
+    /// A Service as this node has it: one entry for each of its addresses and ports that are not another's.
+    pub fn frontends<'a>(
+        &'a self,
+        part: &'a PartKey,
+        service: &'a Service,
+    ) -> impl Iterator<Item = Frontend<'a>> {
+        self.services.frontends(part, service)
+    }
+
+    /// Ports of the node that lead to its pods (`hostPort`), one entry for each address of the node: the part of the pod, the frontend as
+    /// sockets find it, and the pod's address and port.
+    pub fn host_ports(&self) -> impl Iterator<Item = (&PartKey, &ServiceKey, &BackendEntry)> {
+        self.services.host_ports()
     }
 
     /// Rules about DNS questions, by identity of who asks.

@@ -332,9 +332,29 @@ impl Services {
         }
     }
 
-    /// A Service as this node has it.
-    pub(crate) fn frontends<'a>(&'a self, service: &'a Service) -> impl Iterator<Item = Frontend<'a>> {
-        service.frontends(&self.here)
+    /// A Service as this node has it, but for what belongs to others.
+    pub(crate) fn frontends<'a>(
+        &'a self,
+        part: &'a PartKey,
+        service: &'a Service,
+    ) -> impl Iterator<Item = Frontend<'a>> {
+        service.frontends(&self.here).filter(|frontend| self.owns(part, &key(frontend)))
+    }
+
+    /// Ports of the node that lead to its pods: the part of the pod, where sockets find it, and the pod's address and port.
+    pub(crate) fn host_ports(&self) -> impl Iterator<Item = (&PartKey, &ServiceKey, &BackendEntry)> {
+        self.frontends.iter().filter(|(part, _)| part.0.starts_with("endpoint/")).flat_map(
+            move |(part, keys)| {
+                let inside = keys.iter().filter(|key| key.scope == SCOPE_INTERNAL && self.owns(part, key));
+                inside.filter_map(move |key| {
+                    Some((part, key, self.claims.get(key)?.first()?.content.backends.first()?))
+                })
+            },
+        )
+    }
+
+    fn owns(&self, part: &PartKey, key: &ServiceKey) -> bool {
+        self.claims.get(key).and_then(|claims| claims.first()).is_some_and(|first| first.part == *part)
     }
 
     /// Services that are not in force, and why.

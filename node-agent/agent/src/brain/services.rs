@@ -3,27 +3,31 @@
 use std::net::IpAddr;
 
 use cilium_api::frontends::{Frontend, FrontendKind, Scope};
-use cilium_api::parts::Part;
+use cilium_api::parts::{Part, PartKey};
+use cilium_bpf::layout::{BackendEntry, ServiceKey};
 use cilium_rest::model;
 
 use super::Brain;
 use crate::describe;
 
 impl Brain {
-    /// One entry for each address and port of a Service or a redirect, or two where it matters who comes. What is redirected is not
-    /// there as the Service's.
+    /// One entry for each address and port of a Service, a redirect or a `hostPort`, or two where it matters who comes. What belongs to
+    /// another one is not there as the Service's.
     pub(crate) fn services(&self) -> Vec<model::Service> {
         let mut list = Vec::new();
         let Some(running) = &self.running else { return list };
-        let redirected = self.redirected_services();
         for (key, part) in self.state.iter() {
             let Part::Service(service) = part else { continue };
             let (namespace, name) = key.0.trim_start_matches("service/").split_once('/').unwrap_or_default();
-            let mut specs = service_specs(running.dataplane.frontends(service), namespace, name);
-            specs.retain(|spec| !redirected.iter().any(|it| it.frontend_address == spec.frontend_address));
+            let specs = service_specs(running.dataplane.frontends(key, service), namespace, name);
             list.extend(specs.into_iter().map(|spec| model::Service { spec }));
         }
-        list.extend(redirected.into_iter().map(|spec| model::Service { spec }));
+        let mut others = self.redirected_services();
+        others.extend(running.dataplane.host_ports().filter_map(host_port_spec));
+        others.sort_by_key(|spec| {
+            (spec.namespace.clone(), spec.name.clone(), spec.frontend_address.to_string())
+        });
+        list.extend(others.into_iter().map(|spec| model::Service { spec }));
         for (number, service) in (1..).zip(&mut list) {
             service.spec.id = number;
         }
@@ -70,6 +74,20 @@ fn service_spec(frontend: &Frontend<'_>, namespace: &str, name: &str) -> model::
         name: name.to_owned(),
         r#type: service_type(frontend.kind).to_owned(),
     }
+}
+
+/// With the name of the pod.
+fn host_port_spec((part, at, backend): (&PartKey, &ServiceKey, &BackendEntry)) -> Option<model::ServiceSpec> {
+    let (namespace, pod) = part.0.strip_prefix("endpoint/")?.split_once('/')?;
+    let protocol = describe::protocol(at.protocol);
+    Some(model::ServiceSpec {
+        id: 0,
+        frontend_address: mk_address(at.address.ip()?, at.port.0, &protocol),
+        backend_addresses: vec![mk_address(backend.address.ip()?, backend.port.0, &protocol)],
+        namespace: namespace.to_owned(),
+        name: format!("{pod}:host-port"),
+        r#type: "HostPort".to_owned(),
+    })
 }
 
 /// As upstream writes them in lists.

@@ -2,8 +2,9 @@
 
 use cilium_api::parts::{Algorithm, Backend, BackendPlace, Forwarding, Part, PartKey, Parts, Service};
 use cilium_bpf::layout::{
-    Addr, IpcacheEntry, IpcacheKey, NetPort, SCOPE_EXTERNAL, SCOPE_INTERNAL, SERVICE_AT_OWN_NODE,
-    SERVICE_DSR, SERVICE_MAGLEV, SERVICE_ONLY_OWN, SERVICE_RANGES, SERVICE_RANGES_DENY, ServiceKey,
+    Addr, BackendEntry, IpcacheEntry, IpcacheKey, NetPort, SCOPE_EXTERNAL, SCOPE_INTERNAL,
+    SERVICE_AT_OWN_NODE, SERVICE_DSR, SERVICE_MAGLEV, SERVICE_ONLY_OWN, SERVICE_RANGES, SERVICE_RANGES_DENY,
+    ServiceKey,
 };
 use cilium_dataplane::{Balancing, Behind, BehindKey, Dataplane, Mode, Unready, router_address};
 
@@ -467,6 +468,11 @@ fn an_address_that_two_services_want_belongs_to_one_in_any_order() {
         }
         let owner = |kernel: &Fake| backends_at(kernel, "192.0.2.80", 80, SCOPE_EXTERNAL);
         assert_eq!(owner(&kernel), [2], "the load balancer's, and of two the first by name");
+        let listed = |name: &str, service: &Service| {
+            let part = PartKey::service("default", name);
+            dataplane.frontends(&part, service).filter(|it| it.address == ip("192.0.2.80")).count()
+        };
+        assert_eq!([listed("a", &external), listed("b", &balancer), listed("c", &later)], [0, 2, 0]);
         let failures = dataplane.failures();
         let told: Vec<&str> = failures.iter().map(|failure| failure.object.as_str()).collect();
         assert!(told.contains(&"service/default/a") && told.contains(&"service/default/c"), "{failures:?}");
@@ -501,6 +507,24 @@ fn ports_of_the_node_lead_to_a_pod() {
         }
     }
     assert_eq!(backends_at(&kernel, "127.0.0.1", 8081, SCOPE_INTERNAL), [7]);
+    let listed = |dataplane: &Dataplane| -> Vec<String> {
+        let line = |(part, at, to): (&PartKey, &ServiceKey, &BackendEntry)| {
+            format!("{} {}:{} {}:{}", part.0, at.address, at.port.0, to.address, to.port.0)
+        };
+        let mut all: Vec<String> = dataplane.host_ports().map(line).collect();
+        all.sort();
+        all
+    };
+    assert_eq!(
+        listed(&dataplane),
+        [
+            "endpoint/default/pod-6 127.0.0.1:8080 10.244.1.6:86",
+            "endpoint/default/pod-6 172.30.0.1:8080 10.244.1.6:86",
+            "endpoint/default/pod-6 ::1:8080 fd00:10:244::6:86",
+            "endpoint/default/pod-6 fd00:172::1:8080 fd00:10:244::6:86",
+            "endpoint/default/pod-7 127.0.0.1:8081 10.244.1.7:87",
+        ]
+    );
 
     let gone = PartKey::endpoint("default", "pod-6");
     dataplane.update([&gone], &Parts::new());
