@@ -29,7 +29,7 @@ pub const SCHEMA_VERSION_LABEL: &str = "io.cilium.k8s.crd.schema.version";
 /// patch number of upstream's times one hundred, plus a number of our own. So it is higher than upstream's
 /// (without that, our status fields would be pruned in a cluster that upstream was installed in before), an upstream
 /// operator of the same minor leaves our superset alone, and every change of a schema of ours has room for a new number.
-pub const SCHEMA_VERSION: &str = "1.33.1205";
+pub const SCHEMA_VERSION: &str = "1.33.1206";
 
 /// `apiVersion` of an object of [`GROUP`] and [`VERSION`]: a constant that takes no space.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -98,6 +98,10 @@ impl Column {
     /// A column of whole numbers that is always shown.
     pub(crate) const fn integer(name: &'static str, path: &'static str) -> Self {
         Self { name, kind: "integer", path, priority: 0 }
+    }
+    /// A column of yes and no that is always shown.
+    pub(crate) const fn boolean(name: &'static str, path: &'static str) -> Self {
+        Self { name, kind: "boolean", path, priority: 0 }
     }
     /// A column of text for `-o wide`.
     pub(crate) const fn wide(name: &'static str, path: &'static str) -> Self {

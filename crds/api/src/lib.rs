@@ -21,6 +21,7 @@ pub mod identity;
 pub mod ingress;
 pub mod kubernetes_network_policy;
 pub mod l7;
+pub mod load_balancer_pool;
 pub mod local_redirect_policy;
 pub mod network_policy;
 pub mod node;
@@ -44,6 +45,7 @@ pub use clusterwide_network_policy::CiliumClusterwideNetworkPolicy;
 pub use definition::{ApiVersion, GROUP, SCHEMA_VERSION, SCHEMA_VERSION_LABEL, VERSION};
 pub use endpoint::CiliumEndpoint;
 pub use identity::CiliumIdentity;
+pub use load_balancer_pool::CiliumLoadBalancerIPPool;
 pub use local_redirect_policy::CiliumLocalRedirectPolicy;
 pub use network_policy::CiliumNetworkPolicy;
 pub use node::CiliumNode;
@@ -55,6 +57,7 @@ pub fn all() -> Vec<CustomResourceDefinition> {
         CiliumClusterwideNetworkPolicy::crd(),
         CiliumCIDRGroup::with_old_version(),
         CiliumLocalRedirectPolicy::crd(),
+        CiliumLoadBalancerIPPool::with_old_version(),
         CiliumEndpoint::crd(),
         CiliumIdentity::crd(),
         CiliumNode::crd(),

@@ -158,6 +158,33 @@ pub(crate) fn cidr_list(schema: &mut Schema) {
     }
 }
 
+/// Field hook: a list of conditions that are complete, within the bounds that Kubernetes sets (API, `metav1.Condition`).
+pub(crate) fn meta_conditions(schema: &mut Schema) {
+    let Some(item) = schema.get_mut("items").and_then(Value::as_object_mut) else { return };
+    item.insert("required".into(), json!(["lastTransitionTime", "message", "reason", "status", "type"]));
+    let Some(fields) = item.get_mut("properties").and_then(Value::as_object_mut) else { return };
+    let bounds = [
+        ("message", json!({"maxLength": 32768})),
+        ("observedGeneration", json!({"minimum": 0})),
+        (
+            "reason",
+            json!({"minLength": 1, "maxLength": 1024, "pattern": "^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$"}),
+        ),
+        ("status", json!({"enum": ["True", "False", "Unknown"]})),
+        ("type", json!({"maxLength": 316, "pattern": CONDITION_TYPE})),
+    ];
+    for (field, bounds) in bounds {
+        if let (Some(field), Value::Object(bounds)) =
+            (fields.get_mut(field).and_then(Value::as_object_mut), bounds)
+        {
+            field.extend(bounds);
+        }
+    }
+}
+
+/// A qualified name (Kubernetes API, `metav1.Condition`).
+const CONDITION_TYPE: &str = r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])$";
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;

@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::{Deserialize, Serialize};
 
+use crate::condition::Condition;
+
 /// Implements [`kube_core::Resource`] for a struct with a `metadata` field.
 macro_rules! resource {
     ($type:ty, $scope:ty, $group:literal, $version:literal, $kind:literal, $plural:literal) => {
@@ -268,6 +270,16 @@ pub struct ServiceSpec {
     /// Who may come by way of the load balancer; everybody when empty.
     #[serde(deserialize_with = "null_as_empty")]
     pub load_balancer_source_ranges: Vec<String>,
+    /// Who is to make the load balancer; whoever does so by default when absent.
+    pub load_balancer_class: Option<String>,
+    /// The address that it is to have.
+    #[serde(rename = "loadBalancerIP")]
+    pub load_balancer_ip: Option<String>,
+    /// SingleStack when absent, PreferDualStack, RequireDualStack.
+    pub ip_family_policy: Option<String>,
+    /// IPv4, IPv6.
+    #[serde(deserialize_with = "null_as_empty")]
+    pub ip_families: Vec<String>,
 }
 
 /// See [`Service`].
@@ -293,6 +305,9 @@ pub struct ClientIpConfig {
 pub struct ServiceStatus {
     /// What the load balancer answers on.
     pub load_balancer: LoadBalancerStatus,
+    /// Of all who have something to say.
+    #[serde(deserialize_with = "null_as_empty")]
+    pub conditions: Vec<Condition>,
 }
 
 /// See [`Service`].

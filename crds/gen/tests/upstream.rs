@@ -157,6 +157,18 @@ fn cidr_group_in_both_versions() {
 }
 
 #[test]
+fn load_balancer_pool_in_both_versions() {
+    let kind = "CiliumLoadBalancerIPPool";
+    assert_eq!(compare_version(kind, kind, "v2"), 26);
+    assert_eq!(compare_version(kind, "CiliumLoadBalancerIPPool.v2alpha1", "v2alpha1"), 26);
+    let crds = cilium_api::all();
+    let pool = crds.iter().find(|crd| crd.spec.names.kind == kind).unwrap();
+    let versions =
+        pool.spec.versions.iter().map(|it| (it.name.as_str(), it.storage, it.deprecated == Some(true)));
+    assert_eq!(versions.collect::<Vec<_>>(), [("v2", true, false), ("v2alpha1", false, true)]);
+}
+
+#[test]
 fn local_redirect_policy() {
     assert_eq!(compare("CiliumLocalRedirectPolicy"), 36);
 }

@@ -8,7 +8,7 @@ use cilium_api::node_slice::CiliumNodeStateSlice;
 use cilium_api::node_state::CiliumNodeState;
 use cilium_api::{
     CiliumCIDRGroup, CiliumClusterwideNetworkPolicy, CiliumEndpoint, CiliumIdentity,
-    CiliumLocalRedirectPolicy, CiliumNetworkPolicy, CiliumNode,
+    CiliumLoadBalancerIPPool, CiliumLocalRedirectPolicy, CiliumNetworkPolicy, CiliumNode,
 };
 use cilium_plan::Object;
 use cilium_policy::reduce::{self, Settings};
@@ -73,6 +73,7 @@ fn of_kind(kind: &str, value: Value, settings: Settings<'_>) -> Ruling {
             policy::<CiliumClusterwideNetworkPolicy>(value, |it| reduce::ccnp(it, settings))
         }
         "CiliumCIDRGroup" => plain::<CiliumCIDRGroup>(value),
+        "CiliumLoadBalancerIPPool" => plain::<CiliumLoadBalancerIPPool>(value),
         "CiliumLocalRedirectPolicy" => redirect(value),
         "CiliumIdentity" => match parse::<CiliumIdentity>(value) {
             Ok(identity) => match cilium_identity::object::read(&identity) {
