@@ -50,9 +50,10 @@ fuzz TEST *ARGS:
 bench *ARGS:
     kind-tests/bench/run "$@"
 
-# Measure planning: 10,000 policies, 50,000 pods, 1,000 nodes; fails when a goal is missed
+# Measure planning: 10,000 policies, 50,000 pods, 1,000 nodes, and addresses of 20,000 Services; fails when a goal is missed
 bench-plan:
     cargo run --locked --release -p cilium-plan --example scale
+    cargo run --locked --release -p cilium-lbipam --example services
 
 # Measure the eBPF programs: each packet path, and what policy adds to it; fails when a goal is missed
 bench-packets:

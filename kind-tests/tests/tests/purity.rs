@@ -12,13 +12,14 @@ use anyhow::{Context as _, ensure};
 use serde_json::Value;
 
 /// Crates that decide, and the words of [`IMPURE_WORDS`] that each may use all the same.
-const PURE: [(&str, &[&str]); 11] = [
+const PURE: [(&str, &[&str]); 12] = [
     ("cilium-api", &[]),
     ("cilium-core", &[]),
     ("cilium-policy", &[]),
     ("cilium-identity", &[]),
     ("cilium-ipam", &[]),
     ("cilium-services", &[]),
+    ("cilium-lbipam", &[]),
     ("cilium-plan", &[]),
     ("cilium-delta", &[]),
     ("cilium-dataplane", &[]),

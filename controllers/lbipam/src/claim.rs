@@ -1,0 +1,237 @@
+//! A Service, reduced to what it asks for and whose it is.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use cilium_api::slim;
+use cilium_core::{Label, Labels};
+use cilium_services::ServiceName;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
+
+use crate::block::Family;
+use crate::conditions::SATISFIED;
+
+/// Name under which the API server records who wrote addresses into the status of a Service; upstream's, so that its addresses are ours.
+pub const FIELD_MANAGER: &str = "cilium-operator-lb-ipam";
+
+/// Labels that selectors of pools may name beside those of the Service.
+const NAME_LABEL: &str = "io.kubernetes.service.name";
+const NAMESPACE_LABEL: &str = "io.kubernetes.service.namespace";
+
+/// Annotations, each with its older name.
+const ADDRESSES: [&str; 2] = ["lbipam.cilium.io/ips", "io.cilium/lb-ipam-ips"];
+const SHARING_KEY: [&str; 2] = ["lbipam.cilium.io/sharing-key", "io.cilium/lb-ipam-sharing-key"];
+const CROSS_NAMESPACE: [&str; 2] =
+    ["lbipam.cilium.io/sharing-cross-namespace", "io.cilium/lb-ipam-sharing-cross-namespace"];
+
+/// Values of `loadBalancerClass` of Services whose addresses others of this project announce.
+const BGP_CLASS: &str = "io.cilium/bgp-control-plane";
+const L2_CLASS: &str = "io.cilium/l2-announcer";
+
+/// Which Services get addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// IPv4 is on.
+    pub ipv4: bool,
+    /// IPv6 is on.
+    pub ipv6: bool,
+    /// Those without `loadBalancerClass`.
+    pub default_class: bool,
+    /// Those of the class `io.cilium/bgp-control-plane`.
+    pub bgp_class: bool,
+    /// Those of the class `io.cilium/l2-announcer`.
+    pub l2_class: bool,
+}
+
+/// Whose the addresses of a Service are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// It gets addresses of pools.
+    Ours,
+    /// It got some, and is now of a type or class that does not. Its addresses go, unless another controller has written them since.
+    Former {
+        /// Another one has.
+        keeps_ingress: bool,
+    },
+    /// Another controller wrote the addresses that it has.
+    Foreign,
+}
+
+/// What a Service asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// When it was made, in seconds since the epoch. The oldest goes first.
+    pub(crate) created: i64,
+    pub(crate) role: Role,
+    /// Its own, and its name and namespace.
+    pub(crate) labels: Labels,
+    /// In their order; without any, one address of each family.
+    pub(crate) requested: Vec<IpAddr>,
+    /// Families that it is to have an address of.
+    pub(crate) families: Vec<Family>,
+    /// Services with the same key may have an address together.
+    pub(crate) sharing_key: Option<String>,
+    /// Other namespaces that it shares with; `*` is all of them.
+    pub(crate) shares_with: BTreeSet<String>,
+    /// Number and protocol.
+    pub(crate) ports: BTreeSet<(i32, String)>,
+    /// `externalTrafficPolicy: Local`.
+    pub(crate) is_local: bool,
+    /// Pods behind it.
+    pub(crate) pods: BTreeMap<String, String>,
+}
+
+/// A Service as it is: what it asks for, and what it has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Reduced {
+    pub(crate) claim: Claim,
+    /// Addresses in its status, in their order.
+    pub(crate) held: Vec<IpAddr>,
+    /// Its status has a condition of ours.
+    pub(crate) is_marked: bool,
+}
+
+impl Reduced {
+    /// `None`: the Service is nothing to us, and never was.
+    pub(crate) fn of(service: &slim::Service, config: &Config) -> Option<Self> {
+        let is_marked = service.status.conditions.iter().any(|condition| condition.type_ == SATISFIED);
+        let is_handled = is_handled(&service.spec, config);
+        if !is_handled && !is_marked {
+            return None;
+        }
+        let claim = Claim::reduce(service, config, role(service, is_handled, is_marked));
+        Some(Self { claim, held: ingress(service), is_marked })
+    }
+}
+
+/// Addresses in the status.
+fn ingress(service: &slim::Service) -> Vec<IpAddr> {
+    let ingress = service.status.load_balancer.ingress.iter();
+    ingress.filter_map(|it| it.ip.as_deref()?.parse().ok()).collect()
+}
+
+fn is_handled(spec: &slim::ServiceSpec, config: &Config) -> bool {
+    spec.type_.as_deref() == Some("LoadBalancer")
+        && match spec.load_balancer_class.as_deref() {
+            None => config.default_class,
+            Some(BGP_CLASS) => config.bgp_class,
+            Some(L2_CLASS) => config.l2_class,
+            Some(_) => false,
+        }
+}
+
+fn role(service: &slim::Service, is_handled: bool, is_marked: bool) -> Role {
+    let has_ingress = !service.status.load_balancer.ingress.is_empty();
+    let is_written_by_others = has_ingress && !is_written_by_us(service, is_marked);
+    match (is_handled, is_written_by_others) {
+        (true, false) => Role::Ours,
+        (true, true) => Role::Foreign,
+        (false, keeps_ingress) => Role::Former { keeps_ingress },
+    }
+}
+
+/// The API server knows who wrote the addresses last. Where it does not (nobody keeps account), our condition beside them says it.
+fn is_written_by_us(service: &slim::Service, is_marked: bool) -> bool {
+    let entries = service.metadata.managed_fields.iter().flatten();
+    let mut writers = entries.filter(|entry| wrote_ingress(entry)).peekable();
+    if writers.peek().is_none() {
+        return is_marked;
+    }
+    writers.any(|entry| entry.manager.as_deref() == Some(FIELD_MANAGER))
+}
+
+/// Kubernetes API, "Server-Side Apply": fields stand with the prefix `f:`.
+fn wrote_ingress(entry: &ManagedFieldsEntry) -> bool {
+    entry
+        .fields_v1
+        .as_ref()
+        .is_some_and(|fields| fields.0.pointer("/f:status/f:loadBalancer/f:ingress").is_some())
+}
+
+impl Claim {
+    fn reduce(service: &slim::Service, config: &Config, role: Role) -> Self {
+        let spec = &service.spec;
+        let created = service.metadata.creation_timestamp.as_ref();
+        Self {
+            created: created.map_or(i64::MAX, |time| time.0.as_second()),
+            role,
+            labels: labels(service),
+            requested: requested(service),
+            families: families(spec, config),
+            sharing_key: annotation(service, &SHARING_KEY).filter(|key| !key.is_empty()).map(str::to_owned),
+            shares_with: annotation(service, &CROSS_NAMESPACE)
+                .into_iter()
+                .flat_map(|list| list.split(',').map(str::to_owned))
+                .collect(),
+            ports: spec.ports.iter().map(port).collect(),
+            is_local: spec.external_traffic_policy.as_deref() == Some("Local"),
+            pods: spec.selector.clone().unwrap_or_default(),
+        }
+    }
+
+    /// Whether an address is one that the Service asks for.
+    pub(crate) fn wants(&self, address: IpAddr) -> bool {
+        if self.requested.is_empty() {
+            self.families.contains(&Family::of(address))
+        } else {
+            self.requested.contains(&address)
+        }
+    }
+}
+
+fn port(port: &slim::ServicePort) -> (i32, String) {
+    (port.port, port.protocol.clone().unwrap_or_else(|| "TCP".to_owned()))
+}
+
+fn labels(service: &slim::Service) -> Labels {
+    let meta = &service.metadata;
+    let own = meta.labels.iter().flatten().map(|(key, value)| Label::k8s(key, value));
+    let name = Label::k8s(NAME_LABEL, meta.name.as_deref().unwrap_or_default());
+    let namespace = Label::k8s(NAMESPACE_LABEL, meta.namespace.as_deref().unwrap_or_default());
+    own.chain([name, namespace]).collect()
+}
+
+/// What cannot be read is no request.
+fn requested(service: &slim::Service) -> Vec<IpAddr> {
+    let listed = annotation(service, &ADDRESSES).into_iter().flat_map(|list| list.split(','));
+    let texts = service.spec.load_balancer_ip.as_deref().into_iter().chain(listed);
+    let mut found: Vec<IpAddr> = Vec::new();
+    for address in texts.filter_map(|text| text.trim().parse::<IpAddr>().ok()) {
+        let address = address.to_canonical();
+        if !found.contains(&address) {
+            found.push(address);
+        }
+    }
+    found
+}
+
+/// Kubernetes API, `ServiceSpec.ipFamilyPolicy`. What is required must be on; what is listed alone was chosen by the API server.
+fn families(spec: &slim::ServiceSpec, config: &Config) -> Vec<Family> {
+    let enabled = [(Family::V4, config.ipv4), (Family::V6, config.ipv6)];
+    let enabled: Vec<Family> =
+        enabled.into_iter().filter(|(_, is_on)| *is_on).map(|(family, _)| family).collect();
+    let listed = spec.ip_families.iter().filter_map(|family| match family.as_str() {
+        "IPv4" => Some(Family::V4),
+        "IPv6" => Some(Family::V6),
+        _ => None,
+    });
+    let listed: Vec<Family> = listed.collect();
+    match spec.ip_family_policy.as_deref() {
+        Some("RequireDualStack") => enabled,
+        Some("PreferDualStack") if listed.is_empty() => enabled,
+        Some("PreferDualStack") => enabled.into_iter().filter(|family| listed.contains(family)).collect(),
+        _ => listed.into_iter().chain(enabled).take(1).collect(),
+    }
+}
+
+fn annotation<'a>(service: &'a slim::Service, names: &[&str]) -> Option<&'a str> {
+    let annotations = service.metadata.annotations.as_ref()?;
+    names.iter().find_map(|name| annotations.get(*name)).map(String::as_str)
+}
+
+/// A Service's place in the order of all: by age, namespace, name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Rank {
+    pub(crate) created: i64,
+    pub(crate) name: ServiceName,
+}

@@ -1,0 +1,74 @@
+//! What is said of Services and pools, in the words of their status.
+
+use cilium_api::condition::{Condition, VALID};
+
+use crate::failure::Failure;
+use crate::pools::{Known, Overlap};
+
+/// Type of the condition of a Service.
+pub const SATISFIED: &str = "cilium.io/IPAMRequestSatisfied";
+
+/// Types of conditions of a pool.
+const CONFLICT: &str = "cilium.io/PoolConflict";
+const TOTAL: &str = "cilium.io/IPsTotal";
+const AVAILABLE: &str = "cilium.io/IPsAvailable";
+const USED: &str = "cilium.io/IPsUsed";
+/// Numbers of addresses that another range has, too.
+const CONFLICTING: &str = "cilium.io/IPsConflicting";
+/// On the older of two pools.
+const OVERLAPPED: &str = "cilium.io/PoolOverlapped";
+
+/// Types of conditions that a pool has only while there is something to say.
+pub const POOL_OPTIONAL: [&str; 2] = [OVERLAPPED, VALID];
+
+fn mk(type_: &str, status: &str, reason: &str, message: String) -> Condition {
+    Condition {
+        type_: type_.to_owned(),
+        status: status.to_owned(),
+        reason: Some(reason.to_owned()),
+        message: Some(message),
+        ..Condition::default()
+    }
+}
+
+/// Of a Service.
+pub(crate) fn satisfied(failure: Option<&Failure>) -> Condition {
+    match failure {
+        None => mk(SATISFIED, "True", "satisfied", String::new()),
+        Some(failure) => mk(SATISFIED, "False", failure.reason(), failure.message()),
+    }
+}
+
+/// Of a pool, in a fixed order.
+pub(crate) fn of_pool(known: &Known) -> Vec<Condition> {
+    let number = |type_, number: u128| mk(type_, "Unknown", "noreason", number.to_string());
+    let total = known.total();
+    let conflict = match &known.conflict {
+        None => mk(CONFLICT, "False", "resolved", String::new()),
+        Some(Overlap { own, other, pool }) => {
+            let message =
+                format!("Pool conflicts since range '{own}' overlaps range '{other}' from IP Pool '{pool}'");
+            mk(CONFLICT, "True", "cidr_overlap", message)
+        }
+    };
+    let mut conditions = vec![
+        conflict,
+        number(TOTAL, total),
+        number(AVAILABLE, total.saturating_sub(known.used)),
+        number(USED, known.used),
+        number(CONFLICTING, known.shared),
+    ];
+    if let Some(Overlap { own, other, pool }) = &known.overlapped {
+        let message = format!(
+            "range '{other}' of the newer IP Pool '{pool}' overlaps range '{own}'; this pool goes on, the newer one gives no addresses"
+        );
+        conditions.push(mk(OVERLAPPED, "True", "newer_pool", message));
+    }
+    if let Some(invalid) = &known.pool.invalid {
+        let rest =
+            if known.pool.is_readable() { "the rest of the pool is in use" } else { "it gives no addresses" };
+        let message = format!("{invalid}; {rest}");
+        conditions.push(mk(VALID, "False", "Malformed", message));
+    }
+    conditions
+}

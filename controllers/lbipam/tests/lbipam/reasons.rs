@@ -1,0 +1,135 @@
+//! Each reason for which a Service has no address, word by word.
+
+use serde_json::{Value, json};
+
+use crate::world::{World, mk_cidr, mk_pool, mk_request, mk_service};
+
+/// What is said of a Service that asks `rest` of a pool 10.0.0.0/31 for `app: web`, beside a Service `a/first` that has 10.0.0.0 with
+/// the key `k` and port 80.
+fn said(rest: Value) -> String {
+    let selector = json!({"matchLabels": {"app": "web"}});
+    let mut world = World::on([mk_pool(
+        "p",
+        1,
+        json!({"serviceSelector": selector, "blocks": [{"cidr": "10.0.0.0/31"}]}),
+    )]);
+    let first = json!({
+        "annotations": {"lbipam.cilium.io/sharing-key": "k", "lbipam.cilium.io/sharing-cross-namespace": "b"},
+        "labels": {"app": "web"}, "selector": {"app": "x"},
+    });
+    world.put(mk_service("a/first", 1, first));
+    world.plan();
+    let name = if rest["namespace"].is_null() { "a/asks" } else { "b/asks" };
+    world.put(mk_service(name, 2, rest));
+    world.plan();
+    assert_eq!(world.addresses("a/first"), ["10.0.0.0"]);
+    world.reason(name)
+}
+
+/// A Service for `app: web` that requests an address with a sharing key.
+fn mk_sharing(address: &str, key: &str, mut rest: Value) -> Value {
+    rest["labels"] = json!({"app": "web"});
+    rest["annotations"]["lbipam.cilium.io/ips"] = json!(address);
+    rest["annotations"]["lbipam.cilium.io/sharing-key"] = json!(key);
+    rest
+}
+
+#[test]
+fn no_pool() {
+    let mut rest = mk_request("10.0.9.9");
+    rest["labels"] = json!({"app": "web"});
+    assert_eq!(said(rest), "False no_pool: No pool exists with a CIDR containing '10.0.9.9'");
+    let generic = "False no_pool: There are no enabled CiliumLoadBalancerIPPools that match this service";
+    assert_eq!(said(json!({"labels": {"app": "other"}})), generic);
+    assert_eq!(said(json!({"labels": {"app": "web"}, "ipFamilies": ["IPv6"]})), generic);
+}
+
+#[test]
+fn pool_selector_mismatch() {
+    let expected = "False pool_selector_mismatch: The pool with the CIDR containing '10.0.0.1', doesn't select this service";
+    assert_eq!(said(mk_request("10.0.0.1")), expected);
+}
+
+#[test]
+fn already_allocated() {
+    let mut rest = mk_request("10.0.0.0");
+    rest["labels"] = json!({"app": "web"});
+    let expected = "False already_allocated: The IP '10.0.0.0' is already allocated to another service";
+    assert_eq!(said(rest), expected);
+}
+
+#[test]
+fn ends_of_a_prefix_are_allocated() {
+    let pool = json!({"allowFirstLastIPs": "No", "blocks": [{"cidr": "10.0.0.0/30"}]});
+    let mut world = World::on([mk_pool("p", 1, pool)]);
+    world.put(mk_service("a/first", 1, mk_request("10.0.0.0")));
+    world.put(mk_service("a/last", 1, mk_request("10.0.0.3")));
+    world.put(mk_service("a/other", 1, json!({})));
+    world.plan();
+    let expected = "False already_allocated: The IP '10.0.0.3' is already allocated to another service";
+    assert_eq!((world.reason("a/last").as_str(), world.addresses("a/first").len()), (expected, 0));
+    assert_eq!((world.addresses("a/other"), world.counts("p")), (vec!["10.0.0.1".into()], "4 1 3 0".into()));
+}
+
+#[test]
+fn already_allocated_incompatible_service() {
+    let port = |port: u16| json!([{"port": port, "protocol": "TCP"}]);
+    let mut elsewhere = mk_sharing("10.0.0.0", "k", json!({"ports": port(81)}));
+    elsewhere["namespace"] = json!("b");
+    for (rest, why) in [
+        (mk_sharing("10.0.0.0", "other", json!({"ports": port(81)})), "different sharing key"),
+        (elsewhere, "different and not permitted namespace"),
+        (mk_sharing("10.0.0.0", "k", json!({"ports": port(80)})), "same port and protocol"),
+        (
+            mk_sharing("10.0.0.0", "k", json!({"ports": port(81), "externalTrafficPolicy": "Local"})),
+            "different ExternalTrafficPolicy",
+        ),
+    ] {
+        let expected = format!(
+            "False already_allocated_incompatible_service: The IP '10.0.0.0' is already allocated to an incompatible service. Reason: {why}"
+        );
+        assert_eq!(said(rest), expected);
+    }
+}
+
+#[test]
+fn local_services_share_only_with_the_same_pods() {
+    let mut world = World::on([mk_cidr("p", 1, "10.0.0.0/24")]);
+    for (name, port, pods) in
+        [("a/1", 80, json!({"app": "x"})), ("a/2", 81, json!({"app": "y"})), ("a/3", 82, json!({"app": "x"}))]
+    {
+        let local = json!({"ports": [{"port": port}], "externalTrafficPolicy": "Local", "selector": pods});
+        world.put(mk_service(name, port, mk_sharing("10.0.0.7", "k", local)));
+        world.plan();
+    }
+    let expected = "False already_allocated_incompatible_service: The IP '10.0.0.7' is already allocated to an incompatible service. \
+        Reason: compatible ExternalTrafficPolicy local but selecting different set of pods";
+    assert_eq!(world.reason("a/2"), expected);
+    assert_eq!(world.addresses("a/3"), ["10.0.0.7"]);
+}
+
+#[test]
+fn out_of_ips() {
+    let mut world = World::on([mk_cidr("p", 1, "10.0.0.0/31"), mk_cidr("v6", 1, "fd00::/126")]);
+    for name in ["a/1", "a/2", "a/3"] {
+        world.put(mk_service(name, 1, json!({})));
+    }
+    world.plan();
+    let expected = "False out_of_ips: All enabled CiliumLoadBalancerIPPools that match this service ran out of allocatable IPs";
+    assert_eq!((world.reason("a/3").as_str(), world.counts("p").as_str()), (expected, "2 0 2 0"));
+    world.delete("a/1");
+    assert_eq!(world.plan(), ["a/3"], "who waits gets what becomes free");
+    assert_eq!(
+        (world.addresses("a/3"), world.reason("a/3")),
+        (vec!["10.0.0.0".into()], "True satisfied".into())
+    );
+}
+
+#[test]
+fn the_last_of_several_failures_is_told() {
+    let mut world = World::on([mk_cidr("p", 1, "10.0.0.0/30")]);
+    world.put(mk_service("a/1", 1, mk_request("10.0.9.9, 10.0.0.1,nonsense,10.0.8.8 ,10.0.0.2")));
+    world.plan();
+    assert_eq!(world.addresses("a/1"), ["10.0.0.1", "10.0.0.2"]);
+    assert_eq!(world.reason("a/1"), "False no_pool: No pool exists with a CIDR containing '10.0.8.8'");
+}
