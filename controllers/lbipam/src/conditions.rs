@@ -39,17 +39,18 @@ pub(crate) fn satisfied(failure: Option<&Failure>) -> Condition {
     }
 }
 
+/// Why a pool gives no addresses.
+pub(crate) fn conflict(Overlap { own, other, pool }: &Overlap) -> String {
+    format!("Pool conflicts since range '{own}' overlaps range '{other}' from IP Pool '{pool}'")
+}
+
 /// Of a pool, in a fixed order.
 pub(crate) fn of_pool(known: &Known) -> Vec<Condition> {
     let number = |type_, number: u128| mk(type_, "Unknown", "noreason", number.to_string());
     let total = known.total();
     let conflict = match &known.conflict {
         None => mk(CONFLICT, "False", "resolved", String::new()),
-        Some(Overlap { own, other, pool }) => {
-            let message =
-                format!("Pool conflicts since range '{own}' overlaps range '{other}' from IP Pool '{pool}'");
-            mk(CONFLICT, "True", "cidr_overlap", message)
-        }
+        Some(overlap) => mk(CONFLICT, "True", "cidr_overlap", self::conflict(overlap)),
     };
     let mut conditions = vec![
         conflict,

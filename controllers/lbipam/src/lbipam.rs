@@ -169,6 +169,15 @@ impl Lbipam {
         self.pools.get(pool).map(conditions::of_pool)
     }
 
+    /// What would stand in the way of a pool that is about to be stored.
+    pub fn advise(&self, name: &str, pool: Pool) -> Option<String> {
+        let mut pools = self.pools.clone();
+        pools.set(name, Some(pool));
+        pools.resolve();
+        let conflict = pools.get(name).and_then(|known| known.conflict.as_ref().map(conditions::conflict))?;
+        Some(format!("it gives no addresses: {conflict}"))
+    }
+
     /// Gives what can be given. Touches only what the changes since the last plan can reach; a changed pool reaches everything.
     pub fn plan(&mut self) -> Changes {
         let reaches_all = std::mem::take(&mut self.pools_changed);
@@ -421,7 +430,9 @@ fn outcome(entry: &Entry) -> Option<Outcome> {
         Role::Ours if entry.is_settled => {
             Some(Outcome::Assigned { addresses: entry.held.clone(), failure: entry.failure })
         }
-        Role::Ours | Role::Foreign => None,
+        Role::Ours => None,
+        // What we may have said of it before is out of date.
+        Role::Foreign => Some(Outcome::Released { keeps_ingress: true }),
         Role::Former { keeps_ingress } => Some(Outcome::Released { keeps_ingress }),
     }
 }

@@ -9,7 +9,7 @@ use cilium_api::node_state::CiliumNodeState;
 use cilium_api::slim::{EndpointSlice, Namespace, Node, Pod, Service};
 use cilium_api::{
     CiliumCIDRGroup, CiliumClusterwideNetworkPolicy, CiliumEndpoint, CiliumIdentity,
-    CiliumLocalRedirectPolicy, CiliumNetworkPolicy, CiliumNode,
+    CiliumLoadBalancerIPPool, CiliumLocalRedirectPolicy, CiliumNetworkPolicy, CiliumNode,
 };
 use cilium_plan::{Kind, Object, ObjectKey, UnreadablePolicy};
 use cilium_runtime::metrics::Metrics;
@@ -51,6 +51,7 @@ pub fn start(client: &Client, metrics: &Metrics, cluster_network_policies: bool)
     feed.watch_lenient::<CiliumCIDRGroup>();
     feed.watch::<NetworkPolicy>();
     feed.watch_lenient::<CiliumLocalRedirectPolicy>();
+    feed.watch_lenient::<CiliumLoadBalancerIPPool>();
     feed.watch_lenient::<CiliumIdentity>();
     feed.watch_lenient::<CiliumEndpoint>();
     feed.watch_lenient::<CiliumNode>();
@@ -170,6 +171,7 @@ pub fn parse(kind: Kind, value: serde_json::Value) -> Result<News, serde_json::E
         Kind::KubernetesNetworkPolicy => strict::<NetworkPolicy>(value),
         Kind::ClusterNetworkPolicy => lenient::<ClusterNetworkPolicy>(value),
         Kind::LocalRedirectPolicy => lenient::<CiliumLocalRedirectPolicy>(value),
+        Kind::LoadBalancerPool => lenient::<CiliumLoadBalancerIPPool>(value),
         Kind::Identity => lenient::<CiliumIdentity>(value),
         Kind::Endpoint => lenient::<CiliumEndpoint>(value),
         Kind::CiliumNode => lenient::<CiliumNode>(value),

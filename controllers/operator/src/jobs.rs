@@ -4,7 +4,9 @@
 //! of other objects the resource version, as far as the planner gives one. A late write of a deposed operator so fails.
 
 use cilium_api::node_state::{CiliumNodeState, CiliumNodeStateSpec, CiliumNodeStateStatus, DesiredState};
-use cilium_plan::{Action, Event, NodeDesired, NodeRest, Output, Report, Write};
+use cilium_api::slim::LoadBalancerIngress;
+use cilium_lbipam::FIELD_MANAGER;
+use cilium_plan::{Action, Event, NodeDesired, NodeRest, Output, Report, ServiceStatus, Write};
 use cilium_runtime::object::ObjectRef;
 use cilium_runtime::writer::{Job, Lane, Request};
 use jiff::Timestamp;
@@ -31,6 +33,9 @@ pub fn of_plan(output: Output, now: Timestamp) -> Result<Vec<Job>> {
     for write in output.identities {
         jobs.push(object(write, Lane::Normal)?);
     }
+    for write in output.load_balancers {
+        jobs.push(service_status(write)?);
+    }
     for (index, told) in output.events.iter().enumerate() {
         jobs.push(event(told, index, now)?);
     }
@@ -56,6 +61,11 @@ pub fn of_report(report: Report) -> Result<Vec<Job>> {
     }
     for write in report.redirects {
         jobs.push(policy_status(write)?);
+    }
+    for write in report.pools {
+        let Job { object, lane, requests } = policy_status(write)?;
+        let requests = requests.into_iter().map(|request| request.managed_by(FIELD_MANAGER)).collect();
+        jobs.push(Job { object, lane, requests });
     }
     for write in report.slices {
         jobs.push(object(write, Lane::Lazy)?);
@@ -184,6 +194,45 @@ fn policy_status<S: Serialize>(Write { key, action }: Write<S>) -> Result<Job> {
         Action::Delete(_) => Vec::new(),
     };
     Ok(Job { object: kinds::to_ref(&key), lane: Lane::Lazy, requests })
+}
+
+/// Addresses of a load balancer. What else is in the status stays.
+fn service_status(Write { key, action }: Write<ServiceStatus>) -> Result<Job> {
+    let requests = match action {
+        Action::Create(status) | Action::Update(status) => {
+            let patch = Request::json_patch(Some("status"), &service_operations(&status))?;
+            vec![patch.managed_by(FIELD_MANAGER)]
+        }
+        // Services belong to users.
+        Action::Delete(_) => Vec::new(),
+    };
+    Ok(Job { object: kinds::to_ref(&key), lane: Lane::Normal, requests })
+}
+
+/// `status.loadBalancer` is always there (Kubernetes API, `ServiceStatus`), if only as an empty object.
+fn service_operations(status: &ServiceStatus) -> Vec<Value> {
+    let add = |path: &str, value: Value| json!({"op": "add", "path": path, "value": value});
+    let version = status.resource_version.as_ref();
+    let mut operations: Vec<Value> = version
+        .map(|version| json!({"op": "test", "path": "/metadata/resourceVersion", "value": version}))
+        .into_iter()
+        .collect();
+    if let Some(ingress) = &status.ingress {
+        let entries: Vec<Value> = ingress.iter().map(ingress_entry).collect();
+        let value = if entries.is_empty() { json!({}) } else { json!({"ingress": entries}) };
+        operations.push(add("/status/loadBalancer", value));
+    }
+    if let Some(conditions) = &status.conditions {
+        operations.push(add("/status/conditions", json!(conditions)));
+    }
+    operations
+}
+
+fn ingress_entry(ingress: &LoadBalancerIngress) -> Value {
+    match &ingress.ip_mode {
+        Some(mode) => json!({"ip": ingress.ip, "ipMode": mode}),
+        None => json!({"ip": ingress.ip}),
+    }
 }
 
 /// An Event in the words of `events.k8s.io/v1`.
@@ -320,6 +369,27 @@ mod tests {
         let job = policy_status(Write { key, action: Action::Update(status) }).unwrap();
         assert_eq!((job.lane, job.requests[0].subresource), (Lane::Lazy, Some("status")));
         assert_eq!(body(&job.requests[0])[0]["value"]["enforced"], "1/2");
+    }
+
+    #[test]
+    fn a_service_gets_addresses_over_the_version_that_they_were_planned_on() {
+        let entry = |ip: &str, mode: Option<&str>| LoadBalancerIngress {
+            ip: Some(ip.into()),
+            ip_mode: mode.map(Into::into),
+        };
+        let ingress = vec![entry("192.0.2.1", Some("VIP")), entry("2001:db8::1", None)];
+        let status =
+            ServiceStatus { resource_version: Some("7".into()), ingress: Some(ingress), conditions: None };
+        let key = ObjectKey::namespaced(Kind::Service, "shop", "web");
+        let job = service_status(Write { key, action: Action::Update(status) }).unwrap();
+        let request = &job.requests[0];
+        assert_eq!((request.subresource, request.manager), (Some("status"), "cilium-operator-lb-ipam"));
+        let ingress = json!([{"ip": "192.0.2.1", "ipMode": "VIP"}, {"ip": "2001:db8::1"}]);
+        let expected = json!([
+            {"op": "test", "path": "/metadata/resourceVersion", "value": "7"},
+            {"op": "add", "path": "/status/loadBalancer", "value": {"ingress": ingress}},
+        ]);
+        assert_eq!(body(request), expected);
     }
 
     #[test]

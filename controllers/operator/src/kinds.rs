@@ -7,7 +7,7 @@ use cilium_api::node_state::CiliumNodeState;
 use cilium_api::slim::{EndpointSlice, Namespace, Node, Pod, Service};
 use cilium_api::{
     CiliumCIDRGroup, CiliumClusterwideNetworkPolicy, CiliumEndpoint, CiliumIdentity,
-    CiliumLocalRedirectPolicy, CiliumNetworkPolicy, CiliumNode,
+    CiliumLoadBalancerIPPool, CiliumLocalRedirectPolicy, CiliumNetworkPolicy, CiliumNode,
 };
 use cilium_plan::{Kind, ObjectKey};
 use cilium_runtime::object::{Key, ObjectRef, Resource};
@@ -49,6 +49,7 @@ watched! {
     NetworkPolicy: KubernetesNetworkPolicy,
     ClusterNetworkPolicy: ClusterNetworkPolicy,
     CiliumLocalRedirectPolicy: LocalRedirectPolicy,
+    CiliumLoadBalancerIPPool: LoadBalancerPool,
     CiliumIdentity: Identity,
     CiliumEndpoint: Endpoint,
     CiliumNode: CiliumNode,
@@ -57,7 +58,7 @@ watched! {
 }
 
 /// All kinds that are watched.
-pub const ALL: [Kind; 16] = [
+pub const ALL: [Kind; 17] = [
     Kind::Pod,
     Kind::Namespace,
     Kind::Node,
@@ -69,6 +70,7 @@ pub const ALL: [Kind; 16] = [
     Kind::KubernetesNetworkPolicy,
     Kind::ClusterNetworkPolicy,
     Kind::LocalRedirectPolicy,
+    Kind::LoadBalancerPool,
     Kind::Identity,
     Kind::Endpoint,
     Kind::CiliumNode,
@@ -82,7 +84,7 @@ pub const fn describe(kind: Kind) -> (Resource, Written) {
         Kind::Pod => (core("Pod", "pods"), Written::Nothing),
         Kind::Namespace => (core("Namespace", "namespaces"), Written::Nothing),
         Kind::Node => (core("Node", "nodes"), Written::Content),
-        Kind::Service => (core("Service", "services"), Written::Nothing),
+        Kind::Service => (core("Service", "services"), Written::Status),
         Kind::EndpointSlice => {
             (resource("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices"), Written::Nothing)
         }
@@ -100,6 +102,9 @@ pub const fn describe(kind: Kind) -> (Resource, Written) {
         }
         Kind::LocalRedirectPolicy => {
             (cilium("CiliumLocalRedirectPolicy", "ciliumlocalredirectpolicies"), Written::Status)
+        }
+        Kind::LoadBalancerPool => {
+            (cilium("CiliumLoadBalancerIPPool", "ciliumloadbalancerippools"), Written::Status)
         }
         Kind::Identity => (cilium("CiliumIdentity", "ciliumidentities"), Written::All),
         Kind::Endpoint => (cilium("CiliumEndpoint", "ciliumendpoints"), Written::All),
@@ -170,6 +175,7 @@ mod tests {
         check::<NetworkPolicy>();
         check::<ClusterNetworkPolicy>();
         check::<CiliumLocalRedirectPolicy>();
+        check::<CiliumLoadBalancerIPPool>();
         check::<CiliumIdentity>();
         check::<CiliumEndpoint>();
         check::<CiliumNode>();

@@ -84,6 +84,25 @@ pub struct Options {
         action = ArgAction::Set, value_parser = BoolishValueParser::new(), value_name = "BOOL")]
     pub bpf_lb_mode_annotation: bool,
 
+    /// Give Services of type LoadBalancer addresses of CiliumLoadBalancerIPPools.
+    #[arg(long, default_value = "true", num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        action = ArgAction::Set, value_parser = BoolishValueParser::new(), value_name = "BOOL")]
+    pub enable_lb_ipam: bool,
+
+    /// Who gives addresses to Services without loadBalancerClass: lbipam is this operator, nodeipam and none are not.
+    #[arg(long, default_value = "lbipam", value_name = "WHO")]
+    pub default_lb_service_ipam: DefaultServiceIpam,
+
+    /// Give addresses to Services of the class io.cilium/bgp-control-plane, too.
+    #[arg(long, default_value = "false", num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        action = ArgAction::Set, value_parser = BoolishValueParser::new(), value_name = "BOOL")]
+    pub enable_bgp_control_plane: bool,
+
+    /// Give addresses to Services of the class io.cilium/l2-announcer, too.
+    #[arg(long, default_value = "false", num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        action = ArgAction::Set, value_parser = BoolishValueParser::new(), value_name = "BOOL")]
+    pub enable_l2_announcements: bool,
+
     /// How often identities are looked through for those that no pod has had for half an hour; 0 keeps them for ever.
     #[arg(long, default_value = "15m", value_parser = parse_duration, value_name = "DURATION")]
     pub identity_gc_interval: Duration,
@@ -181,6 +200,17 @@ pub enum PolicyMode {
     Always,
     /// No pod is closed.
     Never,
+}
+
+/// Values of `--default-lb-service-ipam`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum DefaultServiceIpam {
+    /// Pools.
+    Lbipam,
+    /// Addresses of nodes, which this operator does not give.
+    Nodeipam,
+    /// Somebody else.
+    None,
 }
 
 impl From<PolicyMode> for cilium_policy::Mode {
@@ -370,6 +400,22 @@ mod tests {
     fn files_of_other_programs_are_passed_over() {
         let options = load(&[("routing-mode", "native"), ("tunnel-port", "8472")], &[], &[]).unwrap();
         assert_eq!(options.cluster_name, "default");
+    }
+
+    #[test]
+    fn who_gives_addresses_is_one_of_three() {
+        let files = [("enable-lb-ipam", "false"), ("default-lb-service-ipam", "none")];
+        let options = load(&files, &[], &[]).unwrap();
+        assert_eq!(
+            (options.enable_lb_ipam, options.default_lb_service_ipam),
+            (false, DefaultServiceIpam::None)
+        );
+        let options = load(&[], &[], &[]).unwrap();
+        assert_eq!(
+            (options.enable_lb_ipam, options.default_lb_service_ipam),
+            (true, DefaultServiceIpam::Lbipam)
+        );
+        assert!(load(&[("default-lb-service-ipam", "somebody")], &[], &[]).is_err());
     }
 
     #[test]

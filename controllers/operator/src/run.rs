@@ -24,7 +24,7 @@ use tokio::time::Instant;
 use crate::bootstrap::{Bootstrap, Settings};
 use crate::brain::Brain;
 use crate::feed::{self, News};
-use crate::options::Options;
+use crate::options::{DefaultServiceIpam, Options};
 use crate::{metrics, rbac, webhook};
 
 /// News and reports taken in one go. A longer queue means that another round follows at once.
@@ -195,6 +195,10 @@ fn plan_config(options: &Options) -> anyhow::Result<cilium_plan::Config> {
             algorithm_by_annotation: options.bpf_lb_algorithm_annotation,
             forwarding_by_annotation: options.bpf_lb_mode_annotation,
         },
+        lb_ipam: options.enable_lb_ipam,
+        lb_default_class: options.default_lb_service_ipam == DefaultServiceIpam::Lbipam,
+        lb_bgp_class: options.enable_bgp_control_plane,
+        lb_l2_class: options.enable_l2_announcements,
         policy_map_entries: options.policy_map_entries()?,
         identity_gc_interval: i64::try_from(options.identity_gc_interval.as_secs()).unwrap_or(i64::MAX),
     })

@@ -22,6 +22,7 @@ impl Planner {
             self.check_node(name, entry, &mut notes);
         }
         self.check_shared(&mut notes);
+        notes.extend(self.load_balancers.check());
         assert!(notes.is_empty(), "the plan contradicts itself:\n{}", notes.join("\n"));
     }
 

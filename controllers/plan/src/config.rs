@@ -31,6 +31,14 @@ pub struct Config {
     pub redirect_cidrs: Vec<IpNet>,
     /// What agents are told of Services.
     pub services: ServiceConfig,
+    /// Services of load balancers get addresses of pools.
+    pub lb_ipam: bool,
+    /// So do those that name no `loadBalancerClass`.
+    pub lb_default_class: bool,
+    /// So do those of the class `io.cilium/bgp-control-plane`.
+    pub lb_bgp_class: bool,
+    /// So do those of the class `io.cilium/l2-announcer`.
+    pub lb_l2_class: bool,
     /// Entries that the policy map of a node has room for.
     pub policy_map_entries: u32,
     /// Time between two looks for identities without endpoints, in seconds. 0 keeps them for ever.
@@ -67,6 +75,10 @@ impl Default for Config {
             local_redirects: false,
             redirect_cidrs: Vec::new(),
             services: ServiceConfig::default(),
+            lb_ipam: true,
+            lb_default_class: true,
+            lb_bgp_class: false,
+            lb_l2_class: false,
             policy_map_entries: cilium_policy::MAP_ENTRIES,
             identity_gc_interval: 15 * 60,
         }

@@ -49,6 +49,7 @@ impl Planner {
                 (reduce::ccnp_key(policy), reduce::ccnp(policy, settings))
             }
             Object::LocalRedirectPolicy(policy) => return redirects::advise(policy, &self.config),
+            Object::LoadBalancerPool(pool) => return self.load_balancers.advise(pool),
             _ => return Vec::new(),
         };
         let Ok(rules) = rules.map(|rules| rules.resolved(self)) else { return Vec::new() };

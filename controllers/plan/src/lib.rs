@@ -9,6 +9,7 @@
 //! | `pod`, `node`, `policies`, ... | objects, reduced to what can change a plan |
 //! | `endpoints`, `identities`, `enforcement`, `prefixes`, `groups`, `references`, `api_server`, `redirects` | what follows from them |
 //! | `pack` | parts in slices |
+//! | `load_balancers` | addresses for Services |
 //! | `ledger`, `slices`, `node::State` | what stands in the API, and what has to be written |
 //! | `public_*`, `status`, `reports` | what people look at |
 //! | `effect` | what of policies has no effect |
@@ -28,6 +29,7 @@ mod groups;
 mod identities;
 mod last_valid;
 mod ledger;
+mod load_balancers;
 mod names;
 mod node;
 mod nodes;
@@ -54,7 +56,9 @@ mod view;
 pub use config::{Config, ServiceConfig};
 pub use last_valid::OWNER_LABEL as POLICY_OWNER;
 pub use object::{Kind, Object, ObjectKey, UnreadablePolicy};
-pub use output::{Action, Event, NodeDesired, NodeRest, Outcome, Output, Precondition, Report, Write};
+pub use output::{
+    Action, Event, NodeDesired, NodeRest, Outcome, Output, Precondition, Report, ServiceStatus, Write,
+};
 pub use planner::Planner;
 pub use totals::Totals;
 pub use view::{Access, End, Explained};

@@ -9,7 +9,7 @@ use cilium_api::node_state::CiliumNodeState;
 use cilium_api::slim::{EndpointSlice, Namespace, Node, Pod, Service};
 use cilium_api::{
     CiliumCIDRGroup, CiliumClusterwideNetworkPolicy, CiliumEndpoint, CiliumIdentity,
-    CiliumLocalRedirectPolicy, CiliumNetworkPolicy, CiliumNode,
+    CiliumLoadBalancerIPPool, CiliumLocalRedirectPolicy, CiliumNetworkPolicy, CiliumNode,
 };
 
 /// Kinds that the planner reads or writes.
@@ -37,6 +37,8 @@ pub enum Kind {
     ClusterNetworkPolicy,
     /// CiliumLocalRedirectPolicy.
     LocalRedirectPolicy,
+    /// CiliumLoadBalancerIPPool.
+    LoadBalancerPool,
     /// CiliumIdentity.
     Identity,
     /// CiliumEndpoint.
@@ -121,6 +123,8 @@ pub enum Object {
     CidrGroup(Box<CiliumCIDRGroup>),
     /// A policy that leads clients to pods of their own node.
     LocalRedirectPolicy(Box<CiliumLocalRedirectPolicy>),
+    /// Addresses for Services of load balancers.
+    LoadBalancerPool(Box<CiliumLoadBalancerIPPool>),
     /// An identity: the record of numbers.
     Identity(Box<CiliumIdentity>),
     /// An endpoint: a record of addresses.
@@ -156,6 +160,7 @@ from_boxed! {
     UnreadablePolicy: UnreadablePolicy,
     CidrGroup: CiliumCIDRGroup,
     LocalRedirectPolicy: CiliumLocalRedirectPolicy,
+    LoadBalancerPool: CiliumLoadBalancerIPPool,
     Identity: CiliumIdentity,
     Endpoint: CiliumEndpoint,
     CiliumNode: CiliumNode,

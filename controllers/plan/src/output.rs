@@ -1,10 +1,12 @@
 //! What the planner wants written.
 
 use cilium_api::condition::Condition;
+use cilium_api::load_balancer_pool::LoadBalancerPoolStatus;
 use cilium_api::local_redirect_policy::LocalRedirectStatus;
 use cilium_api::node_slice::CiliumNodeStateSlice;
 use cilium_api::node_state::{AppliedState, DesiredState};
 use cilium_api::policy_status::PolicyStatus;
+use cilium_api::slim::LoadBalancerIngress;
 use cilium_api::{CiliumEndpoint, CiliumIdentity, CiliumNode};
 
 use crate::object::ObjectKey;
@@ -22,6 +24,8 @@ pub struct Output {
     pub slices: Vec<Write<CiliumNodeStateSlice>>,
     /// Identities. They may be used before they are written: this planner alone gives numbers.
     pub identities: Vec<Write<CiliumIdentity>>,
+    /// Status of Services of load balancers; always [`Action::Update`] of the status subresource.
+    pub load_balancers: Vec<Write<ServiceStatus>>,
     /// Events for users, each given once.
     pub events: Vec<Event>,
     /// [`crate::Planner::report`] has something to say.
@@ -43,6 +47,8 @@ pub struct Report {
     pub policies: Vec<Write<PolicyStatus>>,
     /// Status of policies that redirect, as `policies`.
     pub redirects: Vec<Write<LocalRedirectStatus>>,
+    /// Status of pools of addresses, as `policies`.
+    pub pools: Vec<Write<LoadBalancerPoolStatus>>,
     /// Slices that no node reads: records for the next start.
     pub slices: Vec<Write<CiliumNodeStateSlice>>,
 }
@@ -97,6 +103,17 @@ pub struct NodeRest {
     /// `status.applied`.
     pub applied: Option<AppliedState>,
     /// `status.conditions`.
+    pub conditions: Option<Vec<Condition>>,
+}
+
+/// What of a Service's status is to change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceStatus {
+    /// `metadata.resourceVersion` that the Service must have for the write to be made; `None`: any.
+    pub resource_version: Option<String>,
+    /// Value for `status.loadBalancer.ingress`; `None` leaves it as it is.
+    pub ingress: Option<Vec<LoadBalancerIngress>>,
+    /// Value for `status.conditions`, those of others included; `None` leaves them as they are.
     pub conditions: Option<Vec<Condition>>,
 }
 

@@ -9,6 +9,7 @@ use crate::groups::Groups;
 use crate::identities::Identities;
 use crate::last_valid;
 use crate::ledger::Ledger;
+use crate::load_balancers::LoadBalancers;
 use crate::names::PodName;
 use crate::nodes::Nodes;
 use crate::object::{Kind, Object, ObjectKey};
@@ -51,6 +52,7 @@ pub struct Planner {
     pub(crate) prefixes: Prefixes,
     pub(crate) services: cilium_services::Services,
     pub(crate) redirects: Redirects,
+    pub(crate) load_balancers: LoadBalancers,
     pub(crate) api_server: ApiServer,
     /// Parts that all nodes share.
     pub(crate) shared: Packed,
@@ -69,6 +71,7 @@ impl Planner {
     pub fn new(config: Config) -> Self {
         let policies = cilium_policy::Config { families: config.families(), mode: config.mode };
         Self {
+            load_balancers: LoadBalancers::new(&config),
             config,
             pods: BTreeMap::new(),
             namespaces: BTreeMap::new(),
@@ -104,7 +107,10 @@ impl Planner {
                 self.put_namespace(it.metadata.name.unwrap_or_default(), Some(labels));
             }
             Object::Node(it) => self.observe_node(&it),
-            Object::Service(it) => self.services.set_service(&it),
+            Object::Service(it) => {
+                self.services.set_service(&it);
+                self.load_balancers.observe_service(&it);
+            }
             Object::EndpointSlice(it) => self.services.set_slice(&it),
             Object::NetworkPolicy(it) => self.observe_cnp(&it),
             Object::ClusterwideNetworkPolicy(it) => self.observe_ccnp(&it),
@@ -113,6 +119,7 @@ impl Planner {
             Object::UnreadablePolicy(it) => self.observe_unreadable(&it),
             Object::CidrGroup(it) => self.observe_group(&it),
             Object::LocalRedirectPolicy(it) => self.observe_redirect(&it),
+            Object::LoadBalancerPool(it) => self.load_balancers.observe_pool(&it),
             Object::Identity(it) => self.observe_identity(&it),
             Object::Endpoint(it) => self.observe_endpoint(&it),
             Object::CiliumNode(it) => self.observe_public_node(&it),
@@ -128,7 +135,10 @@ impl Planner {
             Kind::Pod => self.put_pod(PodName::new(namespace, name), None),
             Kind::Namespace => self.put_namespace(name.clone(), None),
             Kind::Node => self.put_node(name, None),
-            Kind::Service => self.services.remove_service(namespace, name),
+            Kind::Service => {
+                self.services.remove_service(namespace, name);
+                self.load_balancers.forget_service(key);
+            }
             Kind::EndpointSlice => self.services.remove_slice(namespace, name),
             Kind::NetworkPolicy
             | Kind::ClusterwideNetworkPolicy
@@ -136,6 +146,7 @@ impl Planner {
             | Kind::ClusterNetworkPolicy => self.forget_policy(key),
             Kind::CidrGroup => self.put_group(name, None),
             Kind::LocalRedirectPolicy => self.forget_redirect(key),
+            Kind::LoadBalancerPool => self.load_balancers.forget_pool(key),
             Kind::Identity => self.forget_identity(key),
             Kind::Endpoint => self.reports.endpoints.forget(key),
             Kind::CiliumNode => self.reports.nodes.forget(key),
@@ -161,11 +172,12 @@ impl Planner {
                 self.policies.statuses.written(key, outcome);
             }
             Kind::LocalRedirectPolicy => self.redirects.statuses.written(key, outcome),
+            Kind::Service => self.load_balancers.service_written(key, outcome),
+            Kind::LoadBalancerPool => self.load_balancers.pools.written(key, outcome),
             // Nothing writes these.
             Kind::Pod
             | Kind::Namespace
             | Kind::Node
-            | Kind::Service
             | Kind::EndpointSlice
             | Kind::CidrGroup
             | Kind::KubernetesNetworkPolicy
@@ -186,6 +198,7 @@ impl Planner {
         self.follow_pods(now);
         self.follow_services();
         self.follow_redirects();
+        self.load_balancers.follow();
         self.follow_references();
         self.follow_api_server();
         self.follow_prefixes();
@@ -197,6 +210,7 @@ impl Planner {
             node_states,
             slices: self.write_slices(),
             identities: self.write_identities(now),
+            load_balancers: self.write_load_balancers(now),
             events: std::mem::take(&mut self.events),
             report_due: self.is_report_due(),
             wake: self.next_sweep().into_iter().chain(self.next_release()).min(),

@@ -36,6 +36,7 @@ impl Planner {
             nodes: nodes.iter().filter_map(|key| self.report_node(key)).collect(),
             policies: policies.iter().filter_map(|key| self.report_policy(key, &mut counts, now)).collect(),
             redirects: redirects.iter().filter_map(|key| self.report_redirect(key, now)).collect(),
+            pools: self.report_pools(now),
             slices: self.write_kept_slices(),
         }
     }
@@ -43,7 +44,7 @@ impl Planner {
     pub(crate) fn is_report_due(&self) -> bool {
         let of_objects = self.reports.endpoints.is_due() || self.reports.nodes.is_due();
         let of_policies = self.policies.statuses.is_due() || self.redirects.statuses.is_due();
-        of_objects || of_policies || self.is_kept_due()
+        of_objects || of_policies || self.load_balancers.pools.is_due() || self.is_kept_due()
     }
 
     pub(crate) fn touch_status(&mut self, key: &PolicyKey) {

@@ -81,7 +81,7 @@ enum Step {
         which: prop::sample::Index,
     },
     Deliver {
-        kinds: u16,
+        kinds: u32,
     },
     Plan {
         fates: u64,
@@ -115,7 +115,7 @@ const LABELS: [&[&str]; 4] =
     [&["org=empire", "class=deathstar", LONG], &["org=empire", LONG], &["org=alliance"], &[]];
 const POLICIES: [(&str, &str); 5] = [("red", "p"), ("red", "q"), ("blue", "p"), ("", "r"), ("", "s")];
 const WRITTEN: [Kind; 5] = [Kind::NodeState, Kind::Slice, Kind::Identity, Kind::Endpoint, Kind::CiliumNode];
-const ALL_KINDS: [Kind; 16] = [
+const ALL_KINDS: [Kind; 17] = [
     Kind::Pod,
     Kind::Namespace,
     Kind::Node,
@@ -127,6 +127,7 @@ const ALL_KINDS: [Kind; 16] = [
     Kind::KubernetesNetworkPolicy,
     Kind::ClusterNetworkPolicy,
     Kind::LocalRedirectPolicy,
+    Kind::LoadBalancerPool,
     Kind::Identity,
     Kind::Endpoint,
     Kind::CiliumNode,
@@ -289,7 +290,7 @@ fn mk_step() -> impl Strategy<Value = Step> {
         3 => (0..4usize, prop::option::weighted(0.8, 0..5usize)).prop_map(|(name, spec)| Step::Redirect { name, spec }),
         3 => (0..PODS.len(), prop::bool::weighted(0.8)).prop_map(|(name, ready)| Step::Ready { name, ready }),
         1 => (0..5usize, any::<prop::sample::Index>()).prop_map(|(kind, which)| Step::Vandal { kind, which }),
-        8 => any::<u16>().prop_map(|kinds| Step::Deliver { kinds }),
+        8 => any::<u32>().prop_map(|kinds| Step::Deliver { kinds }),
         8 => any::<u64>().prop_map(|fates| Step::Plan { fates }),
         4 => any::<u64>().prop_map(|fates| Step::Report { fates }),
         4 => (0..3usize).prop_map(|node| Step::Acknowledge { node }),

@@ -10,6 +10,7 @@ use cilium_api::{
     CiliumCIDRGroup, CiliumClusterwideNetworkPolicy, CiliumEndpoint, CiliumIdentity,
     CiliumLoadBalancerIPPool, CiliumLocalRedirectPolicy, CiliumNetworkPolicy, CiliumNode,
 };
+use cilium_lbipam::Pool;
 use cilium_plan::Object;
 use cilium_policy::reduce::{self, Settings};
 use cilium_policy::{Invalid, InvalidKind, PolicyRules};
@@ -73,7 +74,7 @@ fn of_kind(kind: &str, value: Value, settings: Settings<'_>) -> Ruling {
             policy::<CiliumClusterwideNetworkPolicy>(value, |it| reduce::ccnp(it, settings))
         }
         "CiliumCIDRGroup" => plain::<CiliumCIDRGroup>(value),
-        "CiliumLoadBalancerIPPool" => plain::<CiliumLoadBalancerIPPool>(value),
+        "CiliumLoadBalancerIPPool" => pool(value),
         "CiliumLocalRedirectPolicy" => redirect(value),
         "CiliumIdentity" => match parse::<CiliumIdentity>(value) {
             Ok(identity) => match cilium_identity::object::read(&identity) {
@@ -107,6 +108,17 @@ fn redirect(value: Value) -> Ruling {
     };
     match Rule::reduce(&policy) {
         Ok(_) => Ruling::Accepted { warnings: Vec::new(), ask: Some(policy.into()) },
+        Err(invalid) => Ruling::Refused(invalid.to_string()),
+    }
+}
+
+fn pool(value: Value) -> Ruling {
+    let pool: CiliumLoadBalancerIPPool = match parse(value) {
+        Ok(pool) => pool,
+        Err(refused) => return refused,
+    };
+    match Pool::check(&pool) {
+        Ok(()) => Ruling::Accepted { warnings: Vec::new(), ask: Some(pool.into()) },
         Err(invalid) => Ruling::Refused(invalid.to_string()),
     }
 }
@@ -231,6 +243,24 @@ mod tests {
             panic!("{ruling:?}")
         };
         assert!(warnings.is_empty());
+    }
+
+    #[test]
+    fn a_pool_with_a_block_that_is_none_is_refused() {
+        let mk = |block: Value| {
+            let spec = json!({"blocks": [{"cidr": "192.0.2.0/28"}, block]});
+            json!({"apiVersion": "cilium.io/v2", "kind": "CiliumLoadBalancerIPPool", "metadata": {"name": "x"}, "spec": spec})
+        };
+        let reason =
+            refused("CiliumLoadBalancerIPPool", mk(json!({"start": "192.0.2.9", "stop": "192.0.2.1"})), None);
+        let expected = "spec.blocks[1].stop: 192.0.2.1 is before 192.0.2.9, where the block starts";
+        assert_eq!(reason.as_deref(), Some(expected));
+        let good = mk(json!({"start": "198.51.100.1"}));
+        let ruling = decide(&mk_request("CiliumLoadBalancerIPPool", good, None), "default");
+        assert!(
+            matches!(ruling, Ruling::Accepted { ask: Some(Object::LoadBalancerPool(_)), .. }),
+            "{ruling:?}"
+        );
     }
 
     #[test]

@@ -228,8 +228,7 @@ impl Both {
 
 /// The last step of each object: what is reordered are events of different ones.
 fn distinct(steps: &[Step]) -> Vec<Step> {
-    let mut last = BTreeMap::new();
-    steps.iter().for_each(|step| drop(last.insert(step.object(), step.clone())));
+    let last: BTreeMap<_, _> = steps.iter().map(|step| (step.object(), step.clone())).collect();
     last.into_values().collect()
 }
 

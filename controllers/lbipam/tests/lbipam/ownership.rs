@@ -32,7 +32,7 @@ fn what_another_controller_wrote_is_left_alone_and_given_to_nobody() {
     world.put_whole(foreign);
     world.put(mk_service("a/1", 1, json!({})));
     world.put(mk_service("a/2", 2, mk_request("10.0.0.0")));
-    assert_eq!(world.plan(), ["a/1", "a/2"]);
+    assert_eq!(world.plan(), ["a/1", "a/2", "a/foreign"]);
     assert_eq!(
         (world.addresses("a/foreign").concat(), world.addresses("a/1").concat()),
         ("10.0.0.0".into(), "10.0.0.1".into())
@@ -53,7 +53,7 @@ fn without_an_account_of_writers_the_condition_says_whose_it_is() {
         }
         world.put_whole(service);
     }
-    assert_eq!(world.plan(), ["a/ours"]);
+    assert_eq!(world.plan(), ["a/ours", "a/theirs"]);
     assert_eq!(
         (world.addresses("a/ours").concat(), world.addresses("a/theirs").concat()),
         ("10.0.0.0".into(), "10.9.9.9".into())
@@ -69,6 +69,22 @@ fn who_is_no_longer_ours_gives_its_address_back() {
     assert_eq!(world.plan(), ["a/1"]);
     assert_eq!((world.addresses("a/1").len(), world.counts("p").as_str()), (0, "256 256 0 0"));
     assert!(world.services["a/1"].status.conditions.is_empty());
+}
+
+#[test]
+fn what_was_said_of_a_service_goes_when_another_controller_serves_it() {
+    let mut world = World::on([mk_cidr("p", 1, "10.0.0.0/32")]);
+    world.put(mk_service("a/1", 1, json!({})));
+    world.put(mk_service("a/2", 2, json!({})));
+    world.plan();
+    let mut served = world.services["a/2"].clone();
+    give(&mut served, "another-controller", &["192.0.2.1"]);
+    world.put_whole(served);
+    assert_eq!(world.plan(), ["a/2"]);
+    assert_eq!(
+        (world.addresses("a/2").concat(), world.services["a/2"].status.conditions.len()),
+        ("192.0.2.1".into(), 0)
+    );
 }
 
 #[test]

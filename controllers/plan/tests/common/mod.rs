@@ -16,7 +16,7 @@ mod view;
 pub use agent::{Agent, acknowledge, acknowledge_node};
 pub use build::*;
 pub use spec::mk_any_spec;
-pub use store::{Fate, Store, key_of};
+pub use store::{Fate, Store, key_of, mk_writer};
 
 use cilium_plan::{Config, Object, ObjectKey, Outcome, Output, Planner, Report};
 
@@ -129,7 +129,7 @@ pub fn mk_planner<'a>(config: &Config, objects: impl Iterator<Item = &'a Object>
 
 /// Number of writes in an output.
 pub fn count_output(output: &Output) -> usize {
-    output.node_states.len() + output.slices.len() + output.identities.len()
+    output.node_states.len() + output.slices.len() + output.identities.len() + output.load_balancers.len()
 }
 
 /// Number of writes in a report.
@@ -138,5 +138,6 @@ pub fn count_report(report: &Report) -> usize {
         + report.nodes.len()
         + report.policies.len()
         + report.redirects.len()
+        + report.pools.len()
         + report.slices.len()
 }

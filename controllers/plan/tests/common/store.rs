@@ -2,15 +2,17 @@
 
 use std::collections::BTreeMap;
 
+use cilium_api::load_balancer_pool::LoadBalancerPoolStatus;
 use cilium_api::local_redirect_policy::LocalRedirectStatus;
 use cilium_api::node_slice::CiliumNodeStateSlice;
 use cilium_api::node_state::{CiliumNodeState, CiliumNodeStateSpec};
 use cilium_api::policy_status::PolicyStatus;
 use cilium_api::{CiliumEndpoint, CiliumIdentity, CiliumNode};
 use cilium_plan::{
-    Action, Kind, NodeDesired, Object, ObjectKey, Outcome, Output, Planner, Precondition, Report, Write,
+    Action, Kind, NodeDesired, Object, ObjectKey, Outcome, Output, Planner, Precondition, Report,
+    ServiceStatus, Write,
 };
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta, OwnerReference};
 
 /// What becomes of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,6 +131,9 @@ impl Store {
         for Write { key, action } in &output.identities {
             answers.push(self.suffer(key, fate, |store| store.write_object(key, action, merge_identity)));
         }
+        for Write { key, action } in &output.load_balancers {
+            answers.push(self.suffer(key, fate, |store| store.write_service(key, action)));
+        }
         answers
     }
 
@@ -152,6 +157,9 @@ impl Store {
         }
         for Write { key, action } in &report.redirects {
             answers.push(self.suffer(key, fate, |store| store.write_redirect(key, action)));
+        }
+        for Write { key, action } in &report.pools {
+            answers.push(self.suffer(key, fate, |store| store.write_pool(key, action)));
         }
         answers
     }
@@ -266,6 +274,48 @@ impl Store {
     }
 }
 
+/// Of load balancers.
+impl Store {
+    fn write_service(&mut self, key: &ObjectKey, action: &Action<ServiceStatus>) -> Outcome {
+        let Action::Update(new) = action else { panic!("{key}: only the status of a Service is written") };
+        let Some(Object::Service(service)) = self.objects.get(key) else { return Outcome::Conflict };
+        let mut service = service.clone();
+        if new.resource_version.is_some() && new.resource_version != service.metadata.resource_version {
+            return Outcome::Conflict;
+        }
+        if let Some(ingress) = &new.ingress {
+            service.status.load_balancer.ingress.clone_from(ingress);
+            // As the API server does.
+            service
+                .status
+                .load_balancer
+                .ingress
+                .iter_mut()
+                .for_each(|it| it.ip_mode = Some("VIP".to_owned()));
+            service.metadata.managed_fields = Some(vec![mk_writer(cilium_lbipam::FIELD_MANAGER)]);
+        }
+        if let Some(conditions) = &new.conditions {
+            service.status.conditions.clone_from(conditions);
+        }
+        Outcome::Done(self.apply(Object::Service(service)))
+    }
+
+    fn write_pool(&mut self, key: &ObjectKey, action: &Action<LoadBalancerPoolStatus>) -> Outcome {
+        let Action::Update(status) = action else { panic!("{key}: only the status of a pool is written") };
+        let Some(Object::LoadBalancerPool(pool)) = self.objects.get(key) else { return Outcome::Conflict };
+        let mut pool = pool.clone();
+        pool.status = Some(status.clone());
+        Outcome::Done(self.apply(Object::LoadBalancerPool(pool)))
+    }
+}
+
+/// Who wrote addresses of a load balancer.
+pub fn mk_writer(manager: &str) -> ManagedFieldsEntry {
+    let fields = serde_json::json!({"f:status": {"f:loadBalancer": {"f:ingress": {}}}});
+    let entry = serde_json::json!({"manager": manager, "operation": "Update", "fieldsV1": fields});
+    serde_json::from_value(entry).expect("an entry")
+}
+
 fn owner(uid: &str) -> OwnerReference {
     OwnerReference { kind: "Node".into(), uid: uid.into(), ..OwnerReference::default() }
 }
@@ -311,6 +361,7 @@ macro_rules! each_kind {
             Object::KubernetesNetworkPolicy($it) => $value,
             Object::ClusterNetworkPolicy($it) => $value,
             Object::LocalRedirectPolicy($it) => $value,
+            Object::LoadBalancerPool($it) => $value,
             Object::Identity($it) => $value,
             Object::Endpoint($it) => $value,
             Object::CiliumNode($it) => $value,
@@ -346,6 +397,7 @@ pub fn key_of(object: &Object) -> ObjectKey {
         Object::KubernetesNetworkPolicy(_) => Kind::KubernetesNetworkPolicy,
         Object::ClusterNetworkPolicy(_) => Kind::ClusterNetworkPolicy,
         Object::LocalRedirectPolicy(_) => Kind::LocalRedirectPolicy,
+        Object::LoadBalancerPool(_) => Kind::LoadBalancerPool,
         Object::Identity(_) => Kind::Identity,
         Object::Endpoint(_) => Kind::Endpoint,
         Object::CiliumNode(_) => Kind::CiliumNode,

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::object::ObjectRef;
 
 /// Name under which the API server records who owns a field.
-const FIELD_MANAGER: &str = "fieldManager=cilium-operator";
+const FIELD_MANAGER: &str = "cilium-operator";
 
 /// What a request does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +52,8 @@ pub struct Request {
     pub subresource: Option<&'static str>,
     /// Body, as JSON.
     pub body: Vec<u8>,
+    /// Name under which the API server records who owns the fields.
+    pub manager: &'static str,
     /// Sent instead when the object is not as this one expects: a test of a patch failed (422), or what is replaced has another
     /// resource version (409).
     pub otherwise: Option<Box<Request>>,
@@ -63,7 +65,13 @@ impl Request {
         subresource: Option<&'static str>,
         body: &impl Serialize,
     ) -> Result<Self, serde_json::Error> {
-        Ok(Self { verb, subresource, body: serde_json::to_vec(body)?, otherwise: None })
+        Ok(Self {
+            verb,
+            subresource,
+            body: serde_json::to_vec(body)?,
+            manager: FIELD_MANAGER,
+            otherwise: None,
+        })
     }
 
     /// Creates `object`.
@@ -121,6 +129,12 @@ impl Request {
         Self::new(Verb::Delete, None, &options)
     }
 
+    /// The same under another name for who owns the fields.
+    #[must_use]
+    pub fn managed_by(self, manager: &'static str) -> Self {
+        Self { manager, ..self }
+    }
+
     /// Adds what to send if the object is not as this request expects.
     #[must_use]
     pub fn or_else(mut self, other: Self) -> Self {
@@ -134,9 +148,9 @@ impl Request {
     /// The name of the object makes no valid path.
     pub(super) fn to_http(&self, object: &ObjectRef) -> Result<http::Request<Vec<u8>>, http::Error> {
         let path = match self.verb {
-            Verb::Create => format!("{}?{FIELD_MANAGER}", object.collection_path()),
+            Verb::Create => format!("{}?fieldManager={}", object.collection_path(), self.manager),
             Verb::Delete => object.path(self.subresource),
-            _ => format!("{}?{FIELD_MANAGER}", object.path(self.subresource)),
+            _ => format!("{}?fieldManager={}", object.path(self.subresource), self.manager),
         };
         http::Request::builder()
             .method(self.verb.method())
