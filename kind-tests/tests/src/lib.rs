@@ -10,6 +10,6 @@ pub mod scenes;
 pub mod wait;
 pub mod watches;
 
-pub use kubectl::{Namespace, apply, kubectl, kubectl_json};
+pub use kubectl::{Namespace, apply, feed, kubectl, kubectl_json};
 pub use pods::{Ran, exec};
 pub use wait::{eventually, holds_for};

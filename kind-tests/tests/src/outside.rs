@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 
 use crate::kubectl::{Namespace, kubectl};
 use crate::wait::eventually;
@@ -25,6 +26,35 @@ pub fn node_address(node: &str, family: &str) -> anyhow::Result<Option<IpAddr>> 
     let all = kubectl(&["get", "node", node, "-o", path])?;
     let mut all = all.split_whitespace().filter_map(|text| text.parse::<IpAddr>().ok());
     Ok(all.find(|ip| ip.is_ipv4() == (family == "IPv4")))
+}
+
+/// A way to an address that no machine has, by way of a node; it goes with the test.
+pub struct Way(IpAddr);
+
+impl Way {
+    /// Sets the route.
+    ///
+    /// # Errors
+    /// The node has no address of that family, or this process may not set routes.
+    pub fn new(to: IpAddr, node: &str) -> anyhow::Result<Self> {
+        let family = if to.is_ipv4() { "IPv4" } else { "IPv6" };
+        let via = node_address(node, family)?.context("the node has no such address")?;
+        let set = Command::new("ip")
+            .args(["route", "replace", &to.to_string(), "via", &via.to_string()])
+            .output()?;
+        ensure!(set.status.success(), "{}", String::from_utf8_lossy(&set.stderr));
+        Ok(Self(to))
+    }
+}
+
+impl Drop for Way {
+    fn drop(&mut self) {
+        let to = self.0.to_string();
+        let gone = Command::new("ip").args(["route", "del", &to]).status();
+        if !gone.is_ok_and(|status| status.success()) {
+            eprintln!("the route to {to} stays");
+        }
+    }
 }
 
 /// The port of nodes that the Service `web` has for a protocol.

@@ -62,6 +62,7 @@ fn the_chart_refuses_what_it_cannot_do() -> anyhow::Result<()> {
         ("routingMode=bridge", "routingMode"),
         ("tunnelProtocol=geneve", "tunnelProtocol"),
         ("ipam.mode=eni", "ipam.mode"),
+        ("defaultLBServiceIPAM=nodeipam", "defaultLBServiceIPAM"),
         ("policyEnforcementMode=sometimes", "policyEnforcementMode"),
         ("ipv4.enabled=false,ipv6.enabled=false", "ipv4.enabled"),
     ] {

@@ -2,13 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use cluster_tests::outside::{
-    MANY, PATIENCE, answers, are_answered_by, ask, keep_asking, node_address, node_port,
+    MANY, PATIENCE, Way, answers, are_answered_by, ask, keep_asking, node_address, node_port,
 };
 use cluster_tests::pods::mk_pod;
 use cluster_tests::scenes::{backends, serve};
@@ -30,31 +29,6 @@ fn ask_datagram(at: SocketAddr, question: &str) -> anyhow::Result<String> {
 fn asked_by_pod(ns: &Namespace, url: &str) -> anyhow::Result<String> {
     let ran = exec(&ns.name, "client", &["curl", "-s", "--max-time", "3", url])?;
     Ok(ran.out)
-}
-
-/// A way to an address that no machine has, by way of a node; it goes with the test.
-struct Way(IpAddr);
-
-impl Way {
-    fn new(to: IpAddr, node: &str) -> anyhow::Result<Self> {
-        let family = if to.is_ipv4() { "IPv4" } else { "IPv6" };
-        let via = node_address(node, family)?.context("the node has no such address")?;
-        let set = Command::new("ip")
-            .args(["route", "replace", &to.to_string(), "via", &via.to_string()])
-            .output()?;
-        ensure!(set.status.success(), "{}", String::from_utf8_lossy(&set.stderr));
-        Ok(Self(to))
-    }
-}
-
-impl Drop for Way {
-    fn drop(&mut self) {
-        let to = self.0.to_string();
-        let gone = Command::new("ip").args(["route", "del", &to]).status();
-        if !gone.is_ok_and(|status| status.success()) {
-            eprintln!("the route to {to} stays");
-        }
-    }
 }
 
 /// A Deployment that goes the way that Kubernetes recommends: ready when it answers, and slow to leave.
