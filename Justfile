@@ -40,7 +40,7 @@ generate: build
 # Random policies against the programs, and random histories against the planner, for an hour and from where nobody began before
 test-nightly:
     ORACLE_TUPLES=10000000 ORACLE_SEED="$RANDOM$RANDOM" cargo test --locked --release -p bpf-tests --test datapath oracle -- --nocapture
-    PROPTEST_CASES=20000 cargo test --locked --release -p cilium-policy -p cilium-plan -p cilium-dataplane -p cilium-state
+    PROPTEST_CASES=20000 cargo test --locked --release -p cilium-policy -p cilium-plan -p cilium-lbipam -p cilium-dataplane -p cilium-state
 
 # Go on with one fuzz test (any_policy, any_object, any_state, any_answer, any_message, any_reply, any_socket), with libFuzzer (needs cargo-bolero and a nightly toolchain)
 fuzz TEST *ARGS:

@@ -233,6 +233,8 @@ fn distinct(steps: &[Step]) -> Vec<Step> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     #[test]
     fn histories_keep_what_is_promised(batches in vec(vec(step(), 1..5), 1..25)) {
         let mut both = Both { pools: BTreeMap::new(), services: BTreeMap::new(), world: World::new() };
