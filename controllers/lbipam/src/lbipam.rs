@@ -196,7 +196,7 @@ impl Lbipam {
         } else if self.is_stirred {
             touched.extend(self.waiting.iter().cloned());
         }
-        self.allocate_all(&touched);
+        self.allocate_all(&mut touched);
         Changes { services: self.tell(&touched), pools: self.pools.take_recounted() }
     }
 
@@ -310,12 +310,12 @@ impl Lbipam {
         }
     }
 
-    /// Requested addresses first: whoever takes any can take another one.
-    fn allocate_all(&mut self, ranks: &BTreeSet<Rank>) {
+    /// Requested addresses first: whoever takes any can take another one. Adds those that were gone through again.
+    fn allocate_all(&mut self, ranks: &mut BTreeSet<Rank>) {
         let is_picky = |entry: &Entry| !entry.claim.requested.is_empty();
         let mut has_joined = false;
         for picky in [true, false] {
-            for rank in ranks {
+            for rank in ranks.iter() {
                 if self.services.get(rank).is_some_and(|entry| is_picky(entry) == picky) {
                     has_joined |= self.allocate(rank);
                 }
@@ -327,6 +327,7 @@ impl Lbipam {
             for rank in &waiting {
                 self.allocate(rank);
             }
+            ranks.extend(waiting);
         }
         self.is_stirred = false;
     }

@@ -152,6 +152,7 @@ mod tests {
         }
         assert!(allows(&rules, "cilium.io", "ciliumnetworkpolicies/status", "patch"));
         assert!(allows(&rules, "", "nodes/status", "patch"));
+        assert!(allows(&rules, "", "services/status", "patch"));
     }
 
     #[test]

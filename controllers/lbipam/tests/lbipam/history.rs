@@ -31,6 +31,8 @@ struct ServiceModel {
     /// Last byte of the address that it asks for.
     request: Option<u8>,
     is_cluster_ip: bool,
+    /// Shares with other namespaces.
+    shares: bool,
     at: u32,
 }
 
@@ -60,13 +62,15 @@ fn pool() -> impl Strategy<Value = PoolModel> {
 
 fn service() -> impl Strategy<Value = ServiceModel> {
     let request = prop_oneof![3 => Just(None), 1 => (0..18u8).prop_map(Some)];
-    (0..APPS.len(), 0..KEYS.len(), 80..83u16, request, prop::bool::weighted(0.1), 0..3u32).prop_map(
-        |(app, key, port, request, is_cluster_ip, at)| ServiceModel {
+    let flags = (prop::bool::weighted(0.1), prop::bool::weighted(0.5));
+    (0..APPS.len(), 0..KEYS.len(), 80..83u16, request, flags, 0..3u32).prop_map(
+        |(app, key, port, request, (is_cluster_ip, shares), at)| ServiceModel {
             app,
             key,
             port,
             request,
             is_cluster_ip,
+            shares,
             at,
         },
     )
@@ -129,6 +133,9 @@ impl Both {
         if let Some(last) = service.request {
             annotations["lbipam.cilium.io/ips"] = json!(address(last));
         }
+        if service.shares {
+            annotations["lbipam.cilium.io/sharing-cross-namespace"] = json!("*");
+        }
         let type_ = if service.is_cluster_ip { "ClusterIP" } else { "LoadBalancer" };
         let rest = json!({
             "annotations": annotations, "labels": {"app": APPS[service.app]}, "type": type_,
@@ -180,11 +187,9 @@ impl Both {
                 let others =
                     self.services.iter().filter(|(other, _)| *other > index && self.is_ours(**other));
                 for (other, it) in others.filter(|(other, _)| held[other].contains(last)) {
-                    let same_namespace = index % 2 == other % 2;
-                    let may = same_namespace
-                        && service.key == it.key
-                        && service.key != 0
-                        && service.port != it.port;
+                    let permitted = index % 2 == other % 2 || service.shares && it.shares;
+                    let may =
+                        permitted && service.key == it.key && service.key != 0 && service.port != it.port;
                     assert!(may, "{index} and {other} have {last}");
                 }
             }

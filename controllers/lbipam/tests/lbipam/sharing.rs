@@ -91,3 +91,29 @@ fn of_two_that_have_an_address_and_may_not_the_older_keeps_it() {
     assert_eq!(world.plan(), ["a/2", "a/1"]);
     assert_eq!(found(&world, &["a/2", "a/1"]), "10.0.0.7 10.0.0.0");
 }
+
+#[test]
+fn who_joins_can_be_the_reason_why_another_waits() {
+    let mut world = World::on([mk_cidr("p", 1, "10.0.0.0/32")]);
+    world.put(mk_sharing("a/2", 1, "k", 80, "b"));
+    world.put(mk_sharing("b/waits", 1, "k", 80, "a"));
+    world.plan();
+    let mut picky = mk_sharing("b/waits", 1, "k", 80, "a");
+    picky
+        .metadata
+        .annotations
+        .get_or_insert_default()
+        .insert("lbipam.cilium.io/ips".into(), "10.0.0.0".into());
+    world.put(picky);
+    world.plan();
+    assert!(
+        world.reason("b/waits").ends_with("Reason: same port and protocol"),
+        "{}",
+        world.reason("b/waits")
+    );
+    world.put(mk_sharing("a/1", 1, "k", 81, ""));
+    assert_eq!(world.plan(), ["a/1", "b/waits"]);
+    let expected = "Reason: different and not permitted namespace";
+    assert!(world.reason("b/waits").ends_with(expected), "{}", world.reason("b/waits"));
+    assert_eq!(world.restarted().reason("b/waits"), world.reason("b/waits"));
+}
