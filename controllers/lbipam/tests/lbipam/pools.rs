@@ -5,7 +5,7 @@ use serde_json::json;
 
 use crate::world::{World, mk_cidr, mk_pool, mk_request, mk_service};
 
-/// A pool 10.0.0.0/24 with two Services, the second of which has 10.0.0.200.
+/// A pool 10.0.0.0/24 and the Services `a/1` and `a/3`, which have 10.0.0.0 and 10.0.0.2.
 fn mk_world() -> World {
     let mut world = World::on([mk_cidr("p", 1, "10.0.0.0/24")]);
     world.put(mk_service("a/1", 1, json!({})));
