@@ -30,6 +30,7 @@ pub(crate) fn build(frontend: &Frontend, slices: &BTreeMap<String, Slice>) -> Se
         affinity: frontend.affinity,
         algorithm: frontend.algorithm,
         forwarding: frontend.forwarding,
+        only: frontend.only,
         ports: ports.collect(),
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use cilium_api::frontends::FrontendKind;
 use cilium_api::parts::{Algorithm, Forwarding};
 use cilium_api::slim;
 use ipnet::IpNet;
@@ -17,6 +18,9 @@ pub(crate) const ALGORITHM: &str = "service.cilium.io/lb-algorithm";
 
 /// Annotation by which a Service says how backends on other nodes see clients from outside (upstream's name).
 pub(crate) const FORWARDING: &str = "service.cilium.io/forwarding-mode";
+
+/// Annotation by which a Service says under which kind of address it is met (upstream's name).
+pub(crate) const TYPE: &str = "service.cilium.io/type";
 
 /// Annotation by which a Service says what its source ranges are for: `allow` (so it is without one) or `deny` (upstream's name).
 pub(crate) const RANGES_POLICY: &str = "service.cilium.io/src-ranges-policy";
@@ -49,6 +53,8 @@ pub(crate) struct Frontend {
     pub(crate) algorithm: Option<Algorithm>,
     /// `None` as above.
     pub(crate) forwarding: Option<Forwarding>,
+    /// `None` as above.
+    pub(crate) only: Option<FrontendKind>,
     /// What cannot be read of it.
     pub(crate) complaints: Box<[String]>,
 }
@@ -131,6 +137,7 @@ impl Frontend {
             affinity: affinity(spec),
             algorithm: algorithm(service),
             forwarding: forwarding(service),
+            only: only(service),
             complaints: complaints(service),
             cluster_ips,
         })
@@ -232,6 +239,15 @@ fn forwarding(service: &slim::Service) -> Option<Forwarding> {
     match annotation(service, FORWARDING)? {
         "snat" => Some(Forwarding::Snat),
         "dsr" => Some(Forwarding::Dsr),
+        _ => None,
+    }
+}
+
+fn only(service: &slim::Service) -> Option<FrontendKind> {
+    match annotation(service, TYPE)? {
+        "ClusterIP" => Some(FrontendKind::ClusterIp),
+        "NodePort" => Some(FrontendKind::NodePort),
+        "LoadBalancer" => Some(FrontendKind::LoadBalancer),
         _ => None,
     }
 }

@@ -284,6 +284,15 @@ fn the_way_of_forwarding_is_one_that_is_known_or_nobodys() {
 }
 
 #[test]
+fn the_kind_of_address_is_one_that_is_known_or_all_are() {
+    let with = |value: &str| annotated("service.cilium.io/type", value)["only"].clone();
+    assert_eq!(with("LoadBalancer"), json!("LoadBalancer"));
+    assert_eq!(with("NodePort"), json!("NodePort"));
+    assert_eq!(with("ClusterIP"), json!("ClusterIp"));
+    assert_eq!(with("ExternalIP"), json!(null));
+}
+
+#[test]
 fn ranges_may_be_those_that_may_not_come() {
     for (policy, expected) in [("deny", json!(true)), ("allow", json!(null)), ("maybe", json!(null))] {
         let part = annotated("service.cilium.io/src-ranges-policy", policy);

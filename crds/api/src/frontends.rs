@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use serde::{Deserialize, Serialize};
+
 use crate::parts::{Backend, BackendPlace, Service, ServicePort};
 
 /// What decides which backends are near, and which addresses are the node's.
@@ -25,7 +27,7 @@ pub enum Scope {
 }
 
 /// What the address of a frontend is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum FrontendKind {
     /// A cluster address (Kubernetes API, `clusterIPs`).
     ClusterIp,
@@ -91,6 +93,9 @@ impl Service {
             .chain(nodes.map(|ip| (FrontendKind::NodePort, ip)))
             .chain(self.load_balancer.iter().map(|ip| (FrontendKind::LoadBalancer, *ip)))
             .chain(external.map(|ip| (FrontendKind::ExternalIp, *ip)))
+            .filter(|(kind, _)| {
+                *kind == FrontendKind::ExternalIp || self.only.is_none_or(|only| only == *kind)
+            })
     }
 
     fn uses_only_own(&self, kind: FrontendKind, scope: Scope) -> bool {

@@ -569,6 +569,9 @@ pub struct Service {
     /// How backends on other nodes see clients from outside, where the Service says so and agents let it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forwarding: Option<Forwarding>,
+    /// The one kind of address under which it is met, beside external ones, where the Service says so (`service.cilium.io/type`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub only: Option<FrontendKind>,
     /// Ports, sorted by (port, protocol).
     #[serde(deserialize_with = "exact")]
     pub ports: Vec<ServicePort>,

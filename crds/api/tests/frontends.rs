@@ -92,6 +92,26 @@ fn every_kind_of_address_is_for_its_scopes() {
 }
 
 #[test]
+fn a_service_may_be_met_under_one_kind_of_address_only() {
+    let here = mk_here();
+    for (only, expected) in [
+        (
+            FrontendKind::ClusterIp,
+            ["ClusterIp Internal 10.96.0.9:80", "ClusterIp Internal [fd96::9]:80"].as_slice(),
+        ),
+        (
+            FrontendKind::LoadBalancer,
+            &["LoadBalancer Internal 192.0.2.80:80", "LoadBalancer External 192.0.2.80:80"],
+        ),
+    ] {
+        let service = Service { only: Some(only), ..mk_service(mk_backends()) };
+        let all: Vec<String> = service.frontends(&here).map(|frontend| place(&frontend)).collect();
+        let external = ["ExternalIp External 192.0.2.81:80", "ExternalIp External [2001:db8::81]:80"];
+        assert_eq!(all, [expected, &external].concat());
+    }
+}
+
+#[test]
 fn an_external_address_of_the_node_itself_is_for_both_scopes() {
     let service = mk_service(mk_backends());
     let here = Here { addresses: vec![ip("192.0.2.81")], ..mk_here() };

@@ -252,9 +252,10 @@ impl Services {
         if let Some(maglev) = service.and_then(|service| self.balancing.maglev_of(service)) {
             fill_tables(maglev, &mut wanted);
         }
-        wanted.extend(
-            service.into_iter().flat_map(|service| service.load_balancer.iter().map(every_other_port)),
-        );
+        let is_balanced =
+            |service: &&Service| service.only.is_none_or(|only| only == FrontendKind::LoadBalancer);
+        let balanced = service.filter(is_balanced).map_or(&[][..], |service| &service.load_balancer);
+        wanted.extend(balanced.iter().map(every_other_port));
         self.put(part, wanted);
     }
 
