@@ -89,18 +89,24 @@ pub(crate) struct Reduced {
     pub(crate) held: Vec<IpAddr>,
     /// Its status has a condition of ours.
     pub(crate) is_marked: bool,
+    /// That is about its spec as it is.
+    pub(crate) is_judged: bool,
 }
 
 impl Reduced {
-    /// `None`: the Service is nothing to us, and never was.
+    /// `None`: the Service is nothing to us, and never was, and has no address that somebody else gave.
     pub(crate) fn of(service: &slim::Service, config: &Config) -> Option<Self> {
         let is_marked = service.status.conditions.iter().any(|condition| condition.type_ == SATISFIED);
         let is_handled = is_handled(&service.spec, config);
-        if !is_handled && !is_marked {
-            return None;
-        }
-        let claim = Claim::reduce(service, config, role(service, is_handled, is_marked));
-        Some(Self { claim, held: ingress(service), is_marked })
+        let held = ingress(service);
+        let role = match (is_handled, is_marked) {
+            // It stands in the way of its addresses, if it has any.
+            (false, false) if is_load_balancer(&service.spec) && !held.is_empty() => Role::Foreign,
+            (false, false) => return None,
+            _ => role(service, is_handled, is_marked),
+        };
+        let is_judged = is_marked && judged_generation(service) == service.metadata.generation;
+        Some(Self { claim: Claim::reduce(service, config, role), held, is_marked, is_judged })
     }
 }
 
@@ -110,8 +116,18 @@ fn ingress(service: &slim::Service) -> Vec<IpAddr> {
     ingress.filter_map(|it| it.ip.as_deref()?.parse().ok()).collect()
 }
 
-fn is_handled(spec: &slim::ServiceSpec, config: &Config) -> bool {
+/// `observedGeneration` of our condition.
+fn judged_generation(service: &slim::Service) -> Option<i64> {
+    let ours = service.status.conditions.iter().find(|condition| condition.type_ == SATISFIED);
+    ours.and_then(|condition| condition.observed_generation)
+}
+
+fn is_load_balancer(spec: &slim::ServiceSpec) -> bool {
     spec.type_.as_deref() == Some("LoadBalancer")
+}
+
+fn is_handled(spec: &slim::ServiceSpec, config: &Config) -> bool {
+    is_load_balancer(spec)
         && match spec.load_balancer_class.as_deref() {
             None => config.default_class,
             Some(BGP_CLASS) => config.bgp_class,
@@ -130,10 +146,17 @@ fn role(service: &slim::Service, is_handled: bool, is_marked: bool) -> Role {
     }
 }
 
+/// Names under which the API server puts together what it does not know any more: the oldest of many writers, and those from before
+/// anybody kept account (Kubernetes, `managedfields` of apimachinery).
+const NOBODY: [&str; 2] = ["ancient-changes", "before-first-apply"];
+
 /// The API server knows who wrote the addresses last. Where it does not (nobody keeps account), our condition beside them says it.
 fn is_written_by_us(service: &slim::Service, is_marked: bool) -> bool {
     let entries = service.metadata.managed_fields.iter().flatten();
-    let mut writers = entries.filter(|entry| wrote_ingress(entry)).peekable();
+    let is_somebody = |entry: &&ManagedFieldsEntry| {
+        entry.manager.as_deref().is_none_or(|manager| !NOBODY.contains(&manager))
+    };
+    let mut writers = entries.filter(is_somebody).filter(|entry| wrote_ingress(entry)).peekable();
     if writers.peek().is_none() {
         return is_marked;
     }
@@ -167,6 +190,15 @@ impl Claim {
             is_local: spec.external_traffic_policy.as_deref() == Some("Local"),
             pods: spec.selector.clone().unwrap_or_default(),
         }
+    }
+
+    /// Whether the same Services can have an address together with this one as with the other.
+    pub(crate) fn shares_as(&self, other: &Self) -> bool {
+        (self.role, self.is_local) == (other.role, other.is_local)
+            && self.sharing_key == other.sharing_key
+            && self.shares_with == other.shares_with
+            && self.ports == other.ports
+            && self.pods == other.pods
     }
 
     /// Whether an address is one that the Service asks for.

@@ -44,6 +44,13 @@ pub(crate) fn conflict(Overlap { own, other, pool }: &Overlap) -> String {
     format!("Pool conflicts since range '{own}' overlaps range '{other}' from IP Pool '{pool}'")
 }
 
+/// What a pool does to a newer one.
+pub(crate) fn overlapped(Overlap { own, other, pool }: &Overlap) -> String {
+    format!(
+        "range '{other}' of the newer IP Pool '{pool}' overlaps range '{own}'; this pool goes on, the newer one gives no addresses"
+    )
+}
+
 /// Of a pool, in a fixed order.
 pub(crate) fn of_pool(known: &Known) -> Vec<Condition> {
     let number = |type_, number: u128| mk(type_, "Unknown", "noreason", number.to_string());
@@ -59,11 +66,8 @@ pub(crate) fn of_pool(known: &Known) -> Vec<Condition> {
         number(USED, known.used),
         number(CONFLICTING, known.shared),
     ];
-    if let Some(Overlap { own, other, pool }) = &known.overlapped {
-        let message = format!(
-            "range '{other}' of the newer IP Pool '{pool}' overlaps range '{own}'; this pool goes on, the newer one gives no addresses"
-        );
-        conditions.push(mk(OVERLAPPED, "True", "newer_pool", message));
+    if let Some(overlap) = &known.overlapped {
+        conditions.push(mk(OVERLAPPED, "True", "newer_pool", overlapped(overlap)));
     }
     if let Some(invalid) = &known.pool.invalid {
         let rest =

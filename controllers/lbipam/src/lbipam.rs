@@ -26,6 +26,8 @@ pub(crate) struct Entry {
     is_marked: bool,
     /// It is among the users of what it has.
     pub(crate) is_settled: bool,
+    /// With whom it may share is as it was when it got what it has: others that changed go behind it.
+    is_steady: bool,
     failure: Option<Failure>,
     /// The outcome of the last plan.
     told: Option<Outcome>,
@@ -124,20 +126,29 @@ impl Lbipam {
             self.remove_service(&name);
             return false;
         };
-        let Reduced { claim, mut held, is_marked } = reduced;
+        let Reduced { claim, mut held, is_marked, is_judged } = reduced;
+        let mut is_steady = is_judged;
         let known = self.ranks.get(&name).and_then(|rank| self.services.get_mut(rank));
         if let Some(known) = known {
-            if is_writing {
+            if is_writing && claim.role != Role::Foreign {
                 held.clone_from(&known.held);
             }
+            is_steady = known.claim.shares_as(&claim);
             // Without pools, the mark decides.
             if *known.claim == claim && known.held == held && !self.pools.is_empty() {
                 known.is_marked = is_marked;
                 return true;
             }
         }
-        let entry =
-            Entry { claim: Arc::new(claim), held, is_marked, is_settled: false, failure: None, told: None };
+        let entry = Entry {
+            claim: Arc::new(claim),
+            held,
+            is_marked,
+            is_steady,
+            is_settled: false,
+            failure: None,
+            told: None,
+        };
         self.put(name, entry);
         true
     }
@@ -164,6 +175,11 @@ impl Lbipam {
         self.services.get(self.ranks.get(service)?)?.told.as_ref()
     }
 
+    /// Whether a Service is anything to us.
+    pub fn knows(&self, service: &ServiceName) -> bool {
+        self.ranks.contains_key(service)
+    }
+
     /// What is to stand in the status of a pool, without times and generation.
     pub fn pool_conditions(&self, pool: &str) -> Option<Vec<Condition>> {
         self.pools.get(pool).map(conditions::of_pool)
@@ -174,8 +190,10 @@ impl Lbipam {
         let mut pools = self.pools.clone();
         pools.set(name, Some(pool));
         pools.resolve();
-        let conflict = pools.get(name).and_then(|known| known.conflict.as_ref().map(conditions::conflict))?;
-        Some(format!("it gives no addresses: {conflict}"))
+        let known = pools.get(name)?;
+        let conflict = known.conflict.as_ref().map(conditions::conflict);
+        let conflict = conflict.map(|conflict| format!("it gives no addresses: {conflict}"));
+        conflict.or_else(|| known.overlapped.as_ref().map(conditions::overlapped))
     }
 
     /// Gives what can be given. Touches only what the changes since the last plan can reach; a changed pool reaches everything.
@@ -189,7 +207,9 @@ impl Lbipam {
             steady.iter().for_each(|rank| self.settle(rank));
         }
         // What did not change keeps its place beside what did.
-        fresh.iter().for_each(|rank| self.settle(rank));
+        let is_steady = |rank: &&Rank| self.services.get(*rank).is_some_and(|entry| entry.is_steady);
+        let (steady, others): (Vec<&Rank>, Vec<&Rank>) = fresh.iter().partition(is_steady);
+        steady.into_iter().chain(others).for_each(|rank| self.settle(rank));
         let mut touched = fresh;
         if reaches_all {
             touched = self.services.keys().cloned().collect();

@@ -20,9 +20,9 @@
 //!   Pools come by age, then name.
 //! - No two Services have an address unless both allow it, and no Service has one outside of the pools that select it.
 //! - An address once given stays as long as a pool that selects the Service has it, disabled or not, and the Service still asks for it;
-//!   where Services that had an address together may no longer, one that changed loses it.
+//!   where Services that had an address together may no longer, one that changed in what sharing depends on loses it.
 //! - A plan after a restart changes nothing.
-//! - An address that another controller wrote is left alone, and given to nobody.
+//! - An address that another controller wrote, whatever the class, is left alone, and given to nobody.
 
 mod block;
 mod check;

@@ -17,6 +17,8 @@ pub struct Pool {
     pub(crate) is_disabled: bool,
     /// In their order.
     pub(crate) blocks: Vec<Block>,
+    /// A block cannot be read: nobody knows which addresses it has.
+    pub(crate) is_partial: bool,
     /// What is wrong with it.
     pub(crate) invalid: Option<Invalid>,
 }
@@ -39,9 +41,10 @@ impl Pool {
             .flatten()
             .enumerate()
             .map(|(index, block)| Block::parse(block, &format!("spec.blocks[{index}]"), spare_ends));
-        let blocks =
+        let blocks: Vec<Block> =
             parsed.filter_map(|block| block.map_err(|error| note(&mut invalid, error)).ok()).collect();
-        Self { created: created(pool), selector, is_disabled: spec.disabled, blocks, invalid }
+        let is_partial = spec.blocks.iter().flatten().count() > blocks.len();
+        Self { created: created(pool), selector, is_disabled: spec.disabled, blocks, is_partial, invalid }
     }
 
     /// What is wrong with a pool that is about to be stored.

@@ -153,9 +153,11 @@ impl Pools {
         }
     }
 
-    /// Whether a Service that has the address may keep it.
+    /// Whether a Service that has the address may keep it. A slip in a pool takes nothing away: the address may be of a block that cannot
+    /// be read.
     pub(crate) fn leaves(&self, address: IpAddr, labels: &Labels) -> bool {
-        self.all.values().any(|known| known.contains(address) && known.pool.leaves(labels))
+        let may_have = |known: &Known| known.contains(address) || known.pool.is_partial;
+        self.all.values().any(|known| may_have(known) && known.pool.leaves(labels))
     }
 
     /// Whether a Service may get just this address, if nobody has it.

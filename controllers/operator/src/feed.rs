@@ -37,8 +37,17 @@ pub enum News {
     Listed(Kind, Vec<ObjectKey>),
 }
 
-/// Starts a watch for every kind; for ClusterNetworkPolicies, if they are wanted. They end when the receiver is dropped.
-pub fn start(client: &Client, metrics: &Metrics, cluster_network_policies: bool) -> mpsc::Receiver<News> {
+/// Kinds that settings can leave out.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted {
+    /// ClusterNetworkPolicies, whose definition others install.
+    pub cluster_network_policies: bool,
+    /// CiliumLoadBalancerIPPools.
+    pub load_balancer_pools: bool,
+}
+
+/// Starts a watch for every kind that is wanted. They end when the receiver is dropped.
+pub fn start(client: &Client, metrics: &Metrics, wanted: Wanted) -> mpsc::Receiver<News> {
     let (sender, receiver) = mpsc::channel(CAPACITY);
     let feed = Feed { client, metrics, sender };
     feed.watch::<Pod>();
@@ -51,13 +60,17 @@ pub fn start(client: &Client, metrics: &Metrics, cluster_network_policies: bool)
     feed.watch_lenient::<CiliumCIDRGroup>();
     feed.watch::<NetworkPolicy>();
     feed.watch_lenient::<CiliumLocalRedirectPolicy>();
-    feed.watch_lenient::<CiliumLoadBalancerIPPool>();
     feed.watch_lenient::<CiliumIdentity>();
     feed.watch_lenient::<CiliumEndpoint>();
     feed.watch_lenient::<CiliumNode>();
     feed.watch_lenient::<CiliumNodeState>();
     feed.watch_lenient::<CiliumNodeStateSlice>();
-    if cluster_network_policies {
+    if wanted.load_balancer_pools {
+        feed.watch_lenient::<CiliumLoadBalancerIPPool>();
+    } else {
+        feed.leave_out(Kind::LoadBalancerPool);
+    }
+    if wanted.cluster_network_policies {
         feed.watch_optional::<ClusterNetworkPolicy>();
     } else {
         feed.leave_out(Kind::ClusterNetworkPolicy);

@@ -140,7 +140,11 @@ impl Operator {
         let mode = if self.options.skip_crd_creation { crds::Mode::WaitOnly } else { crds::Mode::Install };
         crds::ensure(&self.client, &cilium_api::all(), mode).await;
         self.tasks.spawn(client::keep_warm(self.client.clone(), WARM));
-        let news = feed::start(&self.client, &self.shell, self.options.enable_k8s_cluster_network_policy);
+        let wanted = feed::Wanted {
+            cluster_network_policies: self.options.enable_k8s_cluster_network_policy,
+            load_balancer_pools: self.options.enable_lb_ipam,
+        };
+        let news = feed::start(&self.client, &self.shell, wanted);
         let rate = self.options.operator_k8s_client_qps;
         let limits = Limits { per_second: (rate > 0.0).then_some(rate) };
         let client = self.client.clone();

@@ -118,8 +118,13 @@ impl LoadBalancers {
     pub(crate) fn service_written(&mut self, key: &ObjectKey, outcome: output::Outcome) {
         let is_known = outcome != output::Outcome::Failed;
         self.services.written(key, outcome);
-        if let (Some(ipam), Some(stored), true) = (&mut self.ipam, self.services.stored(key), is_known) {
-            ipam.set_held(&ServiceName::new(&key.namespace, &key.name), stored.addresses());
+        let name = ServiceName::new(&key.namespace, &key.name);
+        let Some(ipam) = &mut self.ipam else { return };
+        if !ipam.knows(&name) {
+            // It went, or is nothing to us any more, while the write was out.
+            self.services.forget(key);
+        } else if let Some(stored) = self.services.stored(key).filter(|_| is_known) {
+            ipam.set_held(&name, stored.addresses());
         }
     }
 

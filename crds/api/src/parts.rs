@@ -10,6 +10,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use crate::frontends::FrontendKind;
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, Serialize};
 

@@ -26,19 +26,21 @@ pub(crate) struct Told {
 pub(crate) async fn run(client: Client, node: String, mut told: watch::Receiver<Option<Told>>) {
     let api: Api<CiliumNodeState> = Api::all(client);
     let mut backoff = Backoff::new();
-    // As the object has them: every answer says so.
-    let mut conditions = Vec::new();
+    // As the object has them: every answer says so. Nobody knows before the first one.
+    let mut conditions = None;
     while told.changed().await.is_ok() {
         let mut failed = false;
         loop {
             let latest = told.borrow_and_update().clone();
             let Some(latest) = latest else { break };
             let revision = latest.applied.revision;
-            match send(&api, &node, &latest, &conditions).await {
+            match send(&api, &node, &latest, conditions.as_deref()).await {
                 Ok(state) => {
-                    conditions = state.status.and_then(|status| status.conditions).unwrap_or_default();
+                    let found = state.status.and_then(|status| status.conditions).unwrap_or_default();
                     backoff.succeeded();
-                    break;
+                    if conditions.replace(found).is_some() || latest.condition.is_none() {
+                        break;
+                    }
                 }
                 Err(error) => {
                     let error = chain(&error);
@@ -63,21 +65,22 @@ async fn send(
     api: &Api<CiliumNodeState>,
     node: &str,
     told: &Told,
-    conditions: &[Condition],
+    conditions: Option<&[Condition]>,
 ) -> kube::Result<CiliumNodeState> {
     let parameters = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime).tv_sec;
     api.patch_status(node, &parameters, &Patch::Merge(body(told, conditions, now))).await
 }
 
-/// A merge patch leaves out nothing: an absent list would stay as it was. `now` is in seconds since 1970.
-fn body(told: &Told, conditions: &[Condition], now: i64) -> serde_json::Value {
+/// A merge patch leaves out nothing: an absent list would stay as it was, as conditions do while it is not known which there are. `now`
+/// is in seconds since 1970.
+fn body(told: &Told, conditions: Option<&[Condition]>, now: i64) -> serde_json::Value {
     let mut applied = json!(told.applied);
     if told.applied.failures.is_empty() {
         applied["failures"] = serde_json::Value::Null;
     }
     let mut status = json!({ "applied": applied });
-    if let Some(condition) = &told.condition {
+    if let (Some(condition), Some(conditions)) = (&told.condition, conditions) {
         let mut conditions = conditions.to_vec();
         cilium_core::condition::set(&mut conditions, condition.clone(), now);
         status["conditions"] = json!(conditions);
@@ -98,7 +101,7 @@ mod tests {
 
     #[test]
     fn an_empty_list_of_failures_replaces_the_old_one() {
-        let body = body(&mk_told(None), &[], 0);
+        let body = body(&mk_told(None), Some(&[]), 0);
         assert_eq!(body["status"]["applied"]["revision"], 7);
         assert!(body["status"]["applied"].as_object().is_some_and(|map| map["failures"].is_null()));
     }
@@ -111,13 +114,13 @@ mod tests {
             ..Condition::default()
         };
         assert_eq!(
-            body(&mk_told(None), &[mk("True")], 60)["status"].get("conditions"),
+            body(&mk_told(None), Some(&[mk("True")]), 60)["status"].get("conditions"),
             None,
             "it stays as it is"
         );
         let stored = [Condition { last_transition_time: Some("1970-01-01T00:00:09Z".into()), ..mk("False") }];
         let time = |status: &str| {
-            let body = body(&mk_told(Some(mk(status))), &stored, 60);
+            let body = body(&mk_told(Some(mk(status))), Some(&stored), 60);
             body["status"]["conditions"][0]["lastTransitionTime"].clone()
         };
         assert_eq!(time("False"), "1970-01-01T00:00:09Z");

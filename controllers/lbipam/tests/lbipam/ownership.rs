@@ -42,6 +42,41 @@ fn what_another_controller_wrote_is_left_alone_and_given_to_nobody() {
 }
 
 #[test]
+fn an_address_of_another_class_is_given_to_nobody() {
+    let mut world = World::on([mk_cidr("p", 1, "10.0.0.0/31")]);
+    let mut other = mk_service("a/other", 5, json!({"loadBalancerClass": "example.org/lb"}));
+    give(&mut other, "another-controller", &["10.0.0.0"]);
+    world.put_whole(other.clone());
+    world.put(mk_service("a/1", 1, json!({})));
+    world.plan();
+    assert_eq!(world.addresses("a/1"), ["10.0.0.1"]);
+    assert_eq!(world.services["a/other"], other, "nothing is said of it");
+    world.put(mk_service("a/2", 2, json!({})));
+    world.plan();
+    assert_eq!(world.addresses("a/2").len(), 0);
+    give(&mut other, "another-controller", &[]);
+    world.put_whole(other);
+    world.plan();
+    assert_eq!(world.addresses("a/2"), ["10.0.0.0"]);
+}
+
+#[test]
+fn writers_that_the_api_server_has_put_together_are_nobody() {
+    for manager in ["ancient-changes", "before-first-apply"] {
+        let mut world = World::on([mk_cidr("p", 1, "10.0.0.0/24")]);
+        let mut service = mk_service("a/1", 1, json!({}));
+        give(&mut service, manager, &["10.0.0.7"]);
+        mark(&mut service);
+        world.put_whole(service);
+        world.plan();
+        assert_eq!(
+            (world.addresses("a/1").concat(), world.reason("a/1").as_str()),
+            ("10.0.0.7".into(), "True satisfied")
+        );
+    }
+}
+
+#[test]
 fn without_an_account_of_writers_the_condition_says_whose_it_is() {
     let mut world = World::on([mk_cidr("p", 1, "10.0.0.0/24")]);
     for name in ["a/ours", "a/theirs"] {

@@ -174,3 +174,20 @@ fn a_selector_that_cannot_be_read_takes_nothing_away() {
     let last = world.conditions("p").pop().unwrap();
     assert_eq!(last, format!("Valid False Malformed: {error}; it gives no addresses"));
 }
+
+#[test]
+fn a_slip_in_a_block_takes_no_address_away() {
+    let mut world =
+        World::on([mk_pool("p", 1, json!({"blocks": [{"start": "10.0.0.2", "stop": "10.0.0.9"}]}))]);
+    world.put(mk_service("a/1", 1, json!({})));
+    world.plan();
+    assert_eq!(world.addresses("a/1"), ["10.0.0.2"]);
+    world.put_pool(mk_pool("p", 1, json!({"blocks": [{"start": "10.0.0.2", "stop": "10.0.0.9O"}]})));
+    assert_eq!((world.plan().len(), world.addresses("a/1").concat()), (0, "10.0.0.2".into()));
+    world.put(mk_service("a/2", 2, json!({})));
+    world.plan();
+    assert_eq!(world.addresses("a/2").len(), 0, "nobody knows what else it has");
+    world.put_pool(mk_pool("p", 1, json!({"blocks": [{"start": "10.0.0.3", "stop": "10.0.0.9"}]})));
+    world.plan();
+    assert_eq!([world.addresses("a/1"), world.addresses("a/2")], [["10.0.0.3"], ["10.0.0.4"]]);
+}

@@ -117,3 +117,17 @@ fn who_joins_can_be_the_reason_why_another_waits() {
     assert!(world.reason("b/waits").ends_with(expected), "{}", world.reason("b/waits"));
     assert_eq!(world.restarted().reason("b/waits"), world.reason("b/waits"));
 }
+
+#[test]
+fn who_changes_only_its_labels_keeps_what_it_shares_with_one_that_changes_more() {
+    let mut world = World::on([mk_cidr("p", 1, "10.0.0.0/24")]);
+    world.put(mk_sharing("a/1", 1, "k", 80, ""));
+    world.put(mk_sharing("a/2", 2, "k", 81, ""));
+    world.plan();
+    let mut labelled = mk_sharing("a/2", 2, "k", 81, "");
+    labelled.metadata.labels = Some([("chart".to_owned(), "2".to_owned())].into());
+    world.put(mk_sharing("a/1", 1, "k", 81, ""));
+    world.put(labelled);
+    world.plan();
+    assert_eq!(found(&world, &["a/1", "a/2"]), "10.0.0.1 10.0.0.0");
+}
