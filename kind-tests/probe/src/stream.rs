@@ -7,6 +7,7 @@
 
 use std::collections::BTreeSet;
 use std::net::{SocketAddr, UdpSocket};
+use std::ops::Range;
 use std::thread;
 use std::time::Duration;
 
@@ -39,7 +40,8 @@ struct Sent {
 /// Sends for `duration`, waits a second for stragglers, prints one JSON object.
 ///
 /// `lost` counts datagrams from the first that came back on (`wait_for_path`), or all of them; `max_gap_ms` is the longest
-/// time that one of the `measured` datagrams was on its way, there or back.
+/// time that one of the `measured` datagrams was on its way, there or back; `blind` is the longest row of datagrams that were not
+/// measured. If the network held everything for a time, this shows, but for as many intervals.
 pub(crate) fn run(
     to: SocketAddr,
     duration: Duration,
@@ -66,6 +68,7 @@ pub(crate) fn run(
             "lost": expected.saturating_sub(echoes.len() as u64),
             "refused": sent.refused,
             "measured": measured.len(),
+            "blind": longest_row(measured.iter().map(|echo| echo.sequence), first..sent.count),
             "max_gap_ms": longest.map(|echo| echo.there.max(echo.back) as f64 / 1e6),
             "max_gap_at_ms": longest.map(|echo| echo.at.saturating_sub(start) as f64 / 1e6),
         })
@@ -80,6 +83,17 @@ fn measured<'a>(echoes: &'a [Echo], disturbed: &BTreeSet<u64>) -> Vec<&'a Echo> 
         .filter(|pair| pair[0].disturbed == pair[1].disturbed && !disturbed.contains(&pair[0].sequence))
         .map(|pair| &pair[0])
         .collect()
+}
+
+/// The longest row of numbers in `all` that are not among `found`.
+fn longest_row(found: impl Iterator<Item = u64>, all: Range<u64>) -> u64 {
+    let found: BTreeSet<u64> = found.filter(|number| all.contains(number)).collect();
+    let (mut next, mut longest) = (all.start, 0);
+    for number in found.into_iter().chain([all.end]) {
+        longest = longest.max(number.saturating_sub(next));
+        next = number + 1;
+    }
+    longest
 }
 
 fn nanos(duration: Duration) -> u64 {
@@ -137,6 +151,13 @@ mod tests {
 
     fn mk_echo(sequence: u64, disturbed: u64) -> Echo {
         Echo { sequence, there: 1, back: 1, at: 0, disturbed }
+    }
+
+    #[test]
+    fn the_longest_row_may_be_at_either_end() {
+        let row = |found: &[u64]| longest_row(found.iter().copied(), 2..10);
+        assert_eq!([row(&[]), row(&[2, 3, 4, 5, 6, 7, 8, 9]), row(&[9, 2, 5])], [8, 0, 3]);
+        assert_eq!([row(&[8, 9]), row(&[2, 3]), row(&[0, 1, 30])], [6, 6, 8]);
     }
 
     #[test]
