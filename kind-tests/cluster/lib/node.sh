@@ -63,6 +63,7 @@ eventRecordQPS: 0
 kubeAPIQPS: 100
 kubeAPIBurst: 200
 volumePluginDir: /var/lib/kubelet/volume-plugins
+crashLoopBackOff: {maxContainerRestartPeriod: 5s}
 nodeStatusUpdateFrequency: 2s
 nodeStatusReportFrequency: 5m
 registerWithTaints: [{key: node.cilium.io/agent-not-ready, effect: NoExecute}]
