@@ -1,7 +1,7 @@
 //! `CiliumNodeState`: desired state of one node, and what the node says of it.
 //!
 //! Cluster scope, name = node name, owner = the Node. The operator alone writes `status.desired`, the node's
-//! agent alone writes `status.applied` (an admission policy checks both). See `docs/design/node-state.md`.
+//! agent alone writes `status.applied` and `status.conditions` (an admission policy checks both). See `docs/design/node-state.md`.
 
 use std::sync::Arc;
 

@@ -10,9 +10,10 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::frontends::FrontendKind;
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::frontends::FrontendKind;
 
 /// Version of the format of parts and slices. An agent refuses a version it does not know and keeps the old state.
 pub const FORMAT_VERSION: u32 = 5;
