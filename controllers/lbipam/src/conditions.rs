@@ -21,21 +21,11 @@ const OVERLAPPED: &str = "cilium.io/PoolOverlapped";
 /// Types of conditions that a pool has only while there is something to say.
 pub const POOL_OPTIONAL: [&str; 2] = [OVERLAPPED, VALID];
 
-fn mk(type_: &str, status: &str, reason: &str, message: String) -> Condition {
-    Condition {
-        type_: type_.to_owned(),
-        status: status.to_owned(),
-        reason: Some(reason.to_owned()),
-        message: Some(message),
-        ..Condition::default()
-    }
-}
-
 /// Of a Service.
 pub(crate) fn satisfied(failure: Option<&Failure>) -> Condition {
     match failure {
-        None => mk(SATISFIED, "True", "satisfied", String::new()),
-        Some(failure) => mk(SATISFIED, "False", failure.reason(), failure.message()),
+        None => Condition::new(SATISFIED, "True", "satisfied", String::new()),
+        Some(failure) => Condition::new(SATISFIED, "False", failure.reason(), failure.message()),
     }
 }
 
@@ -53,11 +43,11 @@ pub(crate) fn overlapped(Overlap { own, other, pool }: &Overlap) -> String {
 
 /// Of a pool, in a fixed order.
 pub(crate) fn of_pool(known: &Known) -> Vec<Condition> {
-    let number = |type_, number: u128| mk(type_, "Unknown", "noreason", number.to_string());
+    let number = |type_, number: u128| Condition::new(type_, "Unknown", "noreason", number.to_string());
     let total = known.total();
     let conflict = match &known.conflict {
-        None => mk(CONFLICT, "False", "resolved", String::new()),
-        Some(overlap) => mk(CONFLICT, "True", "cidr_overlap", self::conflict(overlap)),
+        None => Condition::new(CONFLICT, "False", "resolved", String::new()),
+        Some(overlap) => Condition::new(CONFLICT, "True", "cidr_overlap", self::conflict(overlap)),
     };
     let mut conditions = vec![
         conflict,
@@ -67,13 +57,13 @@ pub(crate) fn of_pool(known: &Known) -> Vec<Condition> {
         number(CONFLICTING, known.shared),
     ];
     if let Some(overlap) = &known.overlapped {
-        conditions.push(mk(OVERLAPPED, "True", "newer_pool", overlapped(overlap)));
+        conditions.push(Condition::new(OVERLAPPED, "True", "newer_pool", overlapped(overlap)));
     }
     if let Some(invalid) = &known.pool.invalid {
         let rest =
             if known.pool.is_readable() { "the rest of the pool is in use" } else { "it gives no addresses" };
         let message = format!("{invalid}; {rest}");
-        conditions.push(mk(VALID, "False", "Malformed", message));
+        conditions.push(Condition::new(VALID, "False", "Malformed", message));
     }
     conditions
 }

@@ -10,7 +10,6 @@ use crate::object::Object;
 use crate::planner::Planner;
 use crate::policies::Policy;
 use crate::redirects;
-use crate::status::mk_condition;
 
 /// Type of the condition that says whether everything that the policy asks for has an effect.
 pub(crate) const EFFECTIVE: &str = "Effective";
@@ -37,7 +36,7 @@ impl Planner {
                 Some(first) => ("False", first.why.as_str(), told(&idle).join("; ")),
             }
         };
-        mk_condition(EFFECTIVE, status, reason, shortened(message))
+        Condition::new(EFFECTIVE, status, reason, shortened(message))
     }
 
     /// Warnings for the author of a policy that is about to be stored: what of it would have no effect now.

@@ -198,7 +198,7 @@ impl Planner {
             },
             (None, _) => ("True", "InForce", progress),
         };
-        mk_condition(ENFORCED, status, reason, message)
+        Condition::new(ENFORCED, status, reason, message)
     }
 }
 
@@ -258,23 +258,13 @@ fn count_all(policy: &Compiled) -> HashMap<String, Share> {
 
 fn valid(policy: &Policy) -> Condition {
     match &policy.refusal {
-        None => mk_condition(VALID, "True", "Valid", "Policy validation succeeded".to_owned()),
-        Some(refusal) => mk_condition(VALID, "False", refusal.reason, refusal.message.clone()),
+        None => Condition::new(VALID, "True", "Valid", "Policy validation succeeded".to_owned()),
+        Some(refusal) => Condition::new(VALID, "False", refusal.reason, refusal.message.clone()),
     }
 }
 
 fn stalled(refusal: &Refusal) -> Condition {
-    mk_condition(STALLED, "True", refusal.reason, refusal.message.clone())
-}
-
-pub(crate) fn mk_condition(type_: &str, status: &str, reason: &str, message: String) -> Condition {
-    Condition {
-        type_: type_.to_owned(),
-        status: status.to_owned(),
-        reason: Some(reason.to_owned()),
-        message: Some(message),
-        ..Condition::default()
-    }
+    Condition::new(STALLED, "True", refusal.reason, refusal.message.clone())
 }
 
 fn count(number: usize) -> i64 {

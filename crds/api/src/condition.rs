@@ -33,3 +33,16 @@ pub struct Condition {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
 }
+
+impl Condition {
+    /// A condition with a reason and a message. Time and generation are for whoever writes it.
+    pub fn new(type_: &str, status: &str, reason: &str, message: String) -> Self {
+        Self {
+            type_: type_.to_owned(),
+            status: status.to_owned(),
+            reason: Some(reason.to_owned()),
+            message: Some(message),
+            ..Self::default()
+        }
+    }
+}

@@ -81,13 +81,8 @@ pub(crate) fn condition(all: &[Pressure]) -> Option<Condition> {
         Some(Subject::Ports) => "PortsNearlyUsedUp",
     };
     let messages: Vec<String> = high().map(Pressure::message).collect();
-    Some(Condition {
-        type_: MAP_PRESSURE.to_owned(),
-        status: if messages.is_empty() { "False" } else { "True" }.to_owned(),
-        reason: Some(reason.to_owned()),
-        message: Some(messages.join("; ")),
-        ..Condition::default()
-    })
+    let status = if messages.is_empty() { "False" } else { "True" };
+    Some(Condition::new(MAP_PRESSURE, status, reason, messages.join("; ")))
 }
 
 /// Looks at the tables for as long as somebody wants to know.

@@ -10,7 +10,6 @@ use crate::effect::EFFECTIVE;
 use crate::object::ObjectKey;
 use crate::output::Write;
 use crate::planner::Planner;
-use crate::status::mk_condition;
 
 impl Planner {
     pub(crate) fn report_redirect(
@@ -47,7 +46,7 @@ impl Planner {
             (_, Err(Hindrance::Idle(refusal))) => ("False", refusal.reason, refusal.message.clone()),
             (_, Ok(_)) => self.reached(object, redirect),
         };
-        mk_condition(EFFECTIVE, status, reason, message)
+        Condition::new(EFFECTIVE, status, reason, message)
     }
 
     /// On which nodes a policy does something; and if on none, why.
@@ -80,9 +79,9 @@ impl Planner {
 fn redirect_valid(redirect: &Redirect) -> Condition {
     match (&redirect.rule, &redirect.frontends) {
         (Err(refusal), _) | (_, Err(Hindrance::Refused(refusal))) => {
-            mk_condition(VALID, "False", refusal.reason, refusal.message.clone())
+            Condition::new(VALID, "False", refusal.reason, refusal.message.clone())
         }
-        _ => mk_condition(VALID, "True", "Valid", "Policy validation succeeded".to_owned()),
+        _ => Condition::new(VALID, "True", "Valid", "Policy validation succeeded".to_owned()),
     }
 }
 
