@@ -126,6 +126,12 @@ pub struct AppliedState {
     /// Kernel entries that were found changed by somebody else, and repaired, since the agent started.
     #[serde(default)]
     pub repairs: i64,
+    /// Names of the devices on which the node can announce addresses, sorted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub devices: Vec<String>,
+    /// Names of other owners of announced addresses that this node does not hear on its links, sorted; at most 32.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub silent: Vec<String>,
 }
 
 /// An object that could not be put in force.

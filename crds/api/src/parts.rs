@@ -1,7 +1,7 @@
 //! Desired state in its smallest pieces.
 //!
 //! The planner emits *parts*; the node agent turns parts into kernel objects. A part is addressed by a
-//! [`PartKey`], is replaced as a whole and is either scoped to one node (endpoints, policies, redirects) or shared by all
+//! [`PartKey`], is replaced as a whole and is either scoped to one node (endpoints, policies, redirects, announcements) or shared by all
 //! nodes (addresses, prefixes, identities, nodes, services). How parts travel is the business of
 //! [`crate::node_state`] and [`crate::node_slice`]; what they mean is `docs/design/node-state.md`.
 
@@ -61,6 +61,10 @@ impl PartKey {
     pub fn redirect(namespace: &str, name: &str) -> Self {
         Self(format!("redirect/{namespace}/{name}").into())
     }
+    /// Key of one address that nodes announce.
+    pub fn announcement(address: IpAddr) -> Self {
+        Self(format!("announcement/{address}").into())
+    }
     /// The part of the key before the first `/`.
     pub fn kind(&self) -> &str {
         self.0.split('/').next().unwrap_or_default()
@@ -86,6 +90,8 @@ pub enum Part {
     Policy(Box<Policy>),
     /// Node scope: what goes to pods of this node in place of where it would go.
     Redirect(Redirect),
+    /// Node scope: an address for which the node answers on its links, or would if other nodes did not live.
+    Announcement(Announcement),
     /// Cluster scope: which identity an address has and on which node it lives.
     Address(Address),
     /// Cluster scope: which identity addresses outside of the cluster have.
@@ -99,12 +105,13 @@ pub enum Part {
 }
 
 impl Part {
-    /// The kind as it stands in the key: `endpoint`, `policy`, `redirect`, `address`, `prefix`, `identity`, `node` or `service`.
+    /// The kind as it stands in the key: `endpoint`, `policy`, `redirect`, `announcement`, `address`, `prefix`, `identity`, `node` or `service`.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Endpoint(_) => "endpoint",
             Self::Policy(_) => "policy",
             Self::Redirect(_) => "redirect",
+            Self::Announcement(_) => "announcement",
             Self::Address(_) => "address",
             Self::Prefix(_) => "prefix",
             Self::Identity(_) => "identity",
@@ -114,7 +121,7 @@ impl Part {
     }
     /// Whether the part goes to one node only.
     pub fn is_node_scoped(&self) -> bool {
-        matches!(self, Self::Endpoint(_) | Self::Policy(_) | Self::Redirect(_))
+        matches!(self, Self::Endpoint(_) | Self::Policy(_) | Self::Redirect(_) | Self::Announcement(_))
     }
 }
 
@@ -214,6 +221,22 @@ impl From<RedirectFrontend> for RedirectFrontendTuple {
         (it.address, it.protocol, it.port, it.backends)
     }
 }
+
+/// An address of a Service that nodes make known on their links (CiliumL2AnnouncementPolicy). Each of its owners has the part.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Announcement {
+    /// Names of nodes: the first of them that lives answers. At most [`MAX_OWNERS`].
+    pub owners: Vec<String>,
+    /// Regular expressions, unanchored, sorted and without duplicates: devices of this node whose name matches any of them. None: all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub interfaces: Vec<String>,
+    /// Services that have the address, as `namespace/name`, sorted. They decide nothing.
+    pub services: Vec<String>,
+}
+
+/// Nodes that an address can go to, one after the other.
+pub const MAX_OWNERS: usize = 8;
 
 /// Compiled policy of one identity. No policy part for an identity means that no policy selects it: all is allowed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -72,12 +72,15 @@ async fn send(
     api.patch_status(node, &parameters, &Patch::Merge(body(told, conditions, now))).await
 }
 
-/// A merge patch leaves out nothing: an absent list would stay as it was, as conditions do while it is not known which there are. `now`
+/// In a merge patch an absent list would stay as it was, as conditions do while it is not known which there are. `now`
 /// is in seconds since 1970.
 fn body(told: &Told, conditions: Option<&[Condition]>, now: i64) -> serde_json::Value {
     let mut applied = json!(told.applied);
-    if told.applied.failures.is_empty() {
-        applied["failures"] = serde_json::Value::Null;
+    let AppliedState { failures, devices, silent, .. } = &told.applied;
+    let lists =
+        [("failures", failures.is_empty()), ("devices", devices.is_empty()), ("silent", silent.is_empty())];
+    for (list, _) in lists.into_iter().filter(|(_, is_empty)| *is_empty) {
+        applied[list] = serde_json::Value::Null;
     }
     let mut status = json!({ "applied": applied });
     if let (Some(condition), Some(conditions)) = (&told.condition, conditions) {
@@ -100,10 +103,13 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_list_of_failures_replaces_the_old_one() {
+    fn empty_lists_replace_the_old_ones() {
         let body = body(&mk_told(None), Some(&[]), 0);
         assert_eq!(body["status"]["applied"]["revision"], 7);
-        assert!(body["status"]["applied"].as_object().is_some_and(|map| map["failures"].is_null()));
+        for list in ["failures", "devices", "silent"] {
+            let said = body["status"]["applied"].get(list);
+            assert!(said.is_some_and(serde_json::Value::is_null), "{list}");
+        }
     }
 
     #[test]

@@ -475,6 +475,7 @@ impl Brain {
             failure_count: i64::try_from(failures.len()).unwrap_or(i64::MAX),
             failures: failures.into_iter().take(NAMED_FAILURES).collect(),
             repairs: self.repairs,
+            ..AppliedState::default()
         })
     }
 
