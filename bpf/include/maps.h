@@ -36,6 +36,12 @@ MAP(cilium_affinity, BPF_MAP_TYPE_LRU_HASH, struct affinity_key, struct affinity
 MAP(cilium_sock_revnat, BPF_MAP_TYPE_LRU_HASH, struct sock_revnat_key, struct sock_revnat_entry, 65536, 0);
 MAP(cilium_exempt, BPF_MAP_TYPE_HASH, struct exempt_key, struct exempt_entry, 16384, BPF_F_NO_PREALLOC);
 
+MAP(cilium_announcements, BPF_MAP_TYPE_HASH, struct announcement_key, struct announcement_entry, 65536, BPF_F_NO_PREALLOC);
+MAP(cilium_links, BPF_MAP_TYPE_HASH, __u32, struct link_entry, 64, BPF_F_NO_PREALLOC);
+MAP(cilium_link_signs, BPF_MAP_TYPE_HASH, __u32, struct link_signs, 64, BPF_F_NO_PREALLOC);
+MAP(cilium_peers, BPF_MAP_TYPE_HASH, struct peer_key, struct peer_entry, 16384, BPF_F_NO_PREALLOC);
+MAP(cilium_announcer, BPF_MAP_TYPE_ARRAY, __u32, __u64, ANNOUNCER_ELEMENTS, 0);
+
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, 1 << 20);

@@ -277,6 +277,109 @@ struct exempt_entry {
 	__u32 exempt; /* 1 */
 };
 
+/* --- announced addresses, and who else announces them --- */
+
+enum announcement_state {
+	ANNOUNCEMENT_SILENT = 0, /* somebody else answers, or nobody knows yet */
+	ANNOUNCEMENT_ANSWERED = 1,
+};
+
+struct announcement_key {
+	struct addr address;
+	__u32 ifindex;
+	__u32 pad;
+};
+
+/* What programs count, and what user space decides: it writes the whole when the state changes, which may lose a count. */
+struct announcement_entry {
+	__u64 replies; /* to requests */
+	__u64 claimed; /* nanoseconds of CLOCK_MONOTONIC when somebody else was last seen to have the address; 0: never */
+	__u8 claimant[ETH_ADDR_LEN];
+	__u8 state; /* enum announcement_state */
+	__u8 pad;
+};
+
+#define LINK_WILLING (1U << 0)   /* peers may leave addresses to this node */
+#define LINK_ANSWERING (1U << 1) /* there are addresses with ANNOUNCEMENT_ANSWERED */
+#define LINK_SOLO (1U << 2)      /* no peer was heard; answers stop when one is that answers as well */
+#define LINK_ALONE (1U << 3)     /* nobody else has these addresses at all */
+
+/* A device on which addresses are announced; key: its number. */
+struct link_entry {
+	__u64 solo_since; /* nanoseconds of CLOCK_MONOTONIC */
+	__u32 flags;      /* LINK_*; peers are told */
+	__u8 mac[ETH_ADDR_LEN];
+	__u8 pad[2];
+};
+
+/* What was heard on such a device, in nanoseconds of CLOCK_MONOTONIC; 0: never. */
+struct link_signs {
+	__u64 heard; /* a peer proved that it hears this node */
+	__u64 asked; /* a peer's agent wanted to know whether this node lives */
+	__u64 met;   /* a peer that answers for addresses was heard */
+};
+
+struct peer_key {
+	__u64 node; /* number that stands for its name */
+	__u32 ifindex;
+	__u32 pad;
+};
+
+#define HEARTBEAT_HEARS_YOU (1U << 7) /* beside LINK_*, in a request */
+
+/* Another owner of an address. User space makes the entry, programs write it. */
+struct peer_entry {
+	__u64 answered; /* when the last request was sent that it answered; as in link_signs */
+	__u64 asked;    /* when it last sent a request, and heard this node */
+	__u64 stamp;    /* of its last request: earlier ones are repeats */
+	__u64 agent_age; /* milliseconds since its agent was alive, as it said last */
+	__u32 flags;    /* LINK_* */
+	__u8 mac[ETH_ADDR_LEN]; /* zero: never heard */
+	__u8 pad[6];
+};
+
+/* Elements of cilium_announcer. */
+enum announcer_element {
+	ANNOUNCER_NODE = 0,     /* number that stands for this node's name */
+	ANNOUNCER_KEY_FIRST = 1, /* halves of the key of heartbeats */
+	ANNOUNCER_KEY_SECOND = 2,
+	ANNOUNCER_AGENT = 3, /* nanoseconds of CLOCK_MONOTONIC when the agent was last alive */
+	ANNOUNCER_ELEMENTS = 4,
+};
+
+/* A frame of its own EtherType: nothing but a switch has to know what it is (IEEE 802, local experimental EtherType 1). */
+#define HEARTBEAT_ETHERTYPE 0x88b5
+#define HEARTBEAT_MAGIC 0x434c4842 /* CLHB */
+
+enum heartbeat_kind {
+	HEARTBEAT_REQUEST = 1,
+	HEARTBEAT_ANSWER = 2,
+};
+
+#define HEARTBEAT_TO_ANYBODY 0 /* who is there answers */
+
+struct heartbeat {
+	__be32 magic;
+	__u8 kind; /* enum heartbeat_kind */
+	__u8 flags; /* LINK_* of the sender, HEARTBEAT_HEARS_YOU */
+	__u8 pad[2];
+	__u64 to; /* numbers of nodes, as in peer_key */
+	__u64 from;
+	__u64 sent;  /* nanoseconds of the requester's CLOCK_MONOTONIC, which the answer repeats */
+	__be64 stamp; /* of a request; it rises, also over restarts of the sender */
+	__be64 agent_age; /* milliseconds since the sender's agent was alive */
+	__u64 tag; /* SipHash-2-4 of all bytes before, with the key of all nodes */
+};
+
+#define NSEC_PER_MSEC 1000000ULL
+/* A node answers for addresses while a peer heard it within this time; the next one starts later than this after it heard it last. */
+#define HEARD_WITHIN (300 * NSEC_PER_MSEC)
+/* An agent that was alive so long after that knows of it; one that was not is away, and then the last state stays, */
+#define AGENT_ALIVE_WITHIN (200 * NSEC_PER_MSEC)
+/* but not for ever, if there are others with an agent, who ask for this node more often than this. */
+#define AGENT_AWAY_AT_MOST (30000 * NSEC_PER_MSEC)
+#define ASKED_WITHIN (1000 * NSEC_PER_MSEC)
+
 /* --- what user space is told --- */
 
 enum event_kind {
@@ -336,6 +439,7 @@ struct event_budget {
 #define CONFIG_SOCKETS_OF_HOST (1U << 4) /* only sockets of the node's own namespace are translated; packets of pods are */
 #define CONFIG_REDIRECTS (1U << 5) /* cilium_exempt is looked at */
 #define CONFIG_NODEPORT_PREFIXES (1U << 6) /* ports of nodes are served at some addresses of nodes only */
+#define CONFIG_ANNOUNCE (1U << 7) /* requests for addresses in cilium_announcements are answered */
 #define CONFIG_KEPT_PREFIXES 8
 #define CONFIG_NODEPORT_PREFIX_COUNT 8
 

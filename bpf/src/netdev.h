@@ -4,6 +4,7 @@
 /* What reaches the node from the network. */
 
 #include "host.h"
+#include "../include/announce.h"
 
 static __always_inline int receive(struct __sk_buff *skb, struct flow *f, struct sides *s, __u32 tunnel_identity,
 				   bool only_reply)
@@ -67,8 +68,10 @@ int from_netdev(struct __sk_buff *skb)
 {
 	struct flow f = {};
 	struct sides s = { .route = CT_DIRECT };
-	int reason;
+	int reason = answer_neighbours(skb);
 
+	if (reason != TC_ACT_UNSPEC)
+		return reason;
 	/* Not for this host, or for a VLAN device on top: none of our business. */
 	if (skb->pkt_type != PACKET_HOST || skb->vlan_present)
 		return TC_ACT_OK;

@@ -7,6 +7,7 @@
 //! Byte order: ports ([`NetPort`]) and addresses ([`Addr`]) are in network order in memory, all else in the machine's.
 
 mod address;
+mod announce;
 mod config;
 mod conntrack;
 mod event;
@@ -14,8 +15,14 @@ mod policy;
 mod service;
 
 pub use address::{Addr, Endpoint, IpcacheEntry, IpcacheKey, NetPort};
+pub use announce::{
+    ANNOUNCEMENT_ANSWERED, ANNOUNCEMENT_SILENT, ANNOUNCER_AGENT, ANNOUNCER_KEY, ANNOUNCER_NODE,
+    AnnouncementEntry, AnnouncementKey, HEARTBEAT_ANSWER, HEARTBEAT_ETHERTYPE, HEARTBEAT_HEARS_YOU,
+    HEARTBEAT_MAGIC, HEARTBEAT_REQUEST, Heartbeat, LINK_ALONE, LINK_ANSWERING, LINK_SOLO, LINK_WILLING,
+    LinkEntry, LinkSigns, PeerEntry, PeerKey,
+};
 pub use config::{
-    CONFIG_HOST_FIREWALL, CONFIG_KEPT_PREFIXES, CONFIG_MASQUERADE4, CONFIG_MASQUERADE6,
+    CONFIG_ANNOUNCE, CONFIG_HOST_FIREWALL, CONFIG_KEPT_PREFIXES, CONFIG_MASQUERADE4, CONFIG_MASQUERADE6,
     CONFIG_NODEPORT_PREFIX_COUNT, CONFIG_NODEPORT_PREFIXES, CONFIG_REDIRECTS, CONFIG_SET_RETVAL,
     CONFIG_SOCKETS_OF_HOST, Config, MARK_MASK, MARK_TO_PROXY, Prefix,
 };

@@ -64,7 +64,7 @@ pub const TRAFFIC_MAPS: [TrafficMap; 5] = [
 ];
 
 /// Maps that live longer than the process that made them: the loader pins them by these names.
-pub const PINNED_MAPS: [&str; 19] = [
+pub const PINNED_MAPS: [&str; 24] = [
     "cilium_endpoints",
     "cilium_ipcache",
     "cilium_slots",
@@ -80,6 +80,11 @@ pub const PINNED_MAPS: [&str; 19] = [
     "cilium_source_ranges",
     "cilium_sock_revnat",
     "cilium_exempt",
+    "cilium_announcements",
+    "cilium_links",
+    "cilium_link_signs",
+    "cilium_peers",
+    "cilium_announcer",
     "cilium_events",
     "cilium_event_mask",
     "cilium_event_budget",

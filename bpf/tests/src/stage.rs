@@ -103,6 +103,8 @@ pub enum Action {
     Pass,
     /// Dropped it for this reason.
     Drop(DropReason),
+    /// Took it: it was for the program itself.
+    Consume,
     /// Sent it elsewhere.
     Redirect,
     /// Let it go on to the stack, which will refuse it for this reason.
@@ -423,6 +425,7 @@ impl Stage {
             (0, None) => Action::Pass,
             (0, Some(reason)) => Action::Refuse(reason),
             (2, Some(reason)) => Action::Drop(reason),
+            (2, None) => Action::Consume,
             (7, None) => Action::Redirect,
             (7, Some(reason)) => Action::Answer(reason),
             other => panic!("{program:?} returned and counted {other:?}"),

@@ -19,6 +19,8 @@ pub const CONFIG_SOCKETS_OF_HOST: u32 = 1 << 4;
 pub const CONFIG_REDIRECTS: u32 = 1 << 5;
 /// Ports of nodes are served only at addresses inside of [`Config::nodeport_prefixes`].
 pub const CONFIG_NODEPORT_PREFIXES: u32 = 1 << 6;
+/// Requests for addresses in `cilium_announcements` are answered.
+pub const CONFIG_ANNOUNCE: u32 = 1 << 7;
 /// Mark of packets that are for the DNS proxy.
 pub const MARK_TO_PROXY: u32 = 0x0200;
 /// Bits of a mark that say whose it is.

@@ -88,7 +88,15 @@ fn sizes_are_those_of_the_header() {
         SockRevnatEntry::SIZE,
         ExemptKey::SIZE,
         ExemptEntry::SIZE,
+        AnnouncementKey::SIZE,
+        AnnouncementEntry::SIZE,
+        LinkEntry::SIZE,
+        PeerKey::SIZE,
+        PeerEntry::SIZE,
+        Heartbeat::SIZE,
         Event::SIZE,
     ];
-    assert_eq!(sizes, [24, 20, 24, 16, 8, 40, 40, 40, 48, 40, 24, 24, 8, 512, 32, 24, 40, 4, 72]);
+    let expected =
+        [24, 20, 24, 16, 8, 40, 40, 40, 48, 40, 24, 24, 8, 512, 32, 24, 40, 4, 24, 24, 24, 16, 48, 56, 72];
+    assert_eq!(sizes, expected);
 }

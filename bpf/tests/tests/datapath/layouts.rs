@@ -50,6 +50,13 @@ fn layouts_are_those_of_the_object() {
     compare::<SockRevnatEntry>(&structs);
     compare::<ExemptKey>(&structs);
     compare::<ExemptEntry>(&structs);
+    compare::<AnnouncementKey>(&structs);
+    compare::<AnnouncementEntry>(&structs);
+    compare::<LinkEntry>(&structs);
+    compare::<LinkSigns>(&structs);
+    compare::<PeerKey>(&structs);
+    compare::<PeerEntry>(&structs);
+    compare::<Heartbeat>(&structs);
     compare::<Event>(&structs);
     compare::<EventBudget>(&structs);
     compare::<Metric>(&structs);
@@ -71,6 +78,7 @@ fn every_program_loads_under_every_configuration() {
             CONFIG_MASQUERADE4,
             CONFIG_MASQUERADE4 | CONFIG_MASQUERADE6 | CONFIG_SET_RETVAL,
             CONFIG_REDIRECTS | CONFIG_SET_RETVAL,
+            CONFIG_ANNOUNCE | CONFIG_HOST_FIREWALL,
         ] {
             let stage = Stage::with_config(mode, |config| config.flags = flags);
             for name in DEVICE_PROGRAMS.iter().chain(&SOCKET_PROGRAMS) {

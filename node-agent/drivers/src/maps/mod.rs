@@ -11,10 +11,10 @@ use std::{
 };
 
 use cilium_bpf::layout::{
-    Addr, BackendEntry, BackendKey, BlockEntry, BlockKey, CtEntry, CtKey, Endpoint, ExemptEntry, ExemptKey,
-    FragmentKey, FragmentPorts, IpcacheEntry, IpcacheKey, MaglevChunk, MaglevKey, Metric, NatEntry, NatKey,
-    PolicyEntry, PolicyKey, ServiceEntry, ServiceKey, Slot, SockRevnatEntry, SockRevnatKey, SourceRangeEntry,
-    SourceRangeKey,
+    Addr, AnnouncementEntry, AnnouncementKey, BackendEntry, BackendKey, BlockEntry, BlockKey, CtEntry, CtKey,
+    Endpoint, ExemptEntry, ExemptKey, FragmentKey, FragmentPorts, IpcacheEntry, IpcacheKey, LinkEntry,
+    LinkSigns, MaglevChunk, MaglevKey, Metric, NatEntry, NatKey, PeerEntry, PeerKey, PolicyEntry, PolicyKey,
+    ServiceEntry, ServiceKey, Slot, SockRevnatEntry, SockRevnatKey, SourceRangeEntry, SourceRangeKey,
 };
 use cilium_delta::Table;
 use thiserror::Error;
@@ -93,6 +93,35 @@ impl Maps {
             exempt: Map::open(&pins.join("cilium_exempt"))?,
             event_mask: Map::open(&pins.join("cilium_event_mask"))?,
             metrics: Map::open(&pins.join("cilium_metrics"))?,
+        })
+    }
+}
+
+/// Maps of announced addresses and of the nodes that share them, opened from their pins.
+#[expect(missing_docs, reason = "each field is the map of the same name, prefixed with cilium_")]
+pub struct AnnouncementMaps {
+    pub announcements: Map<AnnouncementKey, AnnouncementEntry>,
+    /// By the number of the device, as the next.
+    pub links: Map<u32, LinkEntry>,
+    pub link_signs: Map<u32, LinkSigns>,
+    pub peers: Map<PeerKey, PeerEntry>,
+    /// Elements are `ANNOUNCER_*`.
+    pub announcer: Map<u32, u64>,
+}
+
+impl AnnouncementMaps {
+    /// As [`Maps::open`].
+    ///
+    /// # Errors
+    /// [`Error::Open`], [`Error::Layout`].
+    pub fn open(bpffs: &Path) -> Result<Self, Error> {
+        let pins = bpffs.join(DIRECTORY);
+        Ok(Self {
+            announcements: Map::open(&pins.join("cilium_announcements"))?,
+            links: Map::open(&pins.join("cilium_links"))?,
+            link_signs: Map::open(&pins.join("cilium_link_signs"))?,
+            peers: Map::open(&pins.join("cilium_peers"))?,
+            announcer: Map::open(&pins.join("cilium_announcer"))?,
         })
     }
 }

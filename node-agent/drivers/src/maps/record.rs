@@ -1,8 +1,9 @@
 use cilium_bpf::layout::{
-    Addr, BackendEntry, BackendKey, BlockEntry, BlockKey, CtEntry, CtKey, Endpoint, EventBudget, ExemptEntry,
-    ExemptKey, FragmentKey, FragmentPorts, IpcacheEntry, IpcacheKey, Layout, MaglevChunk, MaglevKey, Metric,
-    NatEntry, NatKey, PolicyEntry, PolicyKey, ServiceEntry, ServiceKey, Slot, SockRevnatEntry, SockRevnatKey,
-    SourceRangeEntry, SourceRangeKey,
+    Addr, AnnouncementEntry, AnnouncementKey, BackendEntry, BackendKey, BlockEntry, BlockKey, CtEntry, CtKey,
+    Endpoint, EventBudget, ExemptEntry, ExemptKey, FragmentKey, FragmentPorts, IpcacheEntry, IpcacheKey,
+    Layout, LinkEntry, LinkSigns, MaglevChunk, MaglevKey, Metric, NatEntry, NatKey, PeerEntry, PeerKey,
+    PolicyEntry, PolicyKey, ServiceEntry, ServiceKey, Slot, SockRevnatEntry, SockRevnatKey, SourceRangeEntry,
+    SourceRangeKey,
 };
 
 /// A key or value as the bytes of a map.
@@ -41,6 +42,8 @@ macro_rules! records {
 }
 
 records!(
+    AnnouncementEntry,
+    AnnouncementKey,
     BackendEntry,
     BackendKey,
     BlockEntry,
@@ -55,11 +58,15 @@ records!(
     FragmentPorts,
     IpcacheEntry,
     IpcacheKey,
+    LinkEntry,
+    LinkSigns,
     MaglevChunk,
     MaglevKey,
     Metric,
     NatEntry,
     NatKey,
+    PeerEntry,
+    PeerKey,
     PolicyEntry,
     PolicyKey,
     ServiceEntry,

@@ -1,0 +1,31 @@
+//! Which addresses a node answers for on its links (CiliumL2AnnouncementPolicy), decided together with the other owners of the
+//! addresses and nobody else: the API server may be away.
+//!
+//! The plan says for each address which nodes may have it, in order: the first that lives answers. Owners watch each other with
+//! heartbeats on the device itself. Requests come from agents, answers from eBPF programs (`bpf/include/heartbeat.h`), so that a
+//! node lives on for the others while its agent restarts; so do its answers for addresses (`bpf/include/announce.h`).
+//!
+//! | module | what |
+//! |---|---|
+//! | [`announcer`] | one device: what to do about addresses and peers, as a function of time and of what programs saw |
+//! | [`frame`] | the frames that are sent |
+//!
+//! # What never happens twice at once
+//! A node answers only while a peer heard it within 300 ms: the program itself looks, whatever the agent does. The next owner starts
+//! 500 ms after it heard the last sign. In all other cases (the plan has changed, an owner comes back) a node that wants to start asks
+//! for the address first, and waits until nobody answers any more.
+//!
+//! A node that hears nobody cannot know whether the others are dead or it is cut off. It stops like everybody, asks for its
+//! addresses, and goes on with those for which nobody answers. When it hears somebody who answers, too, it stops at once, and has its
+//! addresses back when the others have heard for a moment that it is there.
+//!
+//! # Assumptions
+//! Owners of an address hear each other, or are cut off from each other as a whole. If two of three do not hear each other, and the third
+//! hears both, both may answer.
+
+pub mod announcer;
+pub mod frame;
+mod peer;
+
+pub use announcer::{Action, Announcer, Claim, Signs, Standing, State};
+pub use frame::{ANYBODY, Mac, node_number};

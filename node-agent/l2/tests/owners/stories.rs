@@ -1,0 +1,214 @@
+//! What happens to one address when one thing happens.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use cilium_announcer::Standing;
+
+use crate::sim::{MS, World, name_of};
+
+fn address(last: u8) -> IpAddr {
+    IpAddr::from([192, 0, 2, last])
+}
+
+fn plan(owners: &[&[usize]]) -> BTreeMap<IpAddr, Vec<usize>> {
+    let numbered = owners.iter().zip(1..);
+    numbered.map(|(owners, last)| (address(last), owners.to_vec())).collect()
+}
+
+/// Three nodes, of which each is the first owner of one address, and all is settled.
+fn mk_world() -> World {
+    let mut world = World::new(3, &plan(&[&[0, 1, 2], &[1, 2, 0], &[2, 0, 1]]));
+    world.run(3000);
+    for node in 0..3 {
+        assert_eq!(who(&world, u8::try_from(node).unwrap() + 1), [node]);
+    }
+    world
+}
+
+/// Who answers, on a network that is whole.
+fn who(world: &World, last: u8) -> Vec<usize> {
+    world.answering(address(last)).into_values().flatten().collect()
+}
+
+/// Milliseconds until somebody else than `before` answers; at no time do two.
+fn until_moved(world: &mut World, last: u8, before: usize) -> u64 {
+    let begin = world.now;
+    let mut moved = None;
+    world.run_watched(3000, |world| {
+        let now = who(world, last);
+        assert!(now.len() < 2, "{now:?} at {}", (world.now - begin) / MS);
+        if moved.is_none() && !now.is_empty() && now != [before] {
+            moved = Some((world.now - begin) / MS);
+        }
+    });
+    moved.expect("it moves")
+}
+
+#[test]
+fn a_dead_owner_is_followed_by_the_next_within_600_ms() {
+    for phase in 0..20 {
+        let mut world = mk_world();
+        world.run(phase * 7);
+        world.power_off(0);
+        assert!(until_moved(&mut world, 1, 0) <= 600);
+        assert_eq!(who(&world, 1), [1], "the next in order");
+        assert_eq!((who(&world, 2), who(&world, 3)), (vec![1], vec![2]), "others stay where they are");
+    }
+}
+
+#[test]
+fn an_owner_that_comes_back_has_its_addresses_again_and_never_are_there_two() {
+    let mut world = mk_world();
+    world.power_off(0);
+    world.run(3000);
+    world.power_on(0);
+    assert!(until_moved(&mut world, 1, 1) >= 250);
+    assert_eq!(who(&world, 1), [0]);
+}
+
+#[test]
+fn the_last_of_all_has_everything() {
+    let mut world = mk_world();
+    world.power_off(0);
+    world.power_off(1);
+    let moved = until_moved(&mut world, 1, 0);
+    assert!(moved <= 800, "{moved}");
+    assert_eq!([1, 2, 3].map(|last| who(&world, last)), [[2], [2], [2]]);
+    world.power_on(1);
+    let mut gap = 0;
+    world.run_watched(3000, |world| {
+        assert!(who(world, 3).len() < 2);
+        gap += u64::from(who(world, 3).is_empty());
+    });
+    assert_eq!(gap, 0, "who comes back answers for nothing yet, so nobody has to stop");
+    assert_eq!([1, 2, 3].map(|last| who(&world, last)), [[1], [1], [2]]);
+}
+
+#[test]
+fn agents_that_restart_change_nothing() {
+    let mut world = mk_world();
+    world.stop_agent(0);
+    let mut check = |world: &World| {
+        assert_eq!([1, 2, 3].map(|last| who(world, last)), [[0], [1], [2]]);
+    };
+    world.run_watched(20_000, &mut check);
+    world.start_agent(0);
+    world.run_watched(3000, &mut check);
+    (0..3).for_each(|node| world.stop_agent(node));
+    world.run_watched(60_000, &mut check);
+    (0..3).for_each(|node| world.start_agent(node));
+    world.run_watched(3000, check);
+}
+
+#[test]
+fn a_node_whose_agent_does_not_come_back_gives_its_addresses_away() {
+    let mut world = mk_world();
+    world.stop_agent(0);
+    world.run(29_000);
+    assert_eq!(who(&world, 1), [0]);
+    assert!(until_moved(&mut world, 1, 0) > 1000);
+    assert_eq!(who(&world, 1), [1]);
+    world.start_agent(0);
+    assert!(until_moved(&mut world, 1, 1) >= 250);
+    assert_eq!(who(&world, 1), [0]);
+}
+
+#[test]
+fn a_node_that_is_cut_off_stops_before_the_next_one_starts() {
+    let mut world = mk_world();
+    world.move_to(0, 1);
+    let begin = world.now;
+    let mut stopped = None;
+    let mut started = None;
+    world.run_watched(3000, |world| {
+        let ms = (world.now - begin) / MS;
+        let answering = world.answering(address(1));
+        if !answering.contains_key(&1) {
+            stopped.get_or_insert(ms);
+        }
+        if answering.contains_key(&0) {
+            started.get_or_insert(ms);
+        }
+    });
+    let (stopped, started) = (stopped.unwrap(), started.unwrap());
+    assert!(stopped < started, "{stopped} {started}");
+    assert_eq!(world.answering(address(1)), [(0, vec![1]), (1, vec![0])].into(), "each side has one");
+}
+
+#[test]
+fn after_a_cut_the_same_owner_has_the_address_again() {
+    let mut world = mk_world();
+    world.move_to(0, 1);
+    world.run(3000);
+    world.move_to(0, 0);
+    let begin = world.now;
+    world.run_watched(4000, |world| {
+        let (ms, now) = ((world.now - begin) / MS, who(world, 1));
+        assert!(now.len() < 2 || ms < 220, "{now:?} after {ms}");
+    });
+    assert_eq!([1, 2, 3].map(|last| who(&world, last)), [[0], [1], [2]]);
+}
+
+#[test]
+fn an_agent_that_was_held_up_does_not_take_the_others_for_dead() {
+    let mut world = mk_world();
+    let mut check = |world: &World| {
+        assert_eq!([1, 2, 3].map(|last| who(world, last)), [[0], [1], [2]]);
+    };
+    for node in 0..3 {
+        world.stall(node, 900);
+        world.run_watched(2000, &mut check);
+    }
+    world.stall(1, 700);
+    world.stall(2, 900);
+    world.run_watched(3000, check);
+}
+
+#[test]
+fn a_plan_with_another_order_moves_an_address_without_two_that_answer() {
+    let mut world = mk_world();
+    let changed = plan(&[&[1, 0, 2], &[1, 2, 0], &[2, 0, 1]]);
+    world.plan(1, &changed);
+    world.run_watched(400, |world| assert_eq!(who(world, 1), [0], "the other does not know yet"));
+    world.plan(0, &changed);
+    world.plan(2, &changed);
+    let moved = until_moved(&mut world, 1, 0);
+    assert!(moved < 200, "{moved}");
+}
+
+#[test]
+fn an_address_with_one_owner_needs_nobody() {
+    let mut world = World::new(2, &plan(&[&[0]]));
+    world.run(300);
+    assert_eq!(who(&world, 1), [0]);
+    assert_eq!(world.agent(1).addresses().count(), 0);
+    assert!(world.is_willing(0));
+}
+
+#[test]
+fn an_address_that_a_stranger_has_is_left_alone_until_it_is_free() {
+    let mut world = World::new(1, &plan(&[&[0]]));
+    for _ in 0..100 {
+        world.claim_as_stranger(0, address(1));
+        world.run_watched(50, |world| assert!(who(world, 1).is_empty()));
+    }
+    let state = world.agent(0).state(address(1)).unwrap();
+    assert_eq!((state.standing, state.claimant), (Standing::Probing, Some([2, 9, 9, 9, 9, 9])));
+    world.run(1500);
+    assert_eq!(who(&world, 1), [0]);
+    let state = world.agent(0).state(address(1)).unwrap();
+    assert_eq!((state.standing, state.claimant), (Standing::Answering, None));
+}
+
+#[test]
+fn a_takeover_is_announced_three_times() {
+    let mut world = mk_world();
+    world.power_off(0);
+    world.announced.clear();
+    world.run(3000);
+    let times: Vec<u64> = world.announced.iter().map(|(at, ..)| at / MS).collect();
+    assert_eq!(times.iter().map(|at| at - times[0]).collect::<Vec<_>>(), [0, 200, 1000]);
+    assert!(world.announced.iter().all(|(_, node, it)| (*node, *it) == (1, address(1))));
+    assert_eq!(world.agent(1).silent().collect::<Vec<_>>(), [name_of(0)]);
+}
