@@ -55,6 +55,8 @@ pub(crate) struct Settings {
     pub(crate) host_firewall: bool,
     /// Policies redirect, and may exempt pods.
     pub(crate) local_redirects: bool,
+    /// Addresses of Services are announced on the node's links, and nodes agree among themselves who does.
+    pub(crate) announces: bool,
     /// Destinations that are reached with the pod's own address.
     pub(crate) native: Vec<IpNet>,
     /// 0: that of the node's device.
@@ -123,6 +125,7 @@ impl Settings {
             masquerade6: keys.bool("enable-ipv6-masquerade", true)?,
             host_firewall: keys.bool("enable-host-firewall", false)?,
             local_redirects: keys.bool("enable-local-redirect-policy", false)?,
+            announces: keys.bool("enable-l2-announcements", false)?,
             native: keys.prefixes()?,
             mtu: keys.value("mtu", "a number of bytes")?.unwrap_or(0),
             tcx: keys.bool("enable-tcx", true)?,
@@ -175,6 +178,11 @@ impl Settings {
     /// Where is kept what was learned from DNS.
     pub(crate) fn names_file(&self) -> PathBuf {
         self.state_dir.join("state").join("names.json")
+    }
+
+    /// Where the key of heartbeats is kept.
+    pub(crate) fn heartbeat_key_file(&self) -> PathBuf {
+        self.state_dir.join("state").join("l2-heartbeat.key")
     }
 
     /// Where is kept how pods are linked.

@@ -7,9 +7,9 @@ use std::time::Duration;
 use anyhow::Context as _;
 use cilium_api::parts::Node;
 use cilium_bpf::layout::{
-    Addr, CONFIG_HOST_FIREWALL, CONFIG_KEPT_PREFIXES, CONFIG_MASQUERADE4, CONFIG_MASQUERADE6,
-    CONFIG_NODEPORT_PREFIX_COUNT, CONFIG_NODEPORT_PREFIXES, CONFIG_REDIRECTS, CONFIG_SET_RETVAL,
-    CONFIG_SOCKETS_OF_HOST, Config, NetPort, Prefix,
+    Addr, CONFIG_ANNOUNCE, CONFIG_HOST_FIREWALL, CONFIG_KEPT_PREFIXES, CONFIG_MASQUERADE4,
+    CONFIG_MASQUERADE6, CONFIG_NODEPORT_PREFIX_COUNT, CONFIG_NODEPORT_PREFIXES, CONFIG_REDIRECTS,
+    CONFIG_SET_RETVAL, CONFIG_SOCKETS_OF_HOST, Config, NetPort, Prefix,
 };
 use cilium_dataplane::{Devices, router_address};
 use cilium_drivers::datapath::{AttachMode, Attached, Datapath, DeviceProgram, EarlyMode, LoadOptions};
@@ -255,6 +255,7 @@ fn mk_config(settings: &Settings, facts: &Facts, native: &Link, tunnel: Option<&
             | flag(!settings.nodeport_addresses.is_empty(), CONFIG_NODEPORT_PREFIXES)
             | flag(settings.sockets_of_host, CONFIG_SOCKETS_OF_HOST)
             | flag(settings.local_redirects, CONFIG_REDIRECTS)
+            | flag(settings.announces, CONFIG_ANNOUNCE)
             | flag(probe::has_set_retval(), CONFIG_SET_RETVAL),
         event_rate: EVENT_RATE,
         mtu,

@@ -11,12 +11,14 @@
 //! | [`pressure`] | how full the tables are that traffic fills |
 //! | [`kube_proxy`] | whether kube-proxy's rules are on the node, too |
 //! | [`health`] | ports where load balancers ask whether a Service has backends here |
+//! | [`announce`] | addresses that the node makes known on its links |
 //! | [`dns`] | what the DNS proxy is told and tells |
 //! | [`monitor`] | drops and verdicts for those who listen |
 //! | [`conflist`], [`install`] | CNI configuration and plugin on the node |
 
 mod acceleration;
 mod ack;
+mod announce;
 mod backoff;
 mod balancing;
 mod brain;
@@ -61,6 +63,9 @@ struct Arguments {
     /// Name of this node.
     #[arg(long, env = "K8S_NODE_NAME", value_name = "NAME", default_value = "")]
     node_name: String,
+    /// Namespace in which the agent runs, and finds its Secrets.
+    #[arg(long, env = "CILIUM_K8S_NAMESPACE", value_name = "NAMESPACE", default_value = "kube-system")]
+    namespace: String,
 }
 
 #[derive(Subcommand)]
@@ -86,11 +91,11 @@ fn main() -> anyhow::Result<()> {
             print!("{}", rbac::RULES);
             Ok(())
         }
-        None => start(arguments.config_dir.as_deref(), &arguments.node_name),
+        None => start(arguments.config_dir.as_deref(), &arguments.node_name, arguments.namespace),
     }
 }
 
-fn start(config_dir: Option<&std::path::Path>, node: &str) -> anyhow::Result<()> {
+fn start(config_dir: Option<&std::path::Path>, node: &str, namespace: String) -> anyhow::Result<()> {
     // The client logs each failed attempt as an error; what matters of that we say ourselves.
     let default = || EnvFilter::new("info,kube_client=off");
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| default());
@@ -107,5 +112,5 @@ fn start(config_dir: Option<&std::path::Path>, node: &str) -> anyhow::Result<()>
     // One thread: all work is short, and a second would cost memory on every node.
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(16).build()?;
-    runtime.block_on(run::run(settings))
+    runtime.block_on(run::run(settings, namespace))
 }

@@ -7,12 +7,13 @@ use kube::Client;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch as channel};
 
+use crate::announce::{Announcements, Line};
 use crate::backoff::Backoff;
-use crate::brain::{Brain, Health};
+use crate::brain::{Brain, Health, Outside};
 use crate::config::Settings;
 use crate::health::{Checks, Failures};
 use crate::watch::{Seen, chain};
-use crate::{ack, dns, health, kube_proxy, monitor, pressure, serve, watch};
+use crate::{ack, announce, dns, health, kube_proxy, monitor, pressure, serve, watch};
 
 /// Where the manifest mounts the node's kernel parameters: `/proc/sys` is read-only in a container.
 const HOST_SYSCTLS: &str = "/host/proc/sys";
@@ -49,7 +50,7 @@ impl Handle {
 }
 
 /// Runs until a signal says to stop. What is in the kernel stays there.
-pub(crate) async fn run(settings: Settings) -> anyhow::Result<()> {
+pub(crate) async fn run(settings: Settings, namespace: String) -> anyhow::Result<()> {
     tracing::info!(version = env!("CARGO_PKG_VERSION"), node = settings.node, "starting");
     if std::path::Path::new(HOST_SYSCTLS).join("net").exists() {
         cilium_drivers::sysctl::use_root(HOST_SYSCTLS.as_ref());
@@ -68,8 +69,13 @@ pub(crate) async fn run(settings: Settings) -> anyhow::Result<()> {
     let health = Health::new(checks_sender, health_failures.clone());
     let (pressure_sender, mut pressures) = channel::channel(Vec::new());
     let (kube_proxy_sender, kube_proxy) = channel::channel(Vec::new());
-    let mut brain =
-        Brain::new(settings.clone(), told_sender, rules_sender, health, pressures.clone(), kube_proxy)?;
+    let announcements = Announcements::start(&settings)?;
+    let (line, mut announced) = (announcements.line(), announcements.told());
+    if settings.announces {
+        announce::key::recall(&settings.heartbeat_key_file(), &line);
+    }
+    let outside = Outside { health, announcements, pressures: pressures.clone(), kube_proxy };
+    let mut brain = Brain::new(settings.clone(), told_sender, rules_sender, outside)?;
 
     tokio::spawn(monitor::run(settings.bpffs.clone(), handle.clone(), listeners));
     serve::start(&settings, socket, &handle).await?;
@@ -77,7 +83,7 @@ pub(crate) async fn run(settings: Settings) -> anyhow::Result<()> {
     tokio::spawn(kube_proxy::follow(kube_proxy_sender));
     tokio::spawn(health::start(settings.every_address(), checks, failures_sender));
     tokio::spawn(dns::serve(dns_socket, handle.clone(), rules));
-    tokio::spawn(connect(settings, seen_sender, told, handle.clone()));
+    tokio::spawn(connect(Connection { settings, namespace, line }, seen_sender, told, handle.clone()));
 
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -96,6 +102,7 @@ pub(crate) async fn run(settings: Settings) -> anyhow::Result<()> {
             }),
             Ok(()) = health_failures.changed() => brain.ack_soon(),
             Ok(()) = pressures.changed() => brain.ack_soon(),
+            Ok(()) = announced.changed() => brain.ack_soon(),
             Some(job) = jobs.recv() => timed("a request", || job(&mut brain)),
             () = tokio::time::sleep_until(deadline) => timed("a timer", || brain.tick()),
         }
@@ -118,9 +125,16 @@ fn timed(what: &str, work: impl FnOnce()) {
     }
 }
 
+/// For whom the API server is found.
+struct Connection {
+    settings: Settings,
+    namespace: String,
+    line: Line,
+}
+
 /// Finds the API server and starts what talks to it. Tries for ever: the node works from disk meanwhile.
 async fn connect(
-    settings: Settings,
+    Connection { settings, namespace, line }: Connection,
     seen: mpsc::Sender<Seen>,
     told: channel::Receiver<Option<ack::Told>>,
     handle: Handle,
@@ -141,6 +155,10 @@ async fn connect(
     tokio::spawn(watch::header(client.clone(), settings.node.clone(), seen.clone()));
     tokio::spawn(watch::slices(client.clone(), settings.node.clone(), seen));
     tokio::spawn(ack::run(client.clone(), settings.node.clone(), told));
+    if settings.announces {
+        let file = settings.heartbeat_key_file();
+        tokio::spawn(announce::key::fetch(client.clone(), namespace, file, line));
+    }
     ask_version(client, handle).await;
 }
 

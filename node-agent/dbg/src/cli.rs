@@ -55,6 +55,9 @@ pub(crate) enum Command {
     /// Policies that redirect to pods of this node
     #[command(subcommand)]
     Lrp(RedirectCommand),
+    /// Addresses of Services that this node makes known on its links
+    #[command(subcommand, name = "l2-announce")]
+    L2Announce(AnnouncementCommand),
     /// Addresses and their identities
     #[command(subcommand)]
     Ip(IpCommand),
@@ -202,6 +205,11 @@ list_command!(
     RedirectCommand,
     "lrp",
     "Addresses and ports that lead to pods of this node (CiliumLocalRedirectPolicy)"
+);
+list_command!(
+    AnnouncementCommand,
+    "l2-announce",
+    "Addresses that this node answers for, or would (CiliumL2AnnouncementPolicy)"
 );
 list_command!(IpCommand, "ip", "Prefixes with their identity, and the node behind which they are");
 list_command!(NodeCommand, "node", "Addresses and pod prefixes of the nodes");

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use anyhow::Context as _;
 use cilium_rest::Client;
 use cilium_rest::model::{
-    ClusterNode, ClusterNodes, Identity, IpEntry, NameEntry, Policy, Redirect, RedirectBackend,
+    Announcement, ClusterNode, ClusterNodes, Identity, IpEntry, NameEntry, Policy, Redirect, RedirectBackend,
     RedirectMapping, Service,
 };
 use jiff::Timestamp;
@@ -122,6 +122,30 @@ impl Row for Redirect {
             line(["", "|", &format!("{} -> {}", it.frontend_address, backends.join(", "))])
         };
         [first].into_iter().chain(self.frontend_mappings.iter().map(mapping)).collect()
+    }
+}
+
+impl Row for Announcement {
+    const PATH: &'static str = "/v1/l2-announcement";
+    const HEADERS: &'static [&'static [&'static str]] =
+        &[&["IP", "INTERFACE", "STATE", "NODE", "REPLIES", "SERVICES", "CLAIMED BY"]];
+
+    fn order(&self) -> impl Ord {
+        // Numbers as numbers, and IPv4 first.
+        (self.address.parse::<IpAddr>().ok(), &self.interface)
+    }
+
+    fn lines(&self) -> Vec<Line> {
+        let claimed_by = self.claimed_by.clone().unwrap_or_default();
+        vec![vec![
+            self.address.clone(),
+            self.interface.clone(),
+            self.state.clone(),
+            self.node.clone(),
+            self.replies.to_string(),
+            self.services.join(","),
+            claimed_by,
+        ]]
     }
 }
 

@@ -18,15 +18,15 @@ use std::time::Duration;
 
 use cilium_rest::Client;
 use cilium_rest::model::{
-    BackendEntry, CtEntry, Endpoint, EndpointEntry, Identity, IpEntry, IpcacheEntry, MaglevEntry,
-    MetricEntry, NameEntry, NatEntry, PolicyEntry, Redirect, Service, ServiceEntry,
+    Announcement, BackendEntry, CtEntry, Endpoint, EndpointEntry, Identity, IpEntry, IpcacheEntry,
+    MaglevEntry, MetricEntry, NameEntry, NatEntry, PolicyEntry, Redirect, Service, ServiceEntry,
 };
 use clap::Parser as _;
 
 use crate::cli::{
-    BpfCommand, BpfEndpointCommand, BpfPolicyCommand, Cli, Command, CtCommand, EndpointCommand,
-    FqdnCacheCommand, FqdnCommand, IdentityCommand, IpCommand, IpcacheCommand, LbCommand, MaglevCommand,
-    MetricsCommand, NatCommand, NodeCommand, PolicyCommand, RedirectCommand, ServiceCommand,
+    AnnouncementCommand, BpfCommand, BpfEndpointCommand, BpfPolicyCommand, Cli, Command, CtCommand,
+    EndpointCommand, FqdnCacheCommand, FqdnCommand, IdentityCommand, IpCommand, IpcacheCommand, LbCommand,
+    MaglevCommand, MetricsCommand, NatCommand, NodeCommand, PolicyCommand, RedirectCommand, ServiceCommand,
 };
 use crate::list::list;
 
@@ -56,6 +56,7 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Identity(IdentityCommand::Get { id, output }) => cluster::identity(&client, *id, output),
         Command::Service(ServiceCommand::List(output)) => list::<Service>(&client, output),
         Command::Lrp(RedirectCommand::List(output)) => list::<Redirect>(&client, output),
+        Command::L2Announce(AnnouncementCommand::List(output)) => list::<Announcement>(&client, output),
         Command::Ip(IpCommand::List(output)) => list::<IpEntry>(&client, output),
         Command::Fqdn(FqdnCommand::Cache(FqdnCacheCommand::List(output))) => {
             list::<NameEntry>(&client, output)

@@ -8,6 +8,7 @@
 //! | [`datapath`] | loads programs, pins and attaches them |
 //! | [`maps`] | the pinned maps as typed tables |
 //! | [`events`] | drops and verdicts as they happen |
+//! | [`frames`] | frames of the agent itself, multicast groups |
 //! | [`netlink`] | devices, addresses, routes, neighbours, sockets of programs |
 //! | [`netns`] | network namespaces |
 //! | [`sysctl`] | kernel parameters |
@@ -17,6 +18,7 @@
 
 pub mod datapath;
 pub mod events;
+pub mod frames;
 pub mod maps;
 pub mod netlink;
 pub mod netns;

@@ -28,6 +28,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::ack::Told;
+use crate::announce::Announcements;
 use crate::clock::Clock;
 use crate::config::Settings;
 use crate::conflist::Conflist;
@@ -101,6 +102,15 @@ struct Due {
     start: u64,
 }
 
+/// What goes on beside the loop, and tells it.
+pub(crate) struct Outside {
+    pub(crate) health: Health,
+    pub(crate) announcements: Announcements,
+    pub(crate) pressures: watch::Receiver<Vec<Pressure>>,
+    /// Modes of kube-proxy of which there are rules on the node.
+    pub(crate) kube_proxy: watch::Receiver<Vec<KubeProxyMode>>,
+}
+
 pub(crate) struct Brain {
     settings: Settings,
     clock: Clock,
@@ -108,10 +118,7 @@ pub(crate) struct Brain {
     store: Store,
     links: Links,
     names: Names,
-    health: Health,
-    pressures: watch::Receiver<Vec<Pressure>>,
-    /// Modes of kube-proxy of which there are rules on the node.
-    kube_proxy: watch::Receiver<Vec<KubeProxyMode>>,
+    outside: Outside,
     conflist: Conflist,
     running: Option<Running>,
     /// Why the node does not work yet.
@@ -143,9 +150,7 @@ impl Brain {
         settings: Settings,
         told: watch::Sender<Option<Told>>,
         rules: watch::Sender<cilium_rest::dns::Rules>,
-        health: Health,
-        pressures: watch::Receiver<Vec<Pressure>>,
-        kube_proxy: watch::Receiver<Vec<KubeProxyMode>>,
+        outside: Outside,
     ) -> anyhow::Result<Self> {
         let store = Store::open(&settings.desired_dir())?;
         let links = Links::open(&settings.links_dir())?;
@@ -158,9 +163,7 @@ impl Brain {
             store,
             links,
             names,
-            health,
-            pressures,
-            kube_proxy,
+            outside,
             conflist,
             running: None,
             obstacle: "the node's state has not been read yet".to_owned(),
@@ -240,7 +243,8 @@ impl Brain {
     pub(crate) fn settle(&mut self) {
         let begin = Instant::now();
         let changed = std::mem::take(&mut self.changed);
-        self.health.update(&changed, &Desired(&self.state), &self.settings.node);
+        self.outside.health.update(&changed, &Desired(&self.state), &self.settings.node);
+        self.outside.announcements.update(&changed, &Desired(&self.state));
         if self.running.is_none() || self.host_changed(&changed) {
             self.start();
         } else if let Some(running) = &mut self.running
@@ -448,7 +452,7 @@ impl Brain {
             }
         }
         let Some(applied) = self.applied_state() else { return };
-        let told = Told { applied, condition: pressure::condition(&self.pressures.borrow()) };
+        let told = Told { applied, condition: pressure::condition(&self.outside.pressures.borrow()) };
         self.told.send_if_modified(|sent| {
             let news = sent.as_ref() != Some(&told);
             *sent = Some(told);
@@ -475,7 +479,8 @@ impl Brain {
             failure_count: i64::try_from(failures.len()).unwrap_or(i64::MAX),
             failures: failures.into_iter().take(NAMED_FAILURES).collect(),
             repairs: self.repairs,
-            ..AppliedState::default()
+            devices: self.outside.announcements.devices(),
+            silent: self.outside.announcements.silent(),
         })
     }
 
@@ -483,7 +488,8 @@ impl Brain {
     fn failures(&self) -> Vec<Failure> {
         let mut failures = self.state.failures();
         failures.extend(self.store_failure.iter().chain(&self.set_up_failure).cloned());
-        failures.extend(self.health.failures());
+        failures.extend(self.outside.health.failures());
+        failures.extend(self.outside.announcements.failures());
         if let Some(running) = &self.running {
             failures.extend(running.dataplane.failures());
             failures.extend(running.tables.wires.failures());

@@ -187,7 +187,7 @@ impl Brain {
     }
 
     fn kube_proxy_replacement(&self) -> model::KubeProxyReplacement {
-        let rules_of_kube_proxy = self.kube_proxy.borrow().iter().map(ToString::to_string).collect();
+        let rules_of_kube_proxy = self.outside.kube_proxy.borrow().iter().map(ToString::to_string).collect();
         let Some(running) = &self.running else {
             let mode = "False".to_owned();
             return model::KubeProxyReplacement { mode, rules_of_kube_proxy, ..Default::default() };
@@ -263,7 +263,7 @@ impl Brain {
             timing: self.timing,
             running: self.is_running(),
             dns: self.dns_numbers(),
-            pressures: self.pressures.borrow().clone(),
+            pressures: self.outside.pressures.borrow().clone(),
         }
     }
 }

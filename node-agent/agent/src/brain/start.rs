@@ -93,6 +93,7 @@ impl Brain {
         for pin in host.datapath.sweep()? {
             tracing::debug!(pin, "removed the pin of a link whose device is gone");
         }
+        self.outside.announcements.set_device(&host.native);
         self.running = Some(Running { host, tables, dataplane });
         self.tell_rules();
         self.settle_soon();

@@ -16,6 +16,11 @@ use crate::describe;
 pub(crate) type Generations = HashMap<u32, (Vec<u32>, HashMap<u32, Vec<String>>)>;
 
 impl Brain {
+    /// Addresses of Services that are announced, as they stand now.
+    pub(crate) fn announcements(&self) -> tokio::sync::oneshot::Receiver<Vec<model::Announcement>> {
+        self.outside.announcements.list()
+    }
+
     /// All endpoints, by number.
     pub(crate) fn endpoints(&self) -> Vec<model::Endpoint> {
         let mut found: BTreeMap<u16, model::Endpoint> = BTreeMap::new();

@@ -56,6 +56,7 @@ pub(super) fn routes(bpffs: PathBuf, handle: Handle) -> Router {
         .route("/v1/policy", get(policies))
         .route("/v1/service", get(services))
         .route("/v1/lrp", get(redirects))
+        .route("/v1/l2-announcement", get(announcements))
         .route("/v1/ip", get(ips))
         .route("/v1/cluster/nodes", get(nodes))
         .route("/v1/fqdn/cache", get(names).delete(forget_names))
@@ -184,6 +185,12 @@ async fn services(State(api): State<Api>) -> Answer<Vec<model::Service>> {
 
 async fn redirects(State(api): State<Api>) -> Answer<Vec<model::Redirect>> {
     Ok(Json(api.handle.ask(|brain| brain.redirects()).await?))
+}
+
+/// None where the feature is off.
+async fn announcements(State(api): State<Api>) -> Answer<Vec<model::Announcement>> {
+    let list = api.handle.ask(|brain| brain.announcements()).await?;
+    Ok(Json(list.await.unwrap_or_default()))
 }
 
 async fn nodes(State(api): State<Api>) -> Answer<model::ClusterNodes> {

@@ -209,6 +209,25 @@ fn config() -> Config {
     Config { status }
 }
 
+fn announcements() -> Vec<Announcement> {
+    let mk = |address: &str, state: &str, node: &str, replies| Announcement {
+        address: address.into(),
+        interface: "eth0".into(),
+        state: state.into(),
+        node: node.into(),
+        owners: vec!["one".into(), "two".into()],
+        services: vec!["default/web".into()],
+        replies,
+        claimed_by: None,
+    };
+    let claimed_by = Some("02:00:00:00:00:99".into());
+    vec![
+        mk("2001:db8::10", "standby", "two", 0),
+        mk("192.0.2.100", "answering", "one", 1234),
+        Announcement { claimed_by, ..mk("192.0.2.20", "probing", "one", 0) },
+    ]
+}
+
 fn cluster(answers: Answers) -> Answers {
     let identity =
         |id, labels: &[&str]| Identity { id, labels: labels.iter().map(ToString::to_string).collect() };
@@ -258,6 +277,7 @@ fn cluster(answers: Answers) -> Answers {
         .set("/v1/cluster/nodes", &nodes)
         .set("/v1/service", &services())
         .set("/v1/lrp", &redirects())
+        .set("/v1/l2-announcement", &announcements())
         .set("/v1/policy", &Policy { policy: policy.into(), revision: 12 })
 }
 

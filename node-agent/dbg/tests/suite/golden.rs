@@ -19,6 +19,8 @@ const CASES: &[(&str, &str)] = &[
     ("service-list.json", "service ls -o json"),
     ("lrp-list.txt", "lrp list"),
     ("lrp-list.json", "lrp list -o json"),
+    ("l2-announce-list.txt", "l2-announce list"),
+    ("l2-announce-list.json", "l2-announce list -o json"),
     ("ip-list.txt", "ip list"),
     ("fqdn-cache-list.txt", "fqdn cache list"),
     ("node-list.txt", "node list"),

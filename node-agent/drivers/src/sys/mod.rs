@@ -4,6 +4,7 @@
 pub(crate) mod bpf;
 pub(crate) mod cookie;
 pub(crate) mod ethtool;
+pub(crate) mod packet;
 pub(crate) mod sched;
 pub(crate) mod xtables;
 

@@ -44,6 +44,33 @@ pub struct ServiceSpec {
     pub r#type: String,
 }
 
+/// An element of `GET /v1/l2-announcement`: an address of Services that the node makes known on its links, or would.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Announcement {
+    /// The address.
+    pub address: String,
+    /// Name of the device.
+    pub interface: String,
+    /// `answering`; `probing` while the node waits until nobody else answers; `standby` while another owner has it.
+    pub state: String,
+    /// The owner whose turn it is, as far as this node knows; empty while it does not.
+    #[serde(default)]
+    pub node: String,
+    /// All owners, in order.
+    #[serde(default)]
+    pub owners: Vec<String>,
+    /// Services that have the address, as `namespace/name`.
+    #[serde(default)]
+    pub services: Vec<String>,
+    /// Requests of ARP and neighbour discovery that this node answered.
+    #[serde(default)]
+    pub replies: u64,
+    /// MAC address of somebody who has the address and should not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claimed_by: Option<String>,
+}
+
 /// An element of `GET /v1/lrp`: a CiliumLocalRedirectPolicy with pods on the node.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

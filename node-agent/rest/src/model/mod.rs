@@ -7,8 +7,8 @@ mod monitor;
 mod status;
 
 pub use cluster::{
-    Address, ClusterNode, ClusterNodes, Identity, IpEntry, NameEntry, Policy, Redirect, RedirectBackend,
-    RedirectMapping, SCOPE_INTERNAL, Service, ServiceAddress, ServiceSpec,
+    Address, Announcement, ClusterNode, ClusterNodes, Identity, IpEntry, NameEntry, Policy, Redirect,
+    RedirectBackend, RedirectMapping, SCOPE_INTERNAL, Service, ServiceAddress, ServiceSpec,
 };
 pub use endpoint::{
     AddressPair, Endpoint, EndpointChange, EndpointIdentity, EndpointNetworking, EndpointPolicy,

@@ -1,0 +1,312 @@
+//! One device: what programs know of it, and who decides.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv6Addr};
+use std::path::Path;
+use std::time::Duration;
+
+use cilium_announcer::frame::{Request, announcement, probe, solicited_node};
+use cilium_announcer::{Action, Announcer, Claim, Signs, Standing, node_number};
+use cilium_api::parts::{Announcement, PartKey};
+use cilium_bpf::layout::{
+    ANNOUNCEMENT_ANSWERED, ANNOUNCEMENT_SILENT, ANNOUNCER_AGENT, ANNOUNCER_KEY, ANNOUNCER_NODE,
+    AnnouncementEntry, AnnouncementKey, LinkSigns, PeerEntry, PeerKey,
+};
+use cilium_delta::Table as _;
+use cilium_drivers::frames::FrameSender;
+use cilium_drivers::maps::{self, AnnouncementMaps};
+use cilium_drivers::netlink::{Link, Mac};
+use cilium_rest::model;
+use regex::Regex;
+
+use super::Key;
+use super::groups::Members;
+use crate::watch::chain;
+
+const SECOND: u64 = 1_000_000_000;
+/// Without an agent for longer than this, other nodes take a node's addresses (`AGENT_AWAY_AT_MOST` of the programs), if there are
+/// some that ask for it (`ASKED_WITHIN`).
+const AWAY_AT_MOST: u64 = 30 * SECOND;
+const ASKED_WITHIN: u64 = SECOND;
+/// Before that, nobody is called silent: there was no time to answer.
+const PATIENCE: u64 = 2 * SECOND;
+
+/// A device with announcements.
+pub(super) struct Station {
+    device: Link,
+    node: u64,
+    key: Key,
+    maps: AnnouncementMaps,
+    frames: FrameSender,
+    members: Members,
+    announcer: Announcer,
+    plan: BTreeMap<IpAddr, Announcement>,
+    began: u64,
+    /// The device's bits, as requests tell them.
+    flags: u8,
+    last_stamp: u64,
+    failures: BTreeMap<String, String>,
+}
+
+impl Station {
+    /// Goes on where an agent before stopped.
+    pub(super) fn open(node: &str, bpffs: &Path, device: &Link, key: Key, now: u64) -> anyhow::Result<Self> {
+        let mut maps = AnnouncementMaps::open(bpffs)?;
+        let announcer = adopt(&mut maps, node, device, now)?;
+        maps.announcer.set(&ANNOUNCER_NODE, &node_number(node))?;
+        for (element, half) in ANNOUNCER_KEY.iter().zip(key.as_chunks::<8>().0) {
+            maps.announcer.set(element, &u64::from_le_bytes(*half))?;
+        }
+        Ok(Self {
+            node: node_number(node),
+            key,
+            maps,
+            frames: FrameSender::open(device)?,
+            members: Members::new(device)?,
+            announcer,
+            plan: BTreeMap::new(),
+            device: device.clone(),
+            began: now,
+            flags: 0,
+            last_stamp: 0,
+            failures: BTreeMap::new(),
+        })
+    }
+
+    /// Answers for nothing any more.
+    pub(super) fn close(mut self) {
+        self.set(&BTreeMap::new(), self.began);
+        if let Err(error) = self.maps.links.delete(&self.device.index) {
+            tracing::error!(error = chain(&error), "the device's entry stays");
+        }
+    }
+
+    /// Takes the plan, as far as it is about this device.
+    pub(super) fn set(&mut self, plan: &BTreeMap<IpAddr, Announcement>, now: u64) {
+        self.failures.clear();
+        let mut expressions = BTreeMap::new();
+        self.plan = plan.clone();
+        self.plan.retain(|_, it| is_on(&self.device.name, it, &mut expressions));
+        for (expression, error) in
+            expressions.into_iter().filter_map(|(it, outcome)| Some((it, outcome.err()?)))
+        {
+            self.failures.insert(format!("expression {expression}"), error);
+        }
+        let owners = self.plan.iter().map(|(address, it)| (*address, it.owners.clone())).collect();
+        self.announcer.set(&owners, now);
+        if let Err(error) = self.reconcile() {
+            self.failures.insert("announcements".to_owned(), chain(&error));
+        }
+        let groups = self.plan.keys().filter_map(|address| match address {
+            IpAddr::V6(address) => Some(solicited_node(*address)),
+            IpAddr::V4(_) => None,
+        });
+        self.members.set(groups.collect::<BTreeSet<Ipv6Addr>>());
+    }
+
+    /// Entries for every address and peer, and no others.
+    fn reconcile(&mut self) -> Result<(), maps::Error> {
+        let wanted: BTreeSet<AnnouncementKey> =
+            self.announcer.addresses().map(|address| self.address_key(address)).collect();
+        for gone in self.maps.announcements.keys(|key| !wanted.contains(key))? {
+            self.maps.announcements.delete(&gone)?;
+        }
+        let peers: BTreeSet<PeerKey> =
+            self.announcer.peers().map(|node| PeerKey { node, ifindex: self.device.index }).collect();
+        for gone in self.maps.peers.keys(|key| !peers.contains(key))? {
+            self.maps.peers.delete(&gone)?;
+        }
+        for key in peers {
+            if self.maps.peers.get(&key)?.is_none() {
+                self.maps.peers.set(&key, &PeerEntry::default())?;
+            }
+        }
+        for key in wanted {
+            if self.maps.announcements.get(&key)?.is_none()
+                && let Err(error) = self.maps.announcements.set(&key, &AnnouncementEntry::default())
+            {
+                self.failures.insert(format!("announcement/{}", key.address), chain(&error));
+            }
+        }
+        Ok(())
+    }
+
+    fn address_key(&self, address: IpAddr) -> AnnouncementKey {
+        AnnouncementKey { address: address.into(), ifindex: self.device.index }
+    }
+
+    /// Time until [`Station::turn`] has something to do.
+    pub(super) fn wait(&self, now: u64) -> Duration {
+        Duration::from_nanos(self.announcer.deadline().saturating_sub(now))
+    }
+
+    /// Does what is due. `realtime` goes on over restarts of the machine.
+    pub(super) fn turn(&mut self, now: u64, realtime: u64) {
+        if let Err(error) = self.try_turn(now, realtime) {
+            self.failures.insert("announcements".to_owned(), chain(&error));
+        }
+    }
+
+    fn try_turn(&mut self, now: u64, realtime: u64) -> Result<(), maps::Error> {
+        self.maps.announcer.set(&ANNOUNCER_AGENT, &now)?;
+        if self.announcer.deadline() > now {
+            return Ok(());
+        }
+        let signs = self.signs()?;
+        for action in self.announcer.tick(now, &signs) {
+            self.act(&action, now, realtime)?;
+        }
+        Ok(())
+    }
+
+    fn signs(&self) -> Result<Signs, maps::Error> {
+        let ifindex = self.device.index;
+        let mut signs = Signs {
+            link: self.maps.link_signs.get(&ifindex)?.unwrap_or_default(),
+            has_carrier: self.frames.has_carrier(),
+            ..Signs::default()
+        };
+        for node in self.announcer.peers() {
+            if let Some(entry) = self.maps.peers.get(&PeerKey { node, ifindex })? {
+                signs.peers.insert(node, entry);
+            }
+        }
+        for address in self.announcer.asked_for() {
+            if let Some(entry) = self.maps.announcements.get(&self.address_key(address))? {
+                signs.claims.insert(address, Claim { at: entry.claimed, mac: entry.claimant });
+            }
+        }
+        Ok(signs)
+    }
+
+    fn act(&mut self, action: &Action, now: u64, realtime: u64) -> Result<(), maps::Error> {
+        match *action {
+            Action::Ask { to, destination, flags } => {
+                self.last_stamp = realtime.max(self.last_stamp + 1);
+                let request = Request {
+                    source: self.device.mac.0,
+                    destination,
+                    to,
+                    from: self.node,
+                    flags: flags | self.flags,
+                    sent: now,
+                    stamp: self.last_stamp,
+                };
+                self.send(&request.to_frame(&self.key));
+            }
+            Action::Answer(address, answers) => {
+                let key = self.address_key(address);
+                let entry = self.maps.announcements.get(&key)?.unwrap_or_default();
+                let state = if answers { ANNOUNCEMENT_ANSWERED } else { ANNOUNCEMENT_SILENT };
+                self.maps.announcements.set(&key, &AnnouncementEntry { state, ..entry })?;
+                let services = self.plan.get(&address).map(|it| it.services.join(", "));
+                tracing::info!(%address, services, device = self.device.name, answers, "an address has moved");
+            }
+            Action::SetLink(link) => {
+                self.flags = u8::try_from(link.flags).unwrap_or(0);
+                self.maps.links.set(&self.device.index, &link)?;
+            }
+            Action::Probe(address) => self.send(&probe(self.device.mac.0, address)),
+            Action::Announce(address) => self.send(&announcement(self.device.mac.0, address)),
+        }
+        Ok(())
+    }
+
+    /// A frame that cannot be sent is one that got lost: the next follows soon.
+    fn send(&self, frame: &[u8]) {
+        if let Err(error) = self.frames.send(frame) {
+            tracing::debug!(device = self.device.name, %error, "a frame was not sent");
+        }
+    }
+
+    /// Other owners that are not heard.
+    pub(super) fn silent(&self, now: u64) -> Vec<String> {
+        if now < self.began + PATIENCE {
+            return Vec::new();
+        }
+        self.announcer.silent().take(NAMED_SILENT).map(str::to_owned).collect()
+    }
+
+    /// What is not in force, and addresses that somebody has who is no owner.
+    pub(super) fn failures(&self) -> BTreeMap<String, String> {
+        let mut failures = self.failures.clone();
+        failures.extend(self.members.failure().map(|error| ("groups".to_owned(), error)));
+        for address in self.announcer.asked_for() {
+            let claimant = self.announcer.state(address).and_then(|state| state.claimant);
+            if let Some(mac) = claimant {
+                let message = format!(
+                    "{} has the address on {} and is no owner of it: it is not announced before that one is gone",
+                    Mac(mac),
+                    self.device.name
+                );
+                failures.insert(PartKey::announcement(address).0.to_string(), message);
+            }
+        }
+        failures
+    }
+
+    /// All addresses of this device.
+    pub(super) fn list(&self) -> Vec<model::Announcement> {
+        self.plan.iter().map(|(address, part)| self.row(*address, part)).collect()
+    }
+
+    fn row(&self, address: IpAddr, part: &Announcement) -> model::Announcement {
+        let state = self.announcer.state(address);
+        let entry = self.maps.announcements.get(&self.address_key(address)).ok().flatten();
+        let standing = match state.as_ref().map(|state| state.standing) {
+            Some(Standing::Answering) => "answering",
+            Some(Standing::Probing) => "probing",
+            Some(Standing::Standby) | None => "standby",
+        };
+        model::Announcement {
+            address: address.to_string(),
+            interface: self.device.name.clone(),
+            state: standing.to_owned(),
+            node: state.as_ref().and_then(|state| state.owner.clone()).unwrap_or_default(),
+            owners: part.owners.clone(),
+            services: part.services.clone(),
+            replies: entry.map_or(0, |entry| entry.replies),
+            claimed_by: state.and_then(|state| state.claimant).map(|mac| Mac(mac).to_string()),
+        }
+    }
+}
+
+/// The operator is told of so many.
+const NAMED_SILENT: usize = 32;
+
+/// Whether an address is announced on a device. Expressions are compiled once.
+fn is_on(device: &str, it: &Announcement, known: &mut BTreeMap<String, Result<Regex, String>>) -> bool {
+    let mut matches = |expression: &String| {
+        let compile = || Regex::new(expression).map_err(|error| error.to_string());
+        let compiled = known.entry(expression.clone()).or_insert_with(compile);
+        compiled.as_ref().is_ok_and(|expression| expression.is_match(device))
+    };
+    it.interfaces.is_empty() || it.interfaces.iter().any(&mut matches)
+}
+
+/// What programs answer for is answered for further, unless others may have taken it by now.
+fn adopt(maps: &mut AnnouncementMaps, node: &str, device: &Link, now: u64) -> Result<Announcer, maps::Error> {
+    let mut announcer = Announcer::new(node, device.mac.0, now);
+    let last = maps.announcer.get(&ANNOUNCER_AGENT)?.unwrap_or(0);
+    let signs = maps.link_signs.get(&device.index)?.unwrap_or_default();
+    let is_outdated =
+        now.saturating_sub(last) > AWAY_AT_MOST && now.saturating_sub(signs.asked) < ASKED_WITHIN;
+    let link = maps.links.get(&device.index)?.filter(|link| !is_outdated && link.mac == device.mac.0);
+    let Some(link) = link else {
+        for key in maps.announcements.keys(|_| true)? {
+            maps.announcements.delete(&key)?;
+        }
+        maps.links.delete(&device.index)?;
+        maps.link_signs.set(&device.index, &LinkSigns::default())?;
+        return Ok(announcer);
+    };
+    let entries = maps.announcements.entries()?;
+    let answered = entries
+        .iter()
+        .filter(|(key, entry)| key.ifindex == device.index && entry.state == ANNOUNCEMENT_ANSWERED)
+        .filter_map(|(key, _)| key.address.ip());
+    announcer.adopt(link, answered, now);
+    // Until the first answers come: nobody may have asked while no agent was there.
+    maps.link_signs.set(&device.index, &LinkSigns { heard: now, ..signs })?;
+    Ok(announcer)
+}

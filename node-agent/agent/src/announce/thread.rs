@@ -1,0 +1,135 @@
+//! The loop of the thread.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::Duration;
+
+use cilium_api::parts::Announcement;
+use cilium_drivers::netlink::Link;
+use rustix::time::{ClockId, clock_gettime};
+use tokio::sync::watch;
+
+use super::station::Station;
+use super::{Key, Message, Told};
+
+/// Programs hear at least so often that the agent is alive (less than `AGENT_ALIVE_WITHIN`).
+const ALIVE_EVERY: Duration = Duration::from_millis(100);
+/// A device that cannot be used is tried again.
+const OPEN_EVERY: Duration = Duration::from_secs(1);
+
+/// Everything that is known beside the device itself.
+#[derive(Default)]
+struct Known {
+    plan: BTreeMap<IpAddr, Announcement>,
+    device: Option<Link>,
+    key: Option<Key>,
+}
+
+/// Runs until the sender is gone. What programs answer for stays.
+pub(super) fn run(node: &str, bpffs: &Path, messages: &Receiver<Message>, told: &watch::Sender<Told>) {
+    let mut known = Known::default();
+    let mut station: Option<Station> = None;
+    loop {
+        let wait = match &station {
+            Some(station) => station.wait(now()).min(ALIVE_EVERY),
+            None if known.plan.is_empty() => Duration::MAX,
+            None => OPEN_EVERY,
+        };
+        match messages.recv_timeout(wait) {
+            Ok(message) => take(message, &mut known, &mut station),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+        while let Ok(message) = messages.try_recv() {
+            take(message, &mut known, &mut station);
+        }
+        let mut failures = BTreeMap::new();
+        if station.is_none() && !known.plan.is_empty() {
+            station = open(node, bpffs, &known, &mut failures);
+        }
+        if let Some(station) = &mut station {
+            station.turn(now(), realtime());
+            failures = station.failures();
+        }
+        let silent = station.as_ref().map(|station| station.silent(now())).unwrap_or_default();
+        tell(told, Told { silent, failures });
+    }
+}
+
+fn take(message: Message, known: &mut Known, station: &mut Option<Station>) {
+    match message {
+        Message::Plan(plan) => {
+            known.plan = plan;
+            if known.plan.is_empty() {
+                station.take().into_iter().for_each(Station::close);
+            } else if let Some(station) = station {
+                station.set(&known.plan, now());
+            }
+        }
+        Message::Device(device) => {
+            if known.device.as_ref().is_none_or(|it| it.index != device.index || it.mac != device.mac) {
+                station.take();
+            }
+            known.device = Some(device);
+        }
+        Message::Key(key) => {
+            if known.key != Some(key) {
+                station.take();
+            }
+            known.key = Some(key);
+        }
+        Message::List(sender) => {
+            // Who asked may be gone.
+            drop(sender.send(station.as_ref().map(Station::list).unwrap_or_default()));
+        }
+    }
+}
+
+fn open(node: &str, bpffs: &Path, known: &Known, failures: &mut BTreeMap<String, String>) -> Option<Station> {
+    let device = known.device.as_ref()?;
+    let Some(key) = known.key else {
+        failures.insert("announcements".to_owned(), "the key of heartbeats is not known yet".to_owned());
+        return None;
+    };
+    match Station::open(node, bpffs, device, key, now()) {
+        Ok(mut station) => {
+            tracing::info!(device = device.name, "announcing addresses of Services");
+            station.set(&known.plan, now());
+            Some(station)
+        }
+        Err(error) => {
+            failures.insert("announcements".to_owned(), format!("{error:#}"));
+            None
+        }
+    }
+}
+
+fn tell(told: &watch::Sender<Told>, now: Told) {
+    told.send_if_modified(|known| {
+        let is_news = *known != now;
+        for (object, error) in now.failures.iter().filter(|(object, _)| !known.failures.contains_key(*object))
+        {
+            tracing::error!(object, error, "an address is not announced as it should be");
+        }
+        *known = now;
+        is_news
+    });
+}
+
+/// Nanoseconds of the clock that programs have.
+fn now() -> u64 {
+    nanoseconds(ClockId::Monotonic)
+}
+
+/// Nanoseconds of the clock that goes on when the machine starts anew.
+fn realtime() -> u64 {
+    nanoseconds(ClockId::Realtime)
+}
+
+fn nanoseconds(clock: ClockId) -> u64 {
+    let time = clock_gettime(clock);
+    let (seconds, rest) = (u64::try_from(time.tv_sec), u64::try_from(time.tv_nsec));
+    seconds.unwrap_or(0).saturating_mul(1_000_000_000).saturating_add(rest.unwrap_or(0))
+}
