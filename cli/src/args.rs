@@ -63,7 +63,7 @@ pub(crate) enum MigrateCommand {
 
 Pools and policies go to standard output, with what to set on Services as comments (-o has all of it as data). What has
 no counterpart, or another meaning, goes to standard error, with what to do. docs/guides/metallb-migration.md leads
-through a migration.
+through a migration. Services that name no namespace are in that of -n, or in default.
 
 Exit status: 0 everything is converted, 1 something has no counterpart or another meaning, 2 the input cannot be read;
 then nothing is printed.")]

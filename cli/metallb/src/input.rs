@@ -54,7 +54,8 @@ pub(crate) struct Allocation {
 /// L2Advertisement, or all older pools of protocol `layer2`.
 #[derive(Debug)]
 pub(crate) struct Advertisement {
-    pub(crate) object: String,
+    pub(crate) at: At,
+    /// Empty for one older pool, until all of them are put together.
     pub(crate) name: String,
     pub(crate) pools: Vec<String>,
     pub(crate) pool_selectors: Vec<LabelSelector>,
@@ -210,7 +211,7 @@ impl Input {
     fn allocation(&mut self, mut fields: Fields<'_>) -> Result<Allocation, Error> {
         let namespaces = fields.texts("namespaces")?;
         for (at, namespace) in &namespaces {
-            check_name(at, namespace)?;
+            check_namespace(at, namespace)?;
         }
         let allocation = Allocation {
             priority: fields.number("priority")?.unwrap_or_default(),
@@ -228,7 +229,7 @@ impl Input {
         let mut spec = fields.inner("spec")?;
         let texts = |list: Vec<(At, &str)>| list.into_iter().map(|(_, text)| text.to_owned()).collect();
         let found = Advertisement {
-            object: at.object.clone(),
+            at: at.clone(),
             name,
             pools: texts(spec.texts("ipAddressPools")?),
             pool_selectors: spec.selectors("ipAddressPoolSelectors")?,
@@ -244,7 +245,7 @@ impl Input {
 
     fn service(&mut self, mut object: Object<'_>, namespace: &str) -> Result<(), Error> {
         let namespace = object.meta.text("namespace")?.unwrap_or(namespace);
-        check_name(&object.meta.at.field("namespace"), namespace)?;
+        check_namespace(&object.meta.at.field("namespace"), namespace)?;
         self.once("Service", namespace, &object)?;
         let Object { at, name, mut fields, mut meta } = object;
         let mut spec = fields.inner("spec")?;
@@ -286,23 +287,22 @@ impl Input {
 
     /// Older pools are announced by what they say themselves: one advertisement for all of them.
     fn combine_legacy(&mut self) {
-        let (legacy, mut others): (Vec<_>, Vec<_>) = std::mem::take(&mut self.advertisements)
-            .into_iter()
-            .partition(|advertisement| advertisement.object.is_empty());
-        let pools: Vec<String> = legacy.into_iter().flat_map(|advertisement| advertisement.pools).collect();
-        if !pools.is_empty() {
-            let object = format!("Protocol layer2 of {}", pools.join(", "));
-            others.push(Advertisement { object, name: "layer2".to_owned(), ..Advertisement::of(pools) });
-        }
+        let all = std::mem::take(&mut self.advertisements).into_iter();
+        let (legacy, others): (Vec<_>, Vec<_>) = all.partition(|advertisement| advertisement.name.is_empty());
         self.advertisements = others;
+        let Some(first) = legacy.first() else { return };
+        let place = first.at.place().to_owned();
+        let pools: Vec<String> = legacy.into_iter().flat_map(|advertisement| advertisement.pools).collect();
+        let at = At::root(&place, format!("Protocol layer2 of {}", pools.join(", ")));
+        self.advertisements.push(Advertisement { name: "layer2".to_owned(), ..Advertisement::of(at, pools) });
     }
 }
 
 impl Advertisement {
     /// From all nodes and interfaces. It has no name.
-    pub(crate) fn of(pools: Vec<String>) -> Self {
+    pub(crate) fn of(at: At, pools: Vec<String>) -> Self {
         Self {
-            object: String::new(),
+            at,
             name: String::new(),
             pools,
             pool_selectors: Vec::new(),
@@ -353,6 +353,17 @@ pub(crate) fn check_name(at: &At, name: &str) -> Result<(), Error> {
         return Ok(());
     }
     Err(at.fail(format!("{name:?} is no name of an object: small letters, digits, - and . are allowed")))
+}
+
+/// Names of namespaces are DNS labels: no dot, and not longer than the value of a label.
+fn check_namespace(at: &At, name: &str) -> Result<(), Error> {
+    check_name(at, name)?;
+    if name.len() > 63 || name.contains('.') {
+        return Err(
+            at.fail(format!("{name:?} is no name of a namespace: at most 63 characters, without dots"))
+        );
+    }
+    Ok(())
 }
 
 /// The field, if it has this value.

@@ -85,7 +85,9 @@ fn pool(input: &mut Input, mut spec: Fields<'_>, names: &Names, name: String) ->
         name,
     };
     match spec.text("protocol")? {
-        Some("layer2") => input.advertisements.push(Advertisement::of(vec![pool.name.clone()])),
+        Some("layer2") => {
+            input.advertisements.push(Advertisement::of(spec.at.clone(), vec![pool.name.clone()]));
+        }
         Some("bgp") => {
             input.has_bgp = true;
             input.notes.push(bgp(&spec.at.field("protocol")));

@@ -12,8 +12,8 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::Options;
-use crate::document::{At, Error};
-use crate::input::{Advertisement, Input};
+use crate::document::Error;
+use crate::input::{self, Advertisement, Input};
 use crate::output::Note;
 use crate::pool::Pool;
 use crate::selector::{all_of, any_of, is_empty, label, without};
@@ -74,41 +74,26 @@ pub(crate) fn convert(
         let chosen = chosen(advertisement, input, pools, notes);
         let is_for_all = advertisement.pools.is_empty() && advertisement.pool_selectors.is_empty();
         if chosen.is_empty() && !is_for_all {
-            let advice = "give the pools to the converter together with it";
-            notes.push(note(
-                advertisement,
-                "",
-                "none of its pools is in what was given, so there is no policy for it",
-                advice,
+            let meaning = "none of its pools is in what was given, so there is no policy for it";
+            notes.push(Note::new(
+                &advertisement.at,
+                meaning,
+                "give the pools to the converter together with it",
             ));
             continue;
         }
         announced.extend(chosen.iter().map(|pool| pool.name.as_str()));
         preferred(advertisement, notes);
-        let services = services(advertisement, &chosen, pools, notes);
-        let specs = specs(advertisement, &services, options)?;
+        let of_pools = of_pools(advertisement, &chosen, pools, notes);
+        let specs = specs(advertisement, &of_pools, options)?;
         let is_one = specs.len() == 1;
         for spec in specs {
             let name = free_name(&advertisement.name, is_one, &policies);
             policies.push(Policy { name, spec });
         }
     }
-    unannounced(input, pools, &announced, notes);
+    unannounced(input, &announced, notes);
     Ok(policies)
-}
-
-fn note(
-    advertisement: &Advertisement,
-    field: &str,
-    meaning: impl Into<String>,
-    advice: impl Into<String>,
-) -> Note {
-    Note {
-        object: advertisement.object.clone(),
-        field: field.to_owned(),
-        meaning: meaning.into(),
-        advice: advice.into(),
-    }
 }
 
 /// Pools that an advertisement is for: those that it names, and those that one of its selectors matches; without both, all.
@@ -118,104 +103,95 @@ fn chosen<'p>(
     pools: &'p [Pool],
     notes: &mut Vec<Note>,
 ) -> Vec<&'p Pool> {
-    let selectors: Vec<Selector> =
-        advertisement.pool_selectors.iter().filter_map(|selector| Selector::parse(selector).ok()).collect();
-    if advertisement.pools.is_empty() && selectors.is_empty() {
+    let Advertisement { pools: names, pool_selectors, .. } = advertisement;
+    if names.is_empty() && pool_selectors.is_empty() {
         return pools.iter().collect();
     }
-    for name in advertisement.pools.iter().filter(|name| !pools.iter().any(|pool| pool.name == **name)) {
+    for name in names.iter().filter(|name| !pools.iter().any(|pool| pool.name == **name)) {
+        let at = advertisement.at.field("spec.ipAddressPools");
         let meaning = format!("the pool {name:?} is not in what was given");
-        notes.push(note(
-            advertisement,
-            "spec.ipAddressPools",
-            meaning,
-            "give it to the converter, too, or take its name out",
-        ));
+        notes.push(Note::new(&at, meaning, "give it to the converter, too, or take its name out"));
     }
-    let is_selected = |name: &str| {
-        let pool = input.pools.iter().find(|pool| pool.name == name);
-        let labels = pool.into_iter().flat_map(|pool| &pool.labels);
-        let labels: Labels = labels.map(|(key, value)| Label::k8s(key, value)).collect();
-        selectors.iter().any(|selector| selector.matches(&labels))
+    // They were checked when they were read.
+    let selectors: Vec<Selector> = pool_selectors.iter().filter_map(|it| Selector::parse(it).ok()).collect();
+    let is_selected = |pool: &input::Pool| {
+        let labels: Labels = pool.labels.iter().map(|(key, value)| Label::k8s(key, value)).collect();
+        names.contains(&pool.name) || selectors.iter().any(|selector| selector.matches(&labels))
     };
-    let is_chosen = |pool: &&Pool| advertisement.pools.contains(&pool.name) || is_selected(&pool.name);
-    pools.iter().filter(is_chosen).collect()
+    let selected: BTreeSet<&str> =
+        input.pools.iter().filter(|pool| is_selected(pool)).map(|pool| pool.name.as_str()).collect();
+    pools.iter().filter(|pool| selected.contains(pool.name.as_str())).collect()
 }
 
 fn preferred(advertisement: &Advertisement, notes: &mut Vec<Note>) {
     if advertisement.prefers_nodes {
-        let meaning = "no node is preferred: each address has its node by its name, and all that may announce are alike";
+        let at = advertisement.at.field("spec.preferredNodeSelectors");
+        let meaning = "no node is preferred: all that may announce an address are alike";
         let advice = "select only the preferred nodes in spec.nodeSelector, if the others are not needed";
-        notes.push(note(advertisement, "spec.preferredNodeSelectors", meaning, advice));
+        notes.push(Note::new(&at, meaning, advice));
     }
 }
 
-/// Selectors of Services of which one has to match.
-fn services(
+/// Services of the pools, as selectors of which one has to match.
+fn of_pools(
     advertisement: &Advertisement,
     chosen: &[&Pool],
     pools: &[Pool],
     notes: &mut Vec<Note>,
 ) -> Vec<LabelSelector> {
-    let own = any_of(&advertisement.service_selectors);
-    let others: Vec<&str> = pools
-        .iter()
-        .filter(|pool| !chosen.iter().any(|other| other.name == pool.name))
-        .map(|pool| pool.name.as_str())
-        .collect();
+    let is_chosen = |pool: &Pool| chosen.iter().any(|other| other.name == pool.name);
+    let others: Vec<&str> =
+        pools.iter().filter(|pool| !is_chosen(pool)).map(|pool| pool.name.as_str()).collect();
     if others.is_empty() {
-        return own;
+        return vec![LabelSelector::default()];
     }
-    let of_pools: Vec<LabelSelector> = chosen.iter().map(|pool| pool.selector.clone()).collect();
-    let of_pools = any_of(&of_pools);
+    let selectors: Vec<LabelSelector> = chosen.iter().map(|pool| pool.selector.clone()).collect();
+    let selectors = any_of(&selectors);
     let others = others.join(", ");
-    let (meaning, advice) = if of_pools.iter().any(is_empty) {
+    let (what, advice) = if selectors.iter().any(is_empty) {
         (
-            format!(
-                "a policy selects Services, not pools; as one of these pools is for all Services, addresses of {others} are announced, too"
-            ),
+            format!("as one of these pools is for all Services, addresses of {others} are announced, too"),
             "if that matters, give Services a label and write it into spec.serviceSelector",
         )
     } else {
         (
-            format!(
-                "a policy selects Services, not pools; Services of these pools that have an address of {others} are announced with it, too"
-            ),
+            format!("Services of these pools that have an address of {others} are announced with it, too"),
             "if that matters, see that no Service is selected by both",
         )
     };
-    notes.push(note(advertisement, "spec.ipAddressPools", meaning, advice));
-    let pairs = own.iter().flat_map(|one| of_pools.iter().map(move |other| all_of([other, one])));
-    pairs.collect()
+    let at = advertisement.at.field("spec.ipAddressPools");
+    notes.push(Note::new(&at, format!("a policy selects Services, not pools; {what}"), advice));
+    selectors
 }
 
-/// One policy for each pair of Services and nodes.
+/// One policy for each combination of alternatives.
 fn specs(
     advertisement: &Advertisement,
-    services: &[LabelSelector],
+    of_pools: &[LabelSelector],
     options: &Options,
 ) -> Result<Vec<Spec>, Error> {
+    let services = any_of(&advertisement.service_selectors);
     let nodes = any_of(&advertisement.node_selectors);
-    if services.len().saturating_mul(nodes.len()) > MAX_POLICIES {
-        let at = At::root("what was given", advertisement.object.clone()).field("spec");
-        return Err(at.fail(format!(
+    if services.len().saturating_mul(of_pools.len()).saturating_mul(nodes.len()) > MAX_POLICIES {
+        return Err(advertisement.at.field("spec").fail(format!(
             "its selectors would make more than {MAX_POLICIES} policies; use fewer, on one label each"
         )));
     }
     let moved = options.moved_label.as_ref().map(|(key, value)| label(key, value)).unwrap_or_default();
     let excluded = if options.ignore_exclude_lb { LabelSelector::default() } else { without(EXCLUDED) };
     let interfaces: Vec<String> = advertisement.interfaces.iter().map(|name| exactly(name)).collect();
-    let spec = |service, node| Spec {
-        service_selector: all_of([service, &moved]),
-        node_selector: all_of([node, &excluded]),
-        interfaces: interfaces.clone(),
-        load_balancer_ips: true,
-    };
-    Ok(services
-        .iter()
-        .flat_map(|service| nodes.iter().map(move |node| (service, node)))
-        .map(|(service, node)| spec(service, node))
-        .collect())
+    let mut specs = Vec::new();
+    for service in &services {
+        for of_pool in of_pools {
+            specs.extend(nodes.iter().map(|node| Spec {
+                service_selector: all_of([of_pool, service, &moved]),
+                node_selector: all_of([node, &excluded]),
+                interfaces: interfaces.clone(),
+                load_balancer_ips: true,
+            }));
+        }
+    }
+    Ok(specs)
 }
 
 /// A regular expression that matches this name and no other.
@@ -239,11 +215,8 @@ fn free_name(wanted: &str, is_one: bool, policies: &[Policy]) -> String {
 }
 
 /// Pools that no advertisement is for.
-fn unannounced(input: &Input, pools: &[Pool], announced: &BTreeSet<&str>, notes: &mut Vec<Note>) {
-    for pool in input.pools.iter().filter(|pool| pools.iter().any(|it| it.name == pool.name)) {
-        if announced.contains(pool.name.as_str()) {
-            continue;
-        }
+fn unannounced(input: &Input, announced: &BTreeSet<&str>, notes: &mut Vec<Note>) {
+    for pool in input.pools.iter().filter(|pool| !announced.contains(pool.name.as_str())) {
         let by_bgp = if input.has_bgp { ", unless by BGP" } else { "" };
         let meaning = format!(
             "no L2Advertisement in what was given is for this pool: MetalLB does not announce its addresses{by_bgp}"

@@ -4,6 +4,8 @@ use std::sync::LazyLock;
 
 use cilium_api::CiliumLoadBalancerIPPool;
 use cilium_api::load_balancer_pool::PoolBlock;
+use cilium_api::selector::LabelSelector;
+use cilium_core::Selector;
 use cilium_metallb::{Converted, Options, Source, convert};
 use fuzz::Input;
 use serde_json::{Value, json};
@@ -70,6 +72,13 @@ fn check(text: &[u8]) -> Option<Converted> {
         let spec = &pool.spec;
         let is_empty = |block: &PoolBlock| block.cidr.is_none() && block.start.is_none();
         assert!(!spec.blocks.iter().flatten().any(is_empty), "{object}");
+    }
+    let policies = converted.objects.iter().filter(|object| object["kind"] == "CiliumL2AnnouncementPolicy");
+    for spec in policies.map(|object| &object["spec"]) {
+        for field in ["serviceSelector", "nodeSelector"] {
+            let selector: LabelSelector = serde_json::from_value(spec[field].clone()).expect("a selector");
+            Selector::parse(&selector).expect("the operator takes it");
+        }
     }
     // Whoever runs the commands runs nothing else: one line each, and it is a comment until then.
     let printed = converted.text().expect("plain data");

@@ -108,6 +108,10 @@ fn what_cannot_be_read_is_named_with_its_place() {
             "in.yaml, document 1: IPAddressPool $(id): metadata.name: \"$(id)\" is no name of an object: small letters, digits, - and . are allowed",
         ),
         (
+            mk_pool("a", &format!("{A}, serviceAllocation: {{namespaces: [shop.test]}}")),
+            "in.yaml, document 1: IPAddressPool a: spec.serviceAllocation.namespaces[0]: \"shop.test\" is no name of a namespace: at most 63 characters, without dots",
+        ),
+        (
             mk_advertisement("nodeSelectors: [{matchLabel: {a: b}}]"),
             "in.yaml, document 1: L2Advertisement lan: spec.nodeSelectors[0].matchLabel: there is no such field in a label selector",
         ),
@@ -117,7 +121,7 @@ fn what_cannot_be_read_is_named_with_its_place() {
         ),
         (
             mk_advertisement(&format!("nodeSelectors: [{}], serviceSelectors: [{}]", many("a", 11), many("b", 11))),
-            "what was given: L2Advertisement lan: spec: its selectors would make more than 100 policies; use fewer, on one label each",
+            "in.yaml, document 1: L2Advertisement lan: spec: its selectors would make more than 100 policies; use fewer, on one label each",
         ),
         (
             mk_service("metallb.io/loadBalancerIPs: 'a,b'", "ports: []", ""),
