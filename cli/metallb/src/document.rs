@@ -56,14 +56,14 @@ pub(crate) struct At {
 
 impl At {
     /// The root of an object.
-    pub(crate) fn root(place: &str, object: String) -> Self {
-        Self { place: place.to_owned(), object, path: String::new() }
+    pub(crate) fn root(place: &str, object: &str) -> Self {
+        Self { place: place.to_owned(), object: printable(object), path: String::new() }
     }
 
     /// A field below.
     pub(crate) fn field(&self, name: &str) -> Self {
         let dot = if self.path.is_empty() { "" } else { "." };
-        Self { path: format!("{}{dot}{name}", self.path), ..self.clone() }
+        Self { path: format!("{}{dot}{}", self.path, printable(name)), ..self.clone() }
     }
 
     /// Another field of the same object.
@@ -73,7 +73,7 @@ impl At {
 
     /// An entry of a list or a map.
     pub(crate) fn entry(&self, key: impl std::fmt::Display) -> Self {
-        Self { path: format!("{}[{key}]", self.path), ..self.clone() }
+        Self { path: format!("{}[{}]", self.path, printable(&key.to_string())), ..self.clone() }
     }
 
     /// The error about this field.
@@ -90,6 +90,12 @@ impl At {
     pub(crate) fn place(&self) -> &str {
         &self.place
     }
+}
+
+/// What comes from a file shall do nothing to a terminal.
+fn printable(text: &str) -> String {
+    let shown = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    text.chars().map(shown).collect()
 }
 
 /// All objects of a file, those of Lists one by one, each with its place.
@@ -113,7 +119,7 @@ fn collect(place: String, value: Value, found: &mut Vec<(String, Value)>) -> Res
         found.push((place, value));
         return Ok(());
     }
-    let list = Fields::of(&value, At::root(&place, kind))?.list("items")?;
+    let list = Fields::of(&value, At::root(&place, &kind))?.list("items")?;
     list.into_iter().try_for_each(|(at, item)| collect(format!("{place}, {}", at.path), item.clone(), found))
 }
 

@@ -117,7 +117,7 @@ impl Input {
     }
 
     fn object(&mut self, place: &str, value: &Value, namespace: &str) -> Result<(), Error> {
-        let unnamed = At::root(place, "an object".to_owned());
+        let unnamed = At::root(place, "an object");
         let mut fields = Fields::of(value, unnamed.clone())?;
         let version = fields.text("apiVersion")?.unwrap_or_default();
         let kind = fields.text("kind")?.unwrap_or_default();
@@ -129,9 +129,9 @@ impl Input {
         let at = match (group, kind) {
             ("", "Service") => {
                 let namespace = value["metadata"]["namespace"].as_str().unwrap_or(namespace);
-                At::root(place, format!("Service {namespace}/{name}"))
+                At::root(place, &format!("Service {namespace}/{name}"))
             }
-            _ => At::root(place, format!("{kind} {name}")),
+            _ => At::root(place, &format!("{kind} {name}")),
         };
         match (group, kind) {
             ("metallb.io", _) => self.metallb(kind, version, open(value, at)?),
@@ -153,7 +153,7 @@ impl Input {
             let reason = format!("{version:?} is not known; v1beta1 and v1beta2 are read");
             return Err(object.at.field("apiVersion").fail(reason));
         }
-        self.once(kind, "", &object)?;
+        self.once(kind, "", &object.name, &object.at)?;
         match kind {
             "IPAddressPool" => self.pool(object),
             "L2Advertisement" => self.advertisement(object),
@@ -176,13 +176,9 @@ impl Input {
     }
 
     /// Two objects with one name are a mistake: nobody knows which is meant.
-    pub(crate) fn once(&mut self, kind: &str, namespace: &str, object: &Object<'_>) -> Result<(), Error> {
-        let key = (kind.to_owned(), namespace.to_owned(), object.name.clone());
-        if self.seen.insert(key) {
-            Ok(())
-        } else {
-            Err(object.at.fail("there is another one with this name"))
-        }
+    pub(crate) fn once(&mut self, kind: &str, namespace: &str, name: &str, at: &At) -> Result<(), Error> {
+        let key = (kind.to_owned(), namespace.to_owned(), name.to_owned());
+        if self.seen.insert(key) { Ok(()) } else { Err(at.fail("there is another one with this name")) }
     }
 
     pub(crate) fn pass_over(&mut self, at: &At, why: &str) {
@@ -246,14 +242,17 @@ impl Input {
     fn service(&mut self, mut object: Object<'_>, namespace: &str) -> Result<(), Error> {
         let namespace = object.meta.text("namespace")?.unwrap_or(namespace);
         check_namespace(&object.meta.at.field("namespace"), namespace)?;
-        self.once("Service", namespace, &object)?;
+        self.once("Service", namespace, &object.name, &object.at)?;
         let Object { at, name, mut fields, mut meta } = object;
         let mut spec = fields.inner("spec")?;
+        let annotations = meta.map("annotations")?;
         if spec.text("type")? != Some("LoadBalancer") {
-            self.pass_over(&at, "its type is not LoadBalancer");
+            // A cluster is full of them.
+            if annotations.keys().any(|key| suffix(key).is_some()) {
+                self.pass_over(&at, "its type is not LoadBalancer");
+            }
             return Ok(());
         }
-        let annotations = meta.map("annotations")?;
         let requested = spec.text("loadBalancerIP")?.filter(|text| !text.is_empty());
         let requested = requested.map(|text| address(&spec.at.field("loadBalancerIP"), text)).transpose()?;
         let mut status = fields.inner("status")?.inner("loadBalancer")?;
@@ -293,7 +292,7 @@ impl Input {
         let Some(first) = legacy.first() else { return };
         let place = first.at.place().to_owned();
         let pools: Vec<String> = legacy.into_iter().flat_map(|advertisement| advertisement.pools).collect();
-        let at = At::root(&place, format!("Protocol layer2 of {}", pools.join(", ")));
+        let at = At::root(&place, &format!("Protocol layer2 of {}", pools.join(", ")));
         self.advertisements.push(Advertisement { name: "layer2".to_owned(), ..Advertisement::of(at, pools) });
     }
 }

@@ -52,14 +52,7 @@ pub(crate) fn config_map(input: &mut Input, value: &Value, at: &At) -> Result<()
         let mut spec = Fields::of(value, at.clone())?;
         let name = spec.text("name")?.unwrap_or_default().to_owned();
         check_name(&at.field("name"), &name)?;
-        // Pools of both forms become pools of ours, which have one name each.
-        let key = Object {
-            at: at.clone(),
-            name: name.clone(),
-            fields: Fields::of(value, at.clone())?,
-            meta: Fields::of(&Value::Null, at)?,
-        };
-        input.once("AddressPool", "", &key)?;
+        input.once("AddressPool", "", &name, &at)?;
         let found = pool(input, spec, &OF_CONFIG, name)?;
         input.pools.push(found);
     }

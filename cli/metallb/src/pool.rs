@@ -1,5 +1,6 @@
 //! IPAddressPool to CiliumLoadBalancerIPPool.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use cilium_api::CiliumLoadBalancerIPPool;
@@ -8,7 +9,7 @@ use cilium_api::selector::LabelSelector;
 use kube_core::ObjectMeta;
 use serde_json::Value;
 
-use crate::document::Error;
+use crate::document::{At, Error};
 use crate::input::{self, Allocation, Input};
 use crate::output::Note;
 use crate::range::Range;
@@ -30,7 +31,7 @@ const MAX_LABEL: usize = 63;
 #[derive(Debug)]
 pub(crate) struct Pool {
     pub(crate) name: String,
-    labels: std::collections::BTreeMap<String, String>,
+    labels: BTreeMap<String, String>,
     ranges: Vec<Range>,
     /// Services that it is for, as far as that can be said.
     pub(crate) selector: LabelSelector,
@@ -128,33 +129,40 @@ impl Pool {
             let meaning = "MetalLB prefers this pool for its Services, by priority; here the oldest pool gives first, then by name";
             self.notes.push(Note::new(&at, meaning, "create pools one after another in the order of the output, a second apart, or give the others a serviceSelector"));
         }
+        self.namespaces(&at.field("namespaceSelectors"), allocation);
+        self.services(&at.field("serviceSelectors"), allocation);
+    }
+
+    fn namespaces(&mut self, at: &At, allocation: &Allocation) {
         if !allocation.namespaces.is_empty() {
             self.selector = one_of(NAMESPACE_LABEL, allocation.namespaces.clone());
         }
-        if !allocation.namespace_selectors.is_empty() {
-            let meaning = if allocation.namespaces.is_empty() {
-                self.is_disabled = true;
-                "labels of namespaces cannot be selected by, only their names; the pool is disabled"
-            } else {
-                "labels of namespaces cannot be selected by, only their names; the pool is for those that are named"
-            };
-            let advice = format!(
-                "write the names into spec.serviceSelector, as values of {NAMESPACE_LABEL} (kubectl get namespaces -l …), and enable it"
-            );
-            self.notes.push(Note::new(&at.field("namespaceSelectors"), meaning, advice));
+        if allocation.namespace_selectors.is_empty() {
+            return;
         }
-        match any_of(&allocation.service_selectors).as_slice() {
-            [one] => self.selector = all_of([&self.selector, one]),
-            several => {
-                self.is_disabled = true;
-                let meaning = format!(
-                    "{} selectors of which one has to match cannot be said in one; the pool is disabled",
-                    several.len()
-                );
-                let advice = "give all these Services a label of their own, select it in spec.serviceSelector, and enable the pool";
-                self.notes.push(Note::new(&at.field("serviceSelectors"), meaning, advice));
-            }
+        self.is_disabled |= allocation.namespaces.is_empty();
+        let what = if self.is_disabled { "is disabled" } else { "is for those that are named" };
+        let meaning =
+            format!("namespaces can be selected by their names only, not by labels; the pool {what}");
+        let advice = format!(
+            "write the names into spec.serviceSelector, as values of {NAMESPACE_LABEL} (kubectl get namespaces -l …), and enable it"
+        );
+        self.notes.push(Note::new(at, meaning, advice));
+    }
+
+    fn services(&mut self, at: &At, allocation: &Allocation) {
+        let alternatives = any_of(&allocation.service_selectors);
+        if let [one] = alternatives.as_slice() {
+            self.selector = all_of([&self.selector, one]);
+            return;
         }
+        self.is_disabled = true;
+        let meaning = format!(
+            "{} selectors of which one has to match cannot be said in one; the pool is disabled",
+            alternatives.len()
+        );
+        let advice = "give all these Services a label of their own, select it in spec.serviceSelector, and enable the pool";
+        self.notes.push(Note::new(at, meaning, advice));
     }
 
     /// `autoAssign: false`.

@@ -19,7 +19,7 @@ fn what_has_no_counterpart_is_named() {
         mk("v1beta1", "Teapot"),
         mk("v1beta1", "ServiceL2Status"),
         "{apiVersion: apps/v1, kind: DaemonSet, metadata: {name: speaker}}\n---\n".to_owned(),
-        mk_pool("a", &format!("{A}, colour: red")),
+        mk_pool("a", &format!("{A}, \"colour\\e[2J\": red")),
         mk_advertisement(
             "ipAddressPools: [a], colour: red, preferredNodeSelectors: [{weight: 1, preference: {}}]",
         ),
@@ -32,7 +32,7 @@ fn what_has_no_counterpart_is_named() {
             "BFDProfile x",
             "Community x",
             "Teapot x",
-            "IPAddressPool a spec.colour",
+            r"IPAddressPool a spec.colour\u{1b}[2J",
             "L2Advertisement lan spec.colour",
             "L2Advertisement lan spec.preferredNodeSelectors"
         ]

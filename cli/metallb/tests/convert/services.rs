@@ -103,9 +103,10 @@ fn services_of_others_are_passed_over() {
     let text = "kind: List
 apiVersion: v1
 items:
-- {apiVersion: v1, kind: Service, metadata: {name: a}, spec: {type: ClusterIP}}
+- {apiVersion: v1, kind: Service, metadata: {name: a, annotations: {metallb.io/address-pool: a}}, spec: {type: ClusterIP}}
 - {apiVersion: v1, kind: Service, metadata: {name: b}, spec: {type: LoadBalancer, loadBalancerClass: io.cilium/l2-announcer}}
 - {apiVersion: v1, kind: Service, metadata: {name: c, namespace: x}, spec: {type: LoadBalancer, loadBalancerClass: example.org/cloud}}
+- {apiVersion: v1, kind: Service, metadata: {name: d}, spec: {type: ClusterIP}}
 ";
     let found = run(text, &mk_options());
     assert!(found.is_complete() && found.services.is_empty(), "{found:?}");
