@@ -3,6 +3,8 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use cilium_api::selector::LabelSelector;
+use cilium_core::Selector;
 use cilium_print::output::DataOutput;
 use clap::{Args, Parser, Subcommand};
 
@@ -16,8 +18,9 @@ use clap::{Args, Parser, Subcommand};
     after_help = "Examples:
   cilium policy explain --from default/xwing --to default/deathstar --port 80/TCP
   cilium policy diff -f rule1.yaml
+  cilium migrate metallb -f metallb.yaml
 
-It reads through the API server and changes nothing. What it needs to read: pods, namespaces, nodes, services,
+It reads through the API server and changes nothing. What policy commands need to read: pods, namespaces, nodes, services,
 endpointslices, and the kinds of cilium.io."
 )]
 pub(crate) struct Cli {
@@ -43,6 +46,45 @@ pub(crate) enum Command {
     /// What policies do to traffic
     #[command(subcommand)]
     Policy(PolicyCommand),
+    /// What another product's objects are here
+    #[command(subcommand)]
+    Migrate(MigrateCommand),
+}
+
+/// `migrate …`
+#[derive(Debug, Subcommand)]
+pub(crate) enum MigrateCommand {
+    /// MetalLB's pools, L2 advertisements and Services; asks no cluster
+    #[command(after_help = "Examples:
+  kubectl get ipaddresspools,l2advertisements,bgppeers,bgpadvertisements -n metallb-system -o yaml > metallb.yaml
+  kubectl get services -A -o yaml > services.yaml
+  cilium migrate metallb -f metallb.yaml -f services.yaml > cilium.yaml
+  kubectl apply --dry-run=server -f cilium.yaml
+
+Pools and policies go to standard output, with what to set on Services as comments (-o has all of it as data). What has
+no counterpart, or another meaning, goes to standard error, with what to do. docs/guides/metallb-migration.md leads
+through a migration. Services that name no namespace are in that of -n, or in default.
+
+Exit status: 0 everything is converted, 1 something has no counterpart or another meaning, 2 the input cannot be read;
+then nothing is printed.")]
+    Metallb(MetallbArgs),
+}
+
+/// Options of `migrate metallb`.
+#[derive(Debug, Args)]
+pub(crate) struct MetallbArgs {
+    /// Manifests, as YAML or JSON, of MetalLB's objects and of Services; - is standard input
+    #[arg(short, long, value_name = "FILE", required = true)]
+    pub(crate) filename: Vec<PathBuf>,
+    /// Let policies select only Services with this label, while MetalLB runs beside
+    #[arg(long, value_name = "KEY=VALUE", value_parser = label)]
+    pub(crate) moved_label: Option<(String, String)>,
+    /// Announce from nodes with node.kubernetes.io/exclude-from-external-load-balancers, too, as MetalLB does with its
+    /// flag of this name
+    #[arg(long)]
+    pub(crate) ignore_exclude_lb: bool,
+    #[command(flatten)]
+    pub(crate) output: DataOutput,
 }
 
 /// `policy …`
@@ -128,6 +170,14 @@ fn port(text: &str) -> Result<Port, String> {
     }
 }
 
+fn label(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("write KEY=VALUE")?;
+    let match_labels = Some([(key.to_owned(), value.to_owned())].into());
+    let selector = LabelSelector { match_labels, match_expressions: None };
+    Selector::parse(&selector).map_err(|error| error.reason)?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
 /// What `--from` and `--to` name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Target {
@@ -177,6 +227,13 @@ mod tests {
         assert!(port("1/GRE").unwrap_err().contains("none of"));
         assert!(port("256/ICMP").unwrap_err().contains("up to 255"));
         assert!(port("70000/TCP").unwrap_err().contains("up to 65535"));
+    }
+
+    #[test]
+    fn a_label_has_key_and_value() {
+        assert_eq!(label("example.org/moved=yes"), Ok(("example.org/moved".to_owned(), "yes".to_owned())));
+        assert_eq!(label("moved").unwrap_err(), "write KEY=VALUE");
+        assert_eq!(label("moved=a b").unwrap_err(), "\"a b\" is not a label value");
     }
 
     #[test]

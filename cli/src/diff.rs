@@ -1,9 +1,7 @@
 //! `cilium policy diff`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Read as _;
 use std::net::IpAddr;
-use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail, ensure};
@@ -18,6 +16,7 @@ use serde::Serialize;
 
 use crate::args::{Cli, DiffArgs};
 use crate::cluster::{self, Cluster};
+use crate::files;
 use crate::manifests::{New, parse};
 
 /// Most names in a cell.
@@ -71,7 +70,7 @@ struct Both<'a> {
 /// # Errors
 /// The cluster or a file cannot be read, or a policy would not be put in force.
 pub(crate) async fn run(cli: &Cli, args: &DiffArgs) -> anyhow::Result<ExitCode> {
-    let texts = args.filename.iter().map(|path| read_file(path)).collect::<anyhow::Result<Vec<_>>>()?;
+    let texts = files::read(&args.filename)?;
     let Cluster { mut planner, namespace } = cluster::read(cli).await?;
     let mut policies = Vec::new();
     for (path, text) in args.filename.iter().zip(&texts) {
@@ -86,17 +85,6 @@ pub(crate) async fn run(cli: &Cli, args: &DiffArgs) -> anyhow::Result<ExitCode> 
     };
     print(&text)?;
     Ok(if groups.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) })
-}
-
-fn read_file(path: &Path) -> anyhow::Result<String> {
-    let mut text = String::new();
-    let read = if path.as_os_str() == "-" {
-        std::io::stdin().read_to_string(&mut text).map(drop)
-    } else {
-        std::fs::read_to_string(path).map(|content| text = content)
-    };
-    read.with_context(|| format!("cannot read {}", path.display()))?;
-    Ok(text)
 }
 
 /// What changes when the policies take the place of those with their names.

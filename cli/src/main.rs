@@ -1,13 +1,15 @@
 //! `cilium`: questions about a cluster, for people and scripts.
 //!
 //! It lists objects through the API server and plans them with the same code as the operator, so what it says is what the operator
-//! does. It writes nothing.
+//! does. It writes nothing. What other products' objects are here, it says without a cluster.
 
 mod args;
 mod cluster;
 mod diff;
 mod explain;
+mod files;
 mod manifests;
+mod migrate;
 mod name;
 #[cfg(test)]
 #[expect(clippy::needless_pass_by_value, reason = "json!(..) as an argument reads better without &")]
@@ -18,7 +20,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::Parser as _;
 
-use crate::args::{Cli, Command, PolicyCommand};
+use crate::args::{Cli, Command, MigrateCommand, PolicyCommand};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -44,5 +46,6 @@ async fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Policy(PolicyCommand::Diff(args)) => diff::run(cli, args).await,
+        Command::Migrate(MigrateCommand::Metallb(args)) => migrate::run(cli, args),
     }
 }

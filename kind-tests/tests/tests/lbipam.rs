@@ -8,6 +8,9 @@ use cluster_tests::outside::{Way, are_answered_by};
 use cluster_tests::scenes::{backends, serve};
 use cluster_tests::{Namespace, eventually, feed, kubectl, kubectl_json};
 
+/// The guide for those who come from MetalLB.
+const MIGRATION: &str = include_str!("../../../docs/guides/metallb-migration.md");
+
 /// A pool for the Services of one namespace; it goes with the test.
 struct Pool(String);
 
@@ -139,7 +142,14 @@ fn what_another_controller_wrote_is_left_alone() -> anyhow::Result<()> {
     let _pool = Pool::new(&ns, "{cidr: 192.0.2.56/30}")?;
     ns.apply(&mk_service("ours", 80, ""))?;
     becomes(&ns, "ours", "192.0.2.57 satisfied")?;
-    becomes(&ns, "theirs", "192.0.2.56 none")
+    becomes(&ns, "theirs", "192.0.2.56 none")?;
+
+    // As the guide takes over what MetalLB gave.
+    ns.kubectl(&["annotate", "service", "theirs", "lbipam.cilium.io/ips=192.0.2.56"])?;
+    let empty = r#"{"status":{"loadBalancer":{"ingress":null}}}"#;
+    ensure!(MIGRATION.contains(empty), "the guide does it otherwise");
+    ns.kubectl(&["patch", "service", "theirs", "--subresource=status", "--type=merge", "-p", empty])?;
+    becomes(&ns, "theirs", "192.0.2.56 satisfied")
 }
 
 #[test]

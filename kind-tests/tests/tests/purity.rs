@@ -12,7 +12,7 @@ use anyhow::{Context as _, ensure};
 use serde_json::Value;
 
 /// Crates that decide, and the words of [`IMPURE_WORDS`] that each may use all the same.
-const PURE: [(&str, &[&str]); 13] = [
+const PURE: [(&str, &[&str]); 14] = [
     ("cilium-api", &[]),
     ("cilium-core", &[]),
     ("cilium-policy", &[]),
@@ -25,6 +25,7 @@ const PURE: [(&str, &[&str]); 13] = [
     ("cilium-dataplane", &[]),
     ("cilium-names", &[]),
     ("cilium-announcer", &[]),
+    ("cilium-metallb", &[]),
     // Keeps the accepted state on disk: files, but nothing else.
     ("cilium-state", &["std::fs"]),
 ];

@@ -42,6 +42,27 @@ fn what_another_controller_wrote_is_left_alone_and_given_to_nobody() {
 }
 
 #[test]
+fn what_another_controller_gives_up_is_had_again_by_who_asks_for_it() {
+    for class in [json!(null), json!("io.cilium/l2-announcer")] {
+        let mut world = World::on([mk_cidr("p", 1, "10.0.0.0/31")]);
+        let mut moving = mk_service("a/moving", 5, mk_request("10.0.0.0"));
+        give(&mut moving, "another-controller", &["10.0.0.0"]);
+        world.put_whole(moving.clone());
+        world.put(mk_service("a/other", 1, json!({})));
+        world.plan();
+        assert_eq!(world.reason("a/moving"), "none");
+        give(&mut moving, "another-controller", &[]);
+        moving.spec.load_balancer_class = class.as_str().map(str::to_owned);
+        world.put_whole(moving);
+        world.plan();
+        assert_eq!(
+            (world.addresses("a/moving").concat(), world.reason("a/moving").as_str()),
+            ("10.0.0.0".into(), "True satisfied")
+        );
+    }
+}
+
+#[test]
 fn an_address_of_another_class_is_given_to_nobody() {
     let mut world = World::on([mk_cidr("p", 1, "10.0.0.0/31")]);
     let mut other = mk_service("a/other", 5, json!({"loadBalancerClass": "example.org/lb"}));
