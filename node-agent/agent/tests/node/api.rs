@@ -28,6 +28,8 @@ pub(crate) struct World {
     objects: BTreeMap<(&'static str, String), Value>,
     version: u64,
     watchers: Vec<(&'static str, UnboundedSender<Result<Bytes, Infallible>>)>,
+    /// The key of heartbeats, in base64.
+    pub(crate) heartbeat_key: Option<String>,
     /// Bodies of status patches, in order.
     pub(crate) acks: Vec<Value>,
 }
@@ -122,6 +124,7 @@ fn routes(world: Shared) -> Router {
         .route(&format!("{base}/{STATES}"), get(async |State(world), uri: Uri| read(&world, STATES, &uri)))
         .route(&format!("{base}/{SLICES}"), get(async |State(world), uri: Uri| read(&world, SLICES, &uri)))
         .route(&format!("{base}/{STATES}/{{name}}/status"), patch(acknowledge))
+        .route("/api/v1/namespaces/kube-system/secrets/cilium-l2-heartbeat", get(secret))
         .route(
             "/version",
             get(async || {
@@ -146,6 +149,13 @@ fn read(world: &Shared, kind: &'static str, uri: &Uri) -> Response {
     Json(json!({"apiVersion": "cilium.io/v2alpha1", "kind": "List",
         "metadata": {"resourceVersion": version}, "items": items}))
     .into_response()
+}
+
+async fn secret(State(world): State<Shared>) -> Response {
+    match &lock(&world).heartbeat_key {
+        Some(key) => Json(json!({"kind": "Secret", "data": {"key": key}})).into_response(),
+        None => axum::http::StatusCode::NOT_FOUND.into_response(),
+    }
 }
 
 async fn acknowledge(State(world): State<Shared>, Json(body): Json<Value>) -> Response {

@@ -1,6 +1,7 @@
 //! The agent and the CNI plugin on the real kernel, in network namespaces and a BPF file system of their own. The API
 //! server is a small one of the tests, which can be taken away. Needs root.
 
+mod announce;
 mod api;
 mod balancing;
 mod cgroup;
