@@ -31,6 +31,10 @@ const SEEK_EVERY: u64 = 1000 * MILLISECOND;
 const SEEK_ALL_EVERY: u64 = 200 * MILLISECOND;
 /// For an answer to come.
 const LOOK_AFTER: u64 = 10 * MILLISECOND;
+/// Peers that were all heard within this time and then all at once not any more have not all died, most likely.
+const AT_ONCE: u64 = 2500 * MILLISECOND;
+/// So long a node is silent that seems to be cut off from several others.
+const CUT_OFF: u64 = 30_000 * MILLISECOND;
 /// Nothing is due.
 const NEVER: u64 = u64::MAX;
 
@@ -150,8 +154,8 @@ enum Mode {
     Settling { since: u64 },
     /// It is an owner like the others.
     Settled,
-    /// It hears nobody.
-    Isolated { since: u64 },
+    /// It hears nobody, and answers for nothing before `until`.
+    Isolated { since: u64, until: u64 },
 }
 
 /// Decides for one device.
@@ -172,6 +176,7 @@ pub struct Announcer {
     /// The plan has changed.
     is_changed: bool,
     next_seek: u64,
+    last_tick: u64,
     /// When an answer may be there of one that was not heard before.
     look: u64,
 }
@@ -189,6 +194,7 @@ impl Announcer {
             link: None,
             is_changed: false,
             next_seek: now,
+            last_tick: 0,
             look: NEVER,
         }
     }
@@ -197,7 +203,9 @@ impl Announcer {
     /// that the plan does not name any more are left out by the next [`Announcer::set`].
     pub fn adopt(&mut self, link: LinkEntry, answered: impl IntoIterator<Item = IpAddr>, now: u64) {
         if link.flags & LINK_SOLO != 0 {
-            self.mode = Mode::Isolated { since: link.solo_since };
+            let is_silent = link.flags & LINK_ANSWERING == 0;
+            let until = if is_silent { link.solo_since + CUT_OFF } else { now };
+            self.mode = Mode::Isolated { since: link.solo_since, until };
         } else if link.flags & LINK_WILLING != 0 {
             self.mode = Mode::Settled;
         } else {
@@ -254,6 +262,7 @@ impl Announcer {
         let addresses = self.addresses.values().map(Address::deadline);
         let mode = match self.mode {
             Mode::Settling { since } => since + SETTLE,
+            Mode::Isolated { until, .. } if self.last_tick < until => until,
             _ => NEVER,
         };
         let changed = if self.is_changed { 0 } else { NEVER };
@@ -265,6 +274,7 @@ impl Announcer {
     pub fn tick(&mut self, now: u64, signs: &Signs) -> Vec<Action> {
         let mut actions = Vec::new();
         self.is_changed = false;
+        self.last_tick = now;
         for peer in self.peers.values_mut() {
             if let Some(seen) = signs.peers.get(&peer.number()) {
                 peer.follow(*seen, now);
@@ -326,7 +336,10 @@ impl Announcer {
             Mode::Alone => self.mode = Mode::Settled,
             Mode::Settling { .. } | Mode::Settled if is_cut_off => {
                 self.stop_all(actions);
-                self.mode = Mode::Isolated { since: now };
+                let lost =
+                    self.peers.values().filter(|peer| peer.was_heard_after(now.saturating_sub(AT_ONCE)));
+                let until = if lost.count() > 1 { now + CUT_OFF } else { now };
+                self.mode = Mode::Isolated { since: now, until };
             }
             Mode::Settling { since } if now.saturating_sub(since) >= SETTLE => self.mode = Mode::Settled,
             Mode::Isolated { .. } if is_connected => {
@@ -353,8 +366,12 @@ impl Announcer {
     }
 
     /// The first of the owners that has the address if all is as far as this node can see.
-    fn leader<'a>(&self, owners: &'a [String]) -> Option<&'a str> {
-        let is_ready = !matches!(self.mode, Mode::Settling { .. });
+    fn leader<'a>(&self, owners: &'a [String], now: u64) -> Option<&'a str> {
+        let is_ready = match self.mode {
+            Mode::Settling { .. } => false,
+            Mode::Isolated { until, .. } => now >= until,
+            Mode::Alone | Mode::Settled => true,
+        };
         let may_have = |name: &&String| match self.peers.get(*name) {
             Some(peer) => peer.is_willing(),
             None => **name == self.me && is_ready,
@@ -365,7 +382,7 @@ impl Announcer {
     fn follow_addresses(&mut self, now: u64, signs: &Signs, actions: &mut Vec<Action>) {
         let mut addresses = std::mem::take(&mut self.addresses);
         for (address, it) in &mut addresses {
-            let leader = self.leader(&it.owners).map(str::to_owned);
+            let leader = self.leader(&it.owners, now).map(str::to_owned);
             let is_mine = leader.as_deref() == Some(&self.me);
             let before = std::mem::replace(&mut it.leader, leader);
             if !is_mine {
@@ -435,7 +452,7 @@ impl Announcer {
             Mode::Alone => (LINK_ALONE | LINK_WILLING, 0),
             Mode::Settled => (LINK_WILLING, 0),
             Mode::Settling { .. } => (0, 0),
-            Mode::Isolated { since } => (LINK_SOLO, since),
+            Mode::Isolated { since, .. } => (LINK_SOLO, since),
         };
         let link = LinkEntry { solo_since, flags: mode | flag(answers, LINK_ANSWERING), mac: self.mac };
         if self.link != Some(link) {

@@ -15,8 +15,9 @@
 //! 500 ms after it heard the last sign. In all other cases (the plan has changed, an owner comes back) a node that wants to start asks
 //! for the address first, and waits until nobody answers any more.
 //!
-//! A node that hears nobody cannot know whether the others are dead or it is cut off. It stops like everybody, asks for its
-//! addresses, and goes on with those for which nobody answers. When it hears somebody who answers, too, it stops at once, and has its
+//! A node that hears nobody cannot know whether the others are dead or it is cut off. It stops like everybody. If it lost several at
+//! once, it takes itself for cut off, and is silent for 30 s, if it does not hear one of them before. Then, or at once if it lost one,
+//! it asks for its addresses, and goes on with those for which nobody answers. When it hears somebody who answers, too, it stops at once, and has its
 //! addresses back when the others have heard for a moment that it is there.
 //!
 //! # Assumptions

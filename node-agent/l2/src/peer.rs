@@ -59,6 +59,10 @@ impl Peer {
         self.is_alive = is_recent || (self.is_alive && self.unanswered < UNANSWERED);
     }
 
+    pub(crate) fn was_heard_after(&self, time: u64) -> bool {
+        self.heard() > time
+    }
+
     pub(crate) fn is_alive(&self) -> bool {
         self.is_alive
     }

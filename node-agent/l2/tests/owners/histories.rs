@@ -117,7 +117,7 @@ impl History {
         for node in 0..NODES {
             self.world.start_agent(node);
         }
-        self.run(6000);
+        self.run(36_000);
         for (address, owners) in &self.plan {
             let mut expected: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
             for owner in owners.iter().filter(|owner| self.on[**owner]) {
@@ -129,7 +129,7 @@ impl History {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 30, ..ProptestConfig::default() })]
     #[test]
     fn one_node_answers_whatever_fails(events in prop::collection::vec(event(), 0..40)) {
         let mut history = History::new();

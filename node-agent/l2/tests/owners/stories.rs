@@ -71,8 +71,9 @@ fn an_owner_that_comes_back_has_its_addresses_again_and_never_are_there_two() {
 fn the_last_of_all_has_everything() {
     let mut world = mk_world();
     world.power_off(0);
+    world.run(3000);
     world.power_off(1);
-    let moved = until_moved(&mut world, 1, 0);
+    let moved = until_moved(&mut world, 1, 1);
     assert!(moved <= 800, "{moved}");
     assert_eq!([1, 2, 3].map(|last| who(&world, last)), [[2], [2], [2]]);
     world.power_on(1);
@@ -83,6 +84,17 @@ fn the_last_of_all_has_everything() {
     });
     assert_eq!(gap, 0, "who comes back answers for nothing yet, so nobody has to stop");
     assert_eq!([1, 2, 3].map(|last| who(&world, last)), [[1], [1], [2]]);
+}
+
+#[test]
+fn a_network_that_was_gone_as_a_whole_is_served_at_once_when_it_is_back() {
+    let mut world = mk_world();
+    (1..3).for_each(|node| world.move_to(node, u32::try_from(node).unwrap()));
+    world.run(10_000);
+    assert_eq!(who(&world, 1), [0; 0], "each takes itself for cut off");
+    (1..3).for_each(|node| world.move_to(node, 0));
+    world.run(400);
+    assert_eq!([1, 2, 3].map(|last| who(&world, last)), [[0], [1], [2]]);
 }
 
 #[test]
@@ -133,7 +145,9 @@ fn a_node_that_is_cut_off_stops_before_the_next_one_starts() {
     });
     let (stopped, started) = (stopped.unwrap(), started.unwrap());
     assert!(stopped < started, "{stopped} {started}");
-    assert_eq!(world.answering(address(1)), [(0, vec![1]), (1, vec![0])].into(), "each side has one");
+    assert_eq!(world.answering(address(1)), [(0, vec![1])].into(), "who lost all at once is silent");
+    world.run(30_000);
+    assert_eq!(world.answering(address(1)), [(0, vec![1]), (1, vec![0])].into(), "but not for ever");
 }
 
 #[test]
