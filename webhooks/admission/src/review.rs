@@ -8,7 +8,8 @@ use cilium_api::node_slice::CiliumNodeStateSlice;
 use cilium_api::node_state::CiliumNodeState;
 use cilium_api::{
     CiliumCIDRGroup, CiliumClusterwideNetworkPolicy, CiliumEndpoint, CiliumIdentity,
-    CiliumLoadBalancerIPPool, CiliumLocalRedirectPolicy, CiliumNetworkPolicy, CiliumNode,
+    CiliumL2AnnouncementPolicy, CiliumLoadBalancerIPPool, CiliumLocalRedirectPolicy, CiliumNetworkPolicy,
+    CiliumNode,
 };
 use cilium_lbipam::Pool;
 use cilium_plan::Object;
@@ -74,6 +75,7 @@ fn of_kind(kind: &str, value: Value, settings: Settings<'_>) -> Ruling {
             policy::<CiliumClusterwideNetworkPolicy>(value, |it| reduce::ccnp(it, settings))
         }
         "CiliumCIDRGroup" => plain::<CiliumCIDRGroup>(value),
+        "CiliumL2AnnouncementPolicy" => plain::<CiliumL2AnnouncementPolicy>(value),
         "CiliumLoadBalancerIPPool" => pool(value),
         "CiliumLocalRedirectPolicy" => redirect(value),
         "CiliumIdentity" => match parse::<CiliumIdentity>(value) {
