@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use cilium_api::l2_announcement_policy::{AnnouncedAddress, MAX_ADDRESSES, MAX_SERVICES};
 
@@ -79,8 +80,9 @@ impl L2 {
         self.addresses.get(&address).map_or(&[], |known| &known.plan.services)
     }
 
-    /// Policies that a node announces any address of, as of the last plan.
-    pub fn policies_on(&self, node: &str) -> BTreeSet<std::sync::Arc<str>> {
-        self.owned_by(node).flat_map(|address| self.policies_of(address).cloned()).collect()
+    /// Policies that let a node announce.
+    pub fn policies_on(&self, node: &str) -> impl Iterator<Item = &Arc<str>> {
+        let node = NodeName::new(node);
+        self.policies.iter().filter(move |(_, known)| known.nodes.contains(&node)).map(|(name, _)| name)
     }
 }

@@ -98,7 +98,8 @@ pub struct Options {
         action = ArgAction::Set, value_parser = BoolishValueParser::new(), value_name = "BOOL")]
     pub enable_bgp_control_plane: bool,
 
-    /// Give addresses to Services of the class io.cilium/l2-announcer, too.
+    /// Put CiliumL2AnnouncementPolicies in force, and give addresses to Services of the class io.cilium/l2-announcer, too. Agents need the
+    /// same flag.
     #[arg(long, default_value = "false", num_args = 0..=1, require_equals = true, default_missing_value = "true",
         action = ArgAction::Set, value_parser = BoolishValueParser::new(), value_name = "BOOL")]
     pub enable_l2_announcements: bool,

@@ -143,6 +143,7 @@ impl Operator {
         let wanted = feed::Wanted {
             cluster_network_policies: self.options.enable_k8s_cluster_network_policy,
             load_balancer_pools: self.options.enable_lb_ipam,
+            l2_announcement_policies: self.options.enable_l2_announcements,
         };
         let news = feed::start(&self.client, &self.shell, wanted);
         let rate = self.options.operator_k8s_client_qps;
@@ -203,6 +204,7 @@ fn plan_config(options: &Options) -> anyhow::Result<cilium_plan::Config> {
         lb_default_class: options.default_lb_service_ipam == DefaultServiceIpam::Lbipam,
         lb_bgp_class: options.enable_bgp_control_plane,
         lb_l2_class: options.enable_l2_announcements,
+        l2_announcements: options.enable_l2_announcements,
         policy_map_entries: options.policy_map_entries()?,
         identity_gc_interval: i64::try_from(options.identity_gc_interval.as_secs()).unwrap_or(i64::MAX),
     })
