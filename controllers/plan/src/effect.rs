@@ -84,7 +84,8 @@ fn told(idle: &[Ineffective]) -> Vec<String> {
     told
 }
 
-fn shortened(mut message: String) -> String {
+/// Within the bounds of a condition, and of patience.
+pub(crate) fn shortened(mut message: String) -> String {
     if message.len() > MAX_MESSAGE {
         message.truncate(message.floor_char_boundary(MAX_MESSAGE));
         message.push('…');

@@ -1,5 +1,6 @@
 //! Announced addresses: what nodes are told, and what stands in the status of a policy.
 #![allow(clippy::unwrap_used, reason = "a test that lacks what it looks at has failed")]
+#![allow(clippy::needless_pass_by_value, reason = "json!(..) as an argument reads better without &")]
 
 mod common;
 
@@ -252,6 +253,10 @@ fn upstreams_conditions_come_with_an_error_and_stay_when_it_is_mended() {
     world.settle();
     assert_eq!(text(&world, "io.cilium/bad-interface-regex"), "False error: ");
     assert!(told(&world, "n1", "192.0.2.1").is_some());
+    edit_policy(&mut world, 4, json!({"loadBalancerIPs": true, "interfaces": ["(".repeat(40_000)]}));
+    world.settle();
+    let message = condition(&world, "io.cilium/bad-interface-regex").unwrap().message.unwrap();
+    assert!(message.len() < 600, "the API server takes 32768 bytes");
 }
 
 #[test]

@@ -105,8 +105,9 @@ fn rights_for_announcements_come_with_the_feature_and_its_mode() -> anyhow::Resu
         let agent = &chart["\"DaemonSet\" \"kube-system\" \"cilium\""]["spec"]["template"]["spec"];
         agent["containers"][0]["securityContext"]["capabilities"]["add"].to_string()
     };
-    let configuration =
-        |chart: &BTreeMap<String, Value>| chart["\"ConfigMap\" \"kube-system\" \"cilium-config\""]["data"].clone();
+    let configuration = |chart: &BTreeMap<String, Value>| {
+        chart["\"ConfigMap\" \"kube-system\" \"cilium-config\""]["data"].clone()
+    };
     let role = "\"Role\" \"kube-system\" \"cilium-l2-announcements\"";
     let operator = "\"Role\" \"kube-system\" \"cilium-operator-l2-heartbeat\"";
     let off = render("l2announcements.enabled=false")?;

@@ -5,7 +5,7 @@ use cilium_l2::{Field, Policy, Reach};
 
 use super::Announcements;
 use crate::config::Config;
-use crate::effect::EFFECTIVE;
+use crate::effect::{EFFECTIVE, shortened};
 use crate::node::{State, Token};
 use crate::object::ObjectKey;
 use crate::output::Write;
@@ -42,7 +42,8 @@ impl Planner {
         wanted.extend(Field::ALL.into_iter().filter_map(|field| of_field(field, policy, &conditions)));
         for new in wanted {
             let observed_generation = generations.get(key).copied();
-            condition::set(&mut conditions, Condition { observed_generation, ..new }, now);
+            let message = new.message.map(shortened);
+            condition::set(&mut conditions, Condition { observed_generation, message, ..new }, now);
         }
         status.conditions = Some(conditions);
         let addresses = l2.announced(&key.name);
