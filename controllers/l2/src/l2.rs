@@ -273,7 +273,8 @@ impl L2 {
     /// Decides about an address. Gives the nodes whose part has changed, if anything has.
     fn decide(&mut self, address: IpAddr, order: &mut Order) -> Option<BTreeSet<Arc<str>>> {
         let plan = self.decided(address, order);
-        let before = self.addresses.get(&address).map(|known| known.plan.clone()).unwrap_or_default();
+        let known = self.addresses.get_mut(&address);
+        let before = known.map(|known| std::mem::take(&mut known.plan)).unwrap_or_default();
         for policy in before.policies.difference(&plan.policies) {
             if let Some(known) = self.policies.get_mut(policy) {
                 known.addresses.remove(&address);
