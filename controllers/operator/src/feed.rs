@@ -9,7 +9,8 @@ use cilium_api::node_state::CiliumNodeState;
 use cilium_api::slim::{EndpointSlice, Namespace, Node, Pod, Service};
 use cilium_api::{
     CiliumCIDRGroup, CiliumClusterwideNetworkPolicy, CiliumEndpoint, CiliumIdentity,
-    CiliumLoadBalancerIPPool, CiliumLocalRedirectPolicy, CiliumNetworkPolicy, CiliumNode,
+    CiliumL2AnnouncementPolicy, CiliumLoadBalancerIPPool, CiliumLocalRedirectPolicy, CiliumNetworkPolicy,
+    CiliumNode,
 };
 use cilium_plan::{Kind, Object, ObjectKey, UnreadablePolicy};
 use cilium_runtime::metrics::Metrics;
@@ -44,6 +45,8 @@ pub struct Wanted {
     pub cluster_network_policies: bool,
     /// CiliumLoadBalancerIPPools.
     pub load_balancer_pools: bool,
+    /// CiliumL2AnnouncementPolicies.
+    pub l2_announcement_policies: bool,
 }
 
 /// Starts a watch for every kind that is wanted. They end when the receiver is dropped.
@@ -69,6 +72,11 @@ pub fn start(client: &Client, metrics: &Metrics, wanted: Wanted) -> mpsc::Receiv
         feed.watch_lenient::<CiliumLoadBalancerIPPool>();
     } else {
         feed.leave_out(Kind::LoadBalancerPool);
+    }
+    if wanted.l2_announcement_policies {
+        feed.watch_lenient::<CiliumL2AnnouncementPolicy>();
+    } else {
+        feed.leave_out(Kind::L2AnnouncementPolicy);
     }
     if wanted.cluster_network_policies {
         feed.watch_optional::<ClusterNetworkPolicy>();
@@ -185,6 +193,7 @@ pub fn parse(kind: Kind, value: serde_json::Value) -> Result<News, serde_json::E
         Kind::ClusterNetworkPolicy => lenient::<ClusterNetworkPolicy>(value),
         Kind::LocalRedirectPolicy => lenient::<CiliumLocalRedirectPolicy>(value),
         Kind::LoadBalancerPool => lenient::<CiliumLoadBalancerIPPool>(value),
+        Kind::L2AnnouncementPolicy => lenient::<CiliumL2AnnouncementPolicy>(value),
         Kind::Identity => lenient::<CiliumIdentity>(value),
         Kind::Endpoint => lenient::<CiliumEndpoint>(value),
         Kind::CiliumNode => lenient::<CiliumNode>(value),

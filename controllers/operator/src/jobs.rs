@@ -67,6 +67,9 @@ pub fn of_report(report: Report) -> Result<Vec<Job>> {
         let requests = requests.into_iter().map(|request| request.managed_by(FIELD_MANAGER)).collect();
         jobs.push(Job { object, lane, requests });
     }
+    for write in report.announcements {
+        jobs.push(policy_status(write)?);
+    }
     for write in report.slices {
         jobs.push(object(write, Lane::Lazy)?);
     }

@@ -7,7 +7,8 @@ use cilium_api::node_state::CiliumNodeState;
 use cilium_api::slim::{EndpointSlice, Namespace, Node, Pod, Service};
 use cilium_api::{
     CiliumCIDRGroup, CiliumClusterwideNetworkPolicy, CiliumEndpoint, CiliumIdentity,
-    CiliumLoadBalancerIPPool, CiliumLocalRedirectPolicy, CiliumNetworkPolicy, CiliumNode,
+    CiliumL2AnnouncementPolicy, CiliumLoadBalancerIPPool, CiliumLocalRedirectPolicy, CiliumNetworkPolicy,
+    CiliumNode,
 };
 use cilium_plan::{Kind, ObjectKey};
 use cilium_runtime::object::{Key, ObjectRef, Resource};
@@ -50,6 +51,7 @@ watched! {
     ClusterNetworkPolicy: ClusterNetworkPolicy,
     CiliumLocalRedirectPolicy: LocalRedirectPolicy,
     CiliumLoadBalancerIPPool: LoadBalancerPool,
+    CiliumL2AnnouncementPolicy: L2AnnouncementPolicy,
     CiliumIdentity: Identity,
     CiliumEndpoint: Endpoint,
     CiliumNode: CiliumNode,
@@ -58,7 +60,7 @@ watched! {
 }
 
 /// All kinds that are watched.
-pub const ALL: [Kind; 17] = [
+pub const ALL: [Kind; 18] = [
     Kind::Pod,
     Kind::Namespace,
     Kind::Node,
@@ -71,6 +73,7 @@ pub const ALL: [Kind; 17] = [
     Kind::ClusterNetworkPolicy,
     Kind::LocalRedirectPolicy,
     Kind::LoadBalancerPool,
+    Kind::L2AnnouncementPolicy,
     Kind::Identity,
     Kind::Endpoint,
     Kind::CiliumNode,
@@ -106,11 +109,14 @@ pub const fn describe(kind: Kind) -> (Resource, Written) {
         Kind::LoadBalancerPool => {
             (cilium("CiliumLoadBalancerIPPool", "ciliumloadbalancerippools"), Written::Status)
         }
+        Kind::L2AnnouncementPolicy => {
+            (alpha("CiliumL2AnnouncementPolicy", "ciliuml2announcementpolicies"), Written::Status)
+        }
         Kind::Identity => (cilium("CiliumIdentity", "ciliumidentities"), Written::All),
         Kind::Endpoint => (cilium("CiliumEndpoint", "ciliumendpoints"), Written::All),
         Kind::CiliumNode => (cilium("CiliumNode", "ciliumnodes"), Written::All),
-        Kind::NodeState => (ours("CiliumNodeState", "ciliumnodestates"), Written::AllAndStatus),
-        Kind::Slice => (ours("CiliumNodeStateSlice", "ciliumnodestateslices"), Written::All),
+        Kind::NodeState => (alpha("CiliumNodeState", "ciliumnodestates"), Written::AllAndStatus),
+        Kind::Slice => (alpha("CiliumNodeStateSlice", "ciliumnodestateslices"), Written::All),
     }
 }
 
@@ -134,7 +140,7 @@ const fn cilium(kind: &'static str, plural: &'static str) -> Resource {
     resource(cilium_api::GROUP, cilium_api::VERSION, kind, plural)
 }
 
-const fn ours(kind: &'static str, plural: &'static str) -> Resource {
+const fn alpha(kind: &'static str, plural: &'static str) -> Resource {
     resource(cilium_api::GROUP, "v2alpha1", kind, plural)
 }
 
@@ -176,6 +182,7 @@ mod tests {
         check::<ClusterNetworkPolicy>();
         check::<CiliumLocalRedirectPolicy>();
         check::<CiliumLoadBalancerIPPool>();
+        check::<CiliumL2AnnouncementPolicy>();
         check::<CiliumIdentity>();
         check::<CiliumEndpoint>();
         check::<CiliumNode>();

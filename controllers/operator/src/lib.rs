@@ -12,6 +12,7 @@
 pub mod bootstrap;
 pub mod brain;
 pub mod feed;
+pub mod heartbeat;
 pub mod jobs;
 pub mod kinds;
 pub mod metrics;

@@ -98,10 +98,16 @@ pub struct Options {
         action = ArgAction::Set, value_parser = BoolishValueParser::new(), value_name = "BOOL")]
     pub enable_bgp_control_plane: bool,
 
-    /// Give addresses to Services of the class io.cilium/l2-announcer, too.
+    /// Put CiliumL2AnnouncementPolicies in force, and give addresses to Services of the class io.cilium/l2-announcer, too. Agents need the
+    /// same flag.
     #[arg(long, default_value = "false", num_args = 0..=1, require_equals = true, default_missing_value = "true",
         action = ArgAction::Set, value_parser = BoolishValueParser::new(), value_name = "BOOL")]
     pub enable_l2_announcements: bool,
+
+    /// How owners of announced addresses know that one of them is gone: heartbeat, for which the operator makes a key, or lease. Agents
+    /// need the same.
+    #[arg(long, default_value = "heartbeat", value_name = "HOW")]
+    pub l2_announcements_mode: L2Mode,
 
     /// How often identities are looked through for those that no pod has had for half an hour; 0 keeps them for ever.
     #[arg(long, default_value = "15m", value_parser = parse_duration, value_name = "DURATION")]
@@ -188,6 +194,9 @@ pub enum Action {
         /// Print the rules of the Role in the operator's namespace.
         #[arg(long)]
         namespaced: bool,
+        /// Print the rules that it needs there in addition, to make the key of heartbeats.
+        #[arg(long, conflicts_with = "namespaced")]
+        heartbeat: bool,
     },
 }
 
@@ -211,6 +220,15 @@ pub enum DefaultServiceIpam {
     Nodeipam,
     /// Somebody else.
     None,
+}
+
+/// Values of `--l2-announcements-mode`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum L2Mode {
+    /// They tell each other on their links that they live.
+    Heartbeat,
+    /// They hold a Lease.
+    Lease,
 }
 
 impl From<PolicyMode> for cilium_policy::Mode {
@@ -278,6 +296,11 @@ impl Options {
         size.trim()
             .parse()
             .with_context(|| format!("bpf-map-sizes: cilium_policy={size} is no number of entries"))
+    }
+
+    /// Whether agents need a key for heartbeats.
+    pub fn needs_heartbeat_key(&self) -> bool {
+        self.enable_l2_announcements && self.l2_announcements_mode == L2Mode::Heartbeat
     }
 
     /// Prefixes in which redirected addresses have to lie.
@@ -416,6 +439,17 @@ mod tests {
             (true, DefaultServiceIpam::Lbipam)
         );
         assert!(load(&[("default-lb-service-ipam", "somebody")], &[], &[]).is_err());
+    }
+
+    #[test]
+    fn a_key_is_needed_for_heartbeats_only() {
+        let needs = |files: &[(&str, &str)]| load(files, &[], &[]).unwrap().needs_heartbeat_key();
+        assert!(!needs(&[]));
+        assert!(needs(&[("enable-l2-announcements", "true")]));
+        assert!(needs(&[("enable-l2-announcements", "true"), ("l2-announcements-mode", "heartbeat")]));
+        assert!(!needs(&[("enable-l2-announcements", "true"), ("l2-announcements-mode", "lease")]));
+        assert!(!needs(&[("enable-l2-announcements", "false"), ("l2-announcements-mode", "heartbeat")]));
+        assert!(load(&[("l2-announcements-mode", "both")], &[], &[]).is_err());
     }
 
     #[test]

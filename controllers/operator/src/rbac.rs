@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 
 use cilium_runtime::object::Resource;
 
+use crate::heartbeat;
 use crate::kinds::{self, Written};
 
 /// Name of the Lease that operators compete for.
@@ -60,6 +61,13 @@ pub fn namespace_rules() -> Vec<Rule> {
         Rule::new(discovery, slices, &["create"]),
         Rule::new(discovery, slices, &["get", "patch"]).named(of_webhook),
     ]
+}
+
+/// Rules that hold there where agents need a key for heartbeats. A new object cannot be named in a rule, so any Secret may be created, but
+/// only this one read.
+pub fn heartbeat_rules() -> Vec<Rule> {
+    let secrets = |verbs| Rule::new("", "secrets", verbs);
+    vec![secrets(&["create"]), secrets(&["get"]).named([heartbeat::SECRET.to_owned()])]
 }
 
 fn rules_of(kind: cilium_plan::Kind) -> Vec<Rule> {
@@ -146,11 +154,13 @@ mod tests {
                 ("networking.k8s.io", "networkpolicies"),
                 ("cilium.io", "ciliumnetworkpolicies"),
                 ("cilium.io", "ciliumclusterwidenetworkpolicies"),
+                ("cilium.io", "ciliuml2announcementpolicies"),
             ] {
                 assert!(!allows(&rules, group, resource, verb), "{resource} {verb}");
             }
         }
         assert!(allows(&rules, "cilium.io", "ciliumnetworkpolicies/status", "patch"));
+        assert!(allows(&rules, "cilium.io", "ciliuml2announcementpolicies/status", "patch"));
         assert!(allows(&rules, "", "nodes/status", "patch"));
         assert!(allows(&rules, "", "services/status", "patch"));
     }
@@ -161,6 +171,14 @@ mod tests {
             let mut words = rule.resources.iter().map(String::as_str).chain([rule.group.as_str()]);
             assert!(words.all(|word| word != "*" && word != "secrets"), "{rule:?}");
         }
+    }
+
+    #[test]
+    fn of_secrets_one_may_be_read_and_none_changed() {
+        let expected = "- apiGroups: [\"\"]\n  resources: [\"secrets\"]\n  verbs: [\"create\"]\n\
+            - apiGroups: [\"\"]\n  resources: [\"secrets\"]\n  resourceNames: [\"cilium-l2-heartbeat\"]\n  \
+            verbs: [\"get\"]\n";
+        assert_eq!(to_yaml(&heartbeat_rules()), expected);
     }
 
     #[test]

@@ -25,7 +25,7 @@ use crate::bootstrap::{Bootstrap, Settings};
 use crate::brain::Brain;
 use crate::feed::{self, News};
 use crate::options::{DefaultServiceIpam, Options};
-use crate::{metrics, rbac, webhook};
+use crate::{heartbeat, metrics, rbac, webhook};
 
 /// News and reports taken in one go. A longer queue means that another round follows at once.
 const BATCH: usize = 4096;
@@ -140,9 +140,13 @@ impl Operator {
         let mode = if self.options.skip_crd_creation { crds::Mode::WaitOnly } else { crds::Mode::Install };
         crds::ensure(&self.client, &cilium_api::all(), mode).await;
         self.tasks.spawn(client::keep_warm(self.client.clone(), WARM));
+        if self.options.needs_heartbeat_key() {
+            self.tasks.spawn(heartbeat::ensure(self.client.clone(), self.options.k8s_namespace.clone()));
+        }
         let wanted = feed::Wanted {
             cluster_network_policies: self.options.enable_k8s_cluster_network_policy,
             load_balancer_pools: self.options.enable_lb_ipam,
+            l2_announcement_policies: self.options.enable_l2_announcements,
         };
         let news = feed::start(&self.client, &self.shell, wanted);
         let rate = self.options.operator_k8s_client_qps;
@@ -203,6 +207,7 @@ fn plan_config(options: &Options) -> anyhow::Result<cilium_plan::Config> {
         lb_default_class: options.default_lb_service_ipam == DefaultServiceIpam::Lbipam,
         lb_bgp_class: options.enable_bgp_control_plane,
         lb_l2_class: options.enable_l2_announcements,
+        l2_announcements: options.enable_l2_announcements,
         policy_map_entries: options.policy_map_entries()?,
         identity_gc_interval: i64::try_from(options.identity_gc_interval.as_secs()).unwrap_or(i64::MAX),
     })

@@ -23,6 +23,7 @@ impl Planner {
         }
         self.check_shared(&mut notes);
         notes.extend(self.load_balancers.check());
+        notes.extend(self.announcements.check());
         assert!(notes.is_empty(), "the plan contradicts itself:\n{}", notes.join("\n"));
     }
 
@@ -119,6 +120,13 @@ impl Planner {
             }
         }
         expected.extend(redirects.into_keys());
+        let announcements = self.announcements.expected(name);
+        for (key, part) in &announcements {
+            if entry.state.tree().get(key) != Some(&pack::encode(key, part)) {
+                notes.push(format!("{key} of node {name} is not as it was decided"));
+            }
+        }
+        expected.extend(announcements.into_keys());
         let found: BTreeSet<PartKey> = entry.state.tree().keys().into_iter().cloned().collect();
         if found != expected {
             notes.push(format!("node {name} has {found:?} instead of {expected:?}"));

@@ -39,6 +39,8 @@ pub struct Config {
     pub lb_bgp_class: bool,
     /// So do those of the class `io.cilium/l2-announcer`.
     pub lb_l2_class: bool,
+    /// CiliumL2AnnouncementPolicies are put in force.
+    pub l2_announcements: bool,
     /// Entries that the policy map of a node has room for.
     pub policy_map_entries: u32,
     /// Time between two looks for identities without endpoints, in seconds. 0 keeps them for ever.
@@ -79,6 +81,7 @@ impl Default for Config {
             lb_default_class: true,
             lb_bgp_class: false,
             lb_l2_class: false,
+            l2_announcements: false,
             policy_map_entries: cilium_policy::MAP_ENTRIES,
             identity_gc_interval: 15 * 60,
         }

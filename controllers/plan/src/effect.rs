@@ -6,6 +6,7 @@ use cilium_api::condition::Condition;
 use cilium_core::reserved;
 use cilium_policy::{Ineffective, Mode, PolicyKey, reduce};
 
+use crate::announcements;
 use crate::object::Object;
 use crate::planner::Planner;
 use crate::policies::Policy;
@@ -48,6 +49,7 @@ impl Planner {
                 (reduce::ccnp_key(policy), reduce::ccnp(policy, settings))
             }
             Object::LocalRedirectPolicy(policy) => return redirects::advise(policy, &self.config),
+            Object::L2AnnouncementPolicy(policy) => return announcements::advise(policy, &self.config),
             Object::LoadBalancerPool(pool) => return self.load_balancers.advise(pool),
             _ => return Vec::new(),
         };
@@ -82,7 +84,8 @@ fn told(idle: &[Ineffective]) -> Vec<String> {
     told
 }
 
-fn shortened(mut message: String) -> String {
+/// Within the bounds of a condition, and of patience.
+pub(crate) fn shortened(mut message: String) -> String {
     if message.len() > MAX_MESSAGE {
         message.truncate(message.floor_char_boundary(MAX_MESSAGE));
         message.push('…');

@@ -7,7 +7,7 @@
 //! |---|---|
 //! | [`Planner`] | the order of a plan |
 //! | `pod`, `node`, `policies`, ... | objects, reduced to what can change a plan |
-//! | `endpoints`, `identities`, `enforcement`, `prefixes`, `groups`, `references`, `api_server`, `redirects` | what follows from them |
+//! | `endpoints`, `identities`, `enforcement`, `prefixes`, `groups`, `references`, `api_server`, `redirects`, `announcements` | what follows from them |
 //! | `pack` | parts in slices |
 //! | `load_balancers` | addresses for Services |
 //! | `ledger`, `slices`, `node::State` | what stands in the API, and what has to be written |
@@ -17,6 +17,7 @@
 //! | `restore`, `last_valid` | what a start takes over |
 //! | `check` | what must hold after every plan |
 
+mod announcements;
 mod api_server;
 #[cfg(any(test, debug_assertions))]
 mod check;

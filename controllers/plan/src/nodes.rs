@@ -87,7 +87,8 @@ impl Nodes {
         Some((name, self.all.get(name)?))
     }
 
-    fn entry(&mut self, name: &str) -> &mut Entry {
+    /// What is known under a name, to be changed.
+    pub(crate) fn entry(&mut self, name: &str) -> &mut Entry {
         // Nearly always there: then no name has to be copied.
         if !self.all.contains_key(name) {
             self.labels.insert(owner_label(name), name.to_owned());
@@ -126,6 +127,7 @@ impl Planner {
     }
 
     pub(crate) fn observe_node(&mut self, object: &slim::Node) {
+        self.announcements.observe_node(object);
         let node = Node::reduce(object, &self.config);
         self.put_node(object.metadata.name.as_deref().unwrap_or_default(), Some(node));
     }
@@ -218,6 +220,7 @@ impl Planner {
             records.add_node_state(object);
         }
         let seen = self.node_mut(&name).state.observe(object);
+        self.follow_heard(&name);
         self.follow_seen(&name, &seen);
     }
 
@@ -239,7 +242,8 @@ impl Planner {
         let Some(entry) = self.nodes.get(name) else { return };
         let pods = entry.pods.iter().cloned().map(Token::Pod);
         let policies = self.policies_on(entry).into_iter().map(Token::Policy);
-        let tokens: Vec<Token> = pods.chain(policies).collect();
+        let announced = self.announcement_policies_on(name).into_iter().map(Token::Announcements);
+        let tokens: Vec<Token> = pods.chain(policies).chain(announced).collect();
         let state = &mut self.node_mut(name).state;
         tokens.into_iter().for_each(|token| state.await_token(token));
     }

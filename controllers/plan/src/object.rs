@@ -9,7 +9,8 @@ use cilium_api::node_state::CiliumNodeState;
 use cilium_api::slim::{EndpointSlice, Namespace, Node, Pod, Service};
 use cilium_api::{
     CiliumCIDRGroup, CiliumClusterwideNetworkPolicy, CiliumEndpoint, CiliumIdentity,
-    CiliumLoadBalancerIPPool, CiliumLocalRedirectPolicy, CiliumNetworkPolicy, CiliumNode,
+    CiliumL2AnnouncementPolicy, CiliumLoadBalancerIPPool, CiliumLocalRedirectPolicy, CiliumNetworkPolicy,
+    CiliumNode,
 };
 
 /// Kinds that the planner reads or writes.
@@ -39,6 +40,8 @@ pub enum Kind {
     LocalRedirectPolicy,
     /// CiliumLoadBalancerIPPool.
     LoadBalancerPool,
+    /// CiliumL2AnnouncementPolicy.
+    L2AnnouncementPolicy,
     /// CiliumIdentity.
     Identity,
     /// CiliumEndpoint.
@@ -125,6 +128,8 @@ pub enum Object {
     LocalRedirectPolicy(Box<CiliumLocalRedirectPolicy>),
     /// Addresses for Services of load balancers.
     LoadBalancerPool(Box<CiliumLoadBalancerIPPool>),
+    /// Which nodes announce which addresses.
+    L2AnnouncementPolicy(Box<CiliumL2AnnouncementPolicy>),
     /// An identity: the record of numbers.
     Identity(Box<CiliumIdentity>),
     /// An endpoint: a record of addresses.
@@ -161,6 +166,7 @@ from_boxed! {
     CidrGroup: CiliumCIDRGroup,
     LocalRedirectPolicy: CiliumLocalRedirectPolicy,
     LoadBalancerPool: CiliumLoadBalancerIPPool,
+    L2AnnouncementPolicy: CiliumL2AnnouncementPolicy,
     Identity: CiliumIdentity,
     Endpoint: CiliumEndpoint,
     CiliumNode: CiliumNode,

@@ -1,6 +1,7 @@
 //! What the planner wants written.
 
 use cilium_api::condition::Condition;
+use cilium_api::l2_announcement_policy::L2AnnouncementStatus;
 use cilium_api::load_balancer_pool::LoadBalancerPoolStatus;
 use cilium_api::local_redirect_policy::LocalRedirectStatus;
 use cilium_api::node_slice::CiliumNodeStateSlice;
@@ -49,6 +50,8 @@ pub struct Report {
     pub redirects: Vec<Write<LocalRedirectStatus>>,
     /// Status of pools of addresses, as `policies`.
     pub pools: Vec<Write<LoadBalancerPoolStatus>>,
+    /// Status of policies that announce addresses, as `policies`.
+    pub announcements: Vec<Write<L2AnnouncementStatus>>,
     /// Slices that no node reads: records for the next start.
     pub slices: Vec<Write<CiliumNodeStateSlice>>,
 }

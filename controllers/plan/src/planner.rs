@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::announcements::Announcements;
 use crate::api_server::ApiServer;
 use crate::config::Config;
 use crate::endpoints::Endpoints;
@@ -53,6 +54,7 @@ pub struct Planner {
     pub(crate) services: cilium_services::Services,
     pub(crate) redirects: Redirects,
     pub(crate) load_balancers: LoadBalancers,
+    pub(crate) announcements: Announcements,
     pub(crate) api_server: ApiServer,
     /// Parts that all nodes share.
     pub(crate) shared: Packed,
@@ -72,6 +74,7 @@ impl Planner {
         let policies = cilium_policy::Config { families: config.families(), mode: config.mode };
         Self {
             load_balancers: LoadBalancers::new(&config),
+            announcements: Announcements::new(&config),
             config,
             pods: BTreeMap::new(),
             namespaces: BTreeMap::new(),
@@ -110,6 +113,7 @@ impl Planner {
             Object::Service(it) => {
                 self.services.set_service(&it);
                 self.load_balancers.observe_service(&it);
+                self.announcements.observe_service(&it);
             }
             Object::EndpointSlice(it) => self.services.set_slice(&it),
             Object::NetworkPolicy(it) => self.observe_cnp(&it),
@@ -120,6 +124,7 @@ impl Planner {
             Object::CidrGroup(it) => self.observe_group(&it),
             Object::LocalRedirectPolicy(it) => self.observe_redirect(&it),
             Object::LoadBalancerPool(it) => self.load_balancers.observe_pool(&it),
+            Object::L2AnnouncementPolicy(it) => self.announcements.observe_policy(&it),
             Object::Identity(it) => self.observe_identity(&it),
             Object::Endpoint(it) => self.observe_endpoint(&it),
             Object::CiliumNode(it) => self.observe_public_node(&it),
@@ -134,10 +139,14 @@ impl Planner {
         match kind {
             Kind::Pod => self.put_pod(PodName::new(namespace, name), None),
             Kind::Namespace => self.put_namespace(name.clone(), None),
-            Kind::Node => self.put_node(name, None),
+            Kind::Node => {
+                self.put_node(name, None);
+                self.announcements.forget_node(name);
+            }
             Kind::Service => {
                 self.services.remove_service(namespace, name);
                 self.load_balancers.forget_service(key);
+                self.announcements.forget_service(key);
             }
             Kind::EndpointSlice => self.services.remove_slice(namespace, name),
             Kind::NetworkPolicy
@@ -147,10 +156,14 @@ impl Planner {
             Kind::CidrGroup => self.put_group(name, None),
             Kind::LocalRedirectPolicy => self.forget_redirect(key),
             Kind::LoadBalancerPool => self.load_balancers.forget_pool(key),
+            Kind::L2AnnouncementPolicy => self.announcements.forget_policy(key),
             Kind::Identity => self.forget_identity(key),
             Kind::Endpoint => self.reports.endpoints.forget(key),
             Kind::CiliumNode => self.reports.nodes.forget(key),
-            Kind::NodeState => self.node_mut(name).state.forget(),
+            Kind::NodeState => {
+                self.node_mut(name).state.forget();
+                self.follow_heard(name);
+            }
             Kind::Slice => self.slices.forget(key),
         }
     }
@@ -174,6 +187,7 @@ impl Planner {
             Kind::LocalRedirectPolicy => self.redirects.statuses.written(key, outcome),
             Kind::Service => self.load_balancers.service_written(key, outcome),
             Kind::LoadBalancerPool => self.load_balancers.pools.written(key, outcome),
+            Kind::L2AnnouncementPolicy => self.announcements.statuses.written(key, outcome),
             // Nothing writes these.
             Kind::Pod
             | Kind::Namespace
@@ -199,6 +213,7 @@ impl Planner {
         self.follow_services();
         self.follow_redirects();
         self.load_balancers.follow();
+        self.follow_announcements();
         self.follow_references();
         self.follow_api_server();
         self.follow_prefixes();
@@ -206,6 +221,7 @@ impl Planner {
         self.follow_policies();
         let node_states = self.write_node_states();
         self.release_held(now);
+        self.release_held_announcements(now);
         let output = Output {
             node_states,
             slices: self.write_slices(),
@@ -213,7 +229,7 @@ impl Planner {
             load_balancers: self.write_load_balancers(now),
             events: std::mem::take(&mut self.events),
             report_due: self.is_report_due(),
-            wake: self.next_sweep().into_iter().chain(self.next_release()).min(),
+            wake: self.next_wake(),
         };
         #[cfg(any(test, debug_assertions))]
         self.assert_invariants();
@@ -227,6 +243,11 @@ impl Planner {
             return Report::default();
         }
         self.write_reports(now)
+    }
+
+    fn next_wake(&self) -> Option<i64> {
+        let releases = [self.next_release(), self.next_announcement_release()];
+        self.next_sweep().into_iter().chain(releases.into_iter().flatten()).min()
     }
 
     /// How often the policy of an identity was compiled for nodes, since the start.
@@ -272,6 +293,7 @@ impl Planner {
             }
             let part = self.services.part(&service);
             self.follow_unserved(&service, part.as_ref());
+            self.announcements.set_served(&service, part.as_ref());
             let part = part.map(cilium_api::parts::Part::Service);
             let key = cilium_api::parts::PartKey::service(&service.namespace, &service.name);
             self.shared.set(&key, part.as_ref());

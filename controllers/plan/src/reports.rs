@@ -37,6 +37,7 @@ impl Planner {
             policies: policies.iter().filter_map(|key| self.report_policy(key, &mut counts, now)).collect(),
             redirects: redirects.iter().filter_map(|key| self.report_redirect(key, now)).collect(),
             pools: self.report_pools(now),
+            announcements: self.report_announcements(now),
             slices: self.write_kept_slices(),
         }
     }
@@ -44,7 +45,8 @@ impl Planner {
     pub(crate) fn is_report_due(&self) -> bool {
         let of_objects = self.reports.endpoints.is_due() || self.reports.nodes.is_due();
         let of_policies = self.policies.statuses.is_due() || self.redirects.statuses.is_due();
-        of_objects || of_policies || self.load_balancers.pools.is_due() || self.is_kept_due()
+        let of_addresses = self.load_balancers.pools.is_due() || self.announcements.statuses.is_due();
+        of_objects || of_policies || of_addresses || self.is_kept_due()
     }
 
     pub(crate) fn touch_status(&mut self, key: &PolicyKey) {
@@ -62,6 +64,7 @@ impl Planner {
     pub(crate) fn touch_token_reports(&mut self, token: &Token) {
         match token {
             Token::Policy(key) => self.touch_status(key),
+            Token::Announcements(policy) => self.touch_announcement_status(policy),
             Token::Pod(name) => self.reports.endpoints.touch(endpoint_key(name)),
         }
     }
@@ -80,6 +83,7 @@ impl Planner {
             self.reports.endpoints.touch(endpoint_key(&PodName::new(namespace, name)));
         } else {
             self.touch_redirect_report(part);
+            self.touch_announcement_report(part);
         }
     }
 
@@ -89,5 +93,6 @@ impl Planner {
         let policies: BTreeSet<PolicyKey> = self.policies_on(entry);
         entry.pods.iter().for_each(|name| self.reports.endpoints.touch(endpoint_key(name)));
         self.touch_statuses(&policies);
+        self.touch_announcements_of(node);
     }
 }

@@ -18,10 +18,10 @@ use crate::planner::Planner;
 use crate::policies::{Policies, Policy, Refusal, policy_key};
 
 /// Type of the condition that says whether all nodes that need the policy have it in force.
-const ENFORCED: &str = "Enforced";
+pub(crate) const ENFORCED: &str = "Enforced";
 
 /// How long progress of a policy waits to be told, in seconds, unless it is [a large step](is_small_step).
-const HOLD: i64 = 10;
+pub(crate) const HOLD: i64 = 10;
 /// Type of the condition that is there, and True, while the policy waits for its author (kstatus: the object has failed).
 const STALLED: &str = "Stalled";
 

@@ -34,6 +34,7 @@ impl Planner {
             self.reports.nodes.unsettled(),
             self.policies.statuses.unsettled(),
             self.redirects.statuses.unsettled(),
+            self.announcements.statuses.unsettled(),
         ];
         Totals {
             nodes: self.nodes.iter().filter(|(_, entry)| entry.object.is_some()).count(),

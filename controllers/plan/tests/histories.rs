@@ -5,6 +5,7 @@ mod common;
 
 use std::collections::BTreeMap;
 
+use cilium_api::CiliumL2AnnouncementPolicy;
 use cilium_api::node_state::DesiredState;
 use cilium_api::parts::Part;
 use cilium_api::slim::{Pod, Service};
@@ -71,6 +72,15 @@ enum Step {
         name: usize,
         spec: Option<usize>,
     },
+    Announcer {
+        name: usize,
+        spec: Option<usize>,
+    },
+    /// A node does not hear these others, as the bits of a number say.
+    Deaf {
+        node: usize,
+        silent: u8,
+    },
     Ready {
         name: usize,
         ready: bool,
@@ -115,7 +125,7 @@ const LABELS: [&[&str]; 4] =
     [&["org=empire", "class=deathstar", LONG], &["org=empire", LONG], &["org=alliance"], &[]];
 const POLICIES: [(&str, &str); 5] = [("red", "p"), ("red", "q"), ("blue", "p"), ("", "r"), ("", "s")];
 const WRITTEN: [Kind; 5] = [Kind::NodeState, Kind::Slice, Kind::Identity, Kind::Endpoint, Kind::CiliumNode];
-const ALL_KINDS: [Kind; 17] = [
+const ALL_KINDS: [Kind; 18] = [
     Kind::Pod,
     Kind::Namespace,
     Kind::Node,
@@ -128,6 +138,7 @@ const ALL_KINDS: [Kind; 17] = [
     Kind::ClusterNetworkPolicy,
     Kind::LocalRedirectPolicy,
     Kind::LoadBalancerPool,
+    Kind::L2AnnouncementPolicy,
     Kind::Identity,
     Kind::Endpoint,
     Kind::CiliumNode,
@@ -271,6 +282,20 @@ fn mk_redirect_spec(number: usize) -> Value {
     })
 }
 
+/// Of the last one, nothing can be read.
+fn mk_announcer_spec(number: usize) -> Value {
+    let selector = json!({"matchLabels": {"io.kubernetes.service.name": "web"}});
+    match number {
+        0 => json!({"loadBalancerIPs": true}),
+        1 => json!({"externalIPs": true, "interfaces": ["^eth", "^bond0$"]}),
+        2 => {
+            json!({"loadBalancerIPs": true, "externalIPs": true, "serviceSelector": selector, "interfaces": ["^wlan"]})
+        }
+        3 => json!({}),
+        _ => json!({"loadBalancerIPs": true, "interfaces": ["("]}),
+    }
+}
+
 fn mk_step() -> impl Strategy<Value = Step> {
     let pod = 0..PODS.len();
     prop_oneof![
@@ -288,6 +313,8 @@ fn mk_step() -> impl Strategy<Value = Step> {
         3 => (0..3usize, prop::option::weighted(0.8, 0..4usize)).prop_map(|(name, spec)| Step::KubernetesPolicy { name, spec }),
         2 => (0..2usize, prop::option::weighted(0.8, 0..4usize)).prop_map(|(name, spec)| Step::OrderedPolicy { name, spec }),
         3 => (0..4usize, prop::option::weighted(0.8, 0..5usize)).prop_map(|(name, spec)| Step::Redirect { name, spec }),
+        3 => (0..2usize, prop::option::weighted(0.8, 0..5usize)).prop_map(|(name, spec)| Step::Announcer { name, spec }),
+        1 => (0..3usize, 0..8u8).prop_map(|(node, silent)| Step::Deaf { node, silent }),
         3 => (0..PODS.len(), prop::bool::weighted(0.8)).prop_map(|(name, ready)| Step::Ready { name, ready }),
         1 => (0..5usize, any::<prop::sample::Index>()).prop_map(|(kind, which)| Step::Vandal { kind, which }),
         8 => any::<u32>().prop_map(|kinds| Step::Deliver { kinds }),
@@ -314,6 +341,7 @@ fn mk_history() -> History {
         node_selector_labels: true,
         host_firewall: true,
         local_redirects: true,
+        l2_announcements: true,
         ..Config::default()
     });
     for (number, node) in NODES.iter().enumerate() {
@@ -411,6 +439,8 @@ impl History {
                     }
                 }
             }
+            Step::Announcer { name, spec } => self.announcer(["p", "q"][*name], *spec),
+            Step::Deaf { node, silent } => self.deafen(NODES[*node], *silent),
             Step::Ready { name, ready } => {
                 if let Some(pod) = self.pod(*name) {
                     self.world.apply(with_ready(pod, *ready));
@@ -447,6 +477,33 @@ impl History {
             }
             Step::Time { seconds } => self.world.now += seconds,
         }
+    }
+
+    fn announcer(&mut self, name: &str, spec: Option<usize>) {
+        let key = ObjectKey::cluster(Kind::L2AnnouncementPolicy, name);
+        let Some(spec) = spec.map(mk_announcer_spec) else { return self.world.delete(&key) };
+        let status = match self.world.store.get(&key) {
+            Some(Object::L2AnnouncementPolicy(policy)) => policy.status.clone(),
+            _ => None,
+        };
+        let mut policy: CiliumL2AnnouncementPolicy = mk(json!({
+            "apiVersion": "cilium.io/v2alpha1", "kind": "CiliumL2AnnouncementPolicy", "spec": spec,
+            "metadata": {"name": name, "generation": self.made},
+        }));
+        policy.status = status;
+        self.world.apply(policy);
+    }
+
+    fn deafen(&mut self, node: &str, silent: u8) {
+        let Some(Object::NodeState(state)) = self.world.store.get(&ObjectKey::cluster(Kind::NodeState, node))
+        else {
+            return;
+        };
+        let mut state = state.clone();
+        let Some(applied) = state.status.as_mut().and_then(|status| status.applied.as_mut()) else { return };
+        let others = NODES.iter().enumerate().filter(|(at, other)| silent >> at & 1 == 1 && **other != node);
+        applied.silent = others.map(|(_, other)| (*other).to_owned()).collect();
+        self.world.apply(*state);
     }
 
     fn group(&mut self, name: &str, content: Option<usize>, color: bool) {

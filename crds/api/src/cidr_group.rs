@@ -5,11 +5,12 @@ use kube_core::ObjectMeta;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::definition::{ApiVersion, Definition, also_served, resource};
+use crate::definition::{ApiVersion, Definition, VERSION, also_served, resource};
 use crate::schema;
 
 const DEFINITION: Definition = Definition {
     kind: "CiliumCIDRGroup",
+    version: VERSION,
     plural: "ciliumcidrgroups",
     singular: "ciliumcidrgroup",
     short_names: &["ccg"],

@@ -29,44 +29,47 @@ pub const SCHEMA_VERSION_LABEL: &str = "io.cilium.k8s.crd.schema.version";
 /// patch number of upstream's times one hundred, plus a number of our own. So it is higher than upstream's
 /// (without that, our status fields would be pruned in a cluster that upstream was installed in before), an upstream
 /// operator of the same minor leaves our superset alone, and every change of a schema of ours has room for a new number.
-pub const SCHEMA_VERSION: &str = "1.33.1206";
+pub const SCHEMA_VERSION: &str = "1.33.1207";
 
-/// `apiVersion` of an object of [`GROUP`] and [`VERSION`]: a constant that takes no space.
+/// Version of kinds that upstream may still change.
+pub(crate) const ALPHA: &str = "v2alpha1";
+
+/// `apiVersion` of an object of [`GROUP`]: a constant that takes no space. That of [`VERSION`], unless it is said to be an alpha version.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ApiVersion;
+pub struct ApiVersion<const IS_ALPHA: bool = false>;
 
-impl ApiVersion {
+impl<const IS_ALPHA: bool> ApiVersion<IS_ALPHA> {
     /// The text that travels.
-    pub const TEXT: &'static str = "cilium.io/v2";
+    pub const TEXT: &'static str = if IS_ALPHA { "cilium.io/v2alpha1" } else { "cilium.io/v2" };
 }
 
-impl Serialize for ApiVersion {
+impl<const IS_ALPHA: bool> Serialize for ApiVersion<IS_ALPHA> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(Self::TEXT)
     }
 }
 
-impl<'de> Deserialize<'de> for ApiVersion {
+impl<'de, const IS_ALPHA: bool> Deserialize<'de> for ApiVersion<IS_ALPHA> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Text;
-        impl de::Visitor<'_> for Text {
-            type Value = ApiVersion;
+        struct Text<const IS_ALPHA: bool>;
+        impl<const IS_ALPHA: bool> de::Visitor<'_> for Text<IS_ALPHA> {
+            type Value = ApiVersion<IS_ALPHA>;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, "apiVersion {}", ApiVersion::TEXT)
+                write!(f, "apiVersion {}", Self::Value::TEXT)
             }
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<ApiVersion, E> {
-                if text == ApiVersion::TEXT {
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
+                if text == Self::Value::TEXT {
                     Ok(ApiVersion)
                 } else {
                     Err(E::invalid_value(de::Unexpected::Str(text), &self))
                 }
             }
         }
-        deserializer.deserialize_str(Text)
+        deserializer.deserialize_str(Text::<IS_ALPHA>)
     }
 }
 
-impl JsonSchema for ApiVersion {
+impl<const IS_ALPHA: bool> JsonSchema for ApiVersion<IS_ALPHA> {
     fn inline_schema() -> bool {
         true
     }
@@ -107,6 +110,10 @@ impl Column {
     pub(crate) const fn wide(name: &'static str, path: &'static str) -> Self {
         Self { name, kind: "string", path, priority: 1 }
     }
+    /// A column of whole numbers for `-o wide`.
+    pub(crate) const fn wide_integer(name: &'static str, path: &'static str) -> Self {
+        Self { name, kind: "integer", path, priority: 1 }
+    }
     /// The usual last column.
     pub(crate) const fn age() -> Self {
         Self { name: "Age", kind: "date", path: ".metadata.creationTimestamp", priority: 0 }
@@ -128,6 +135,8 @@ impl Column {
 pub(crate) struct Definition {
     /// Kind, in CamelCase.
     pub(crate) kind: &'static str,
+    /// The version that is stored.
+    pub(crate) version: &'static str,
     /// Name of the REST resource.
     pub(crate) plural: &'static str,
     /// Lower-case name of one object.
@@ -173,7 +182,7 @@ impl Definition {
 
     fn version<T: JsonSchema>(&self) -> CustomResourceDefinitionVersion {
         CustomResourceDefinitionVersion {
-            name: VERSION.into(),
+            name: self.version.into(),
             served: true,
             storage: true,
             additional_printer_columns: (!self.columns.is_empty())
@@ -236,7 +245,7 @@ macro_rules! resource {
                 crate::definition::GROUP.into()
             }
             fn version((): &()) -> std::borrow::Cow<'_, str> {
-                crate::definition::VERSION.into()
+                $definition.version.into()
             }
             fn plural((): &()) -> std::borrow::Cow<'_, str> {
                 $definition.plural.into()

@@ -6,12 +6,13 @@ use kube_core::ObjectMeta;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::definition::{ApiVersion, Column, Definition, resource};
+use crate::definition::{ApiVersion, Column, Definition, VERSION, resource};
 use crate::schema;
 use crate::string_enum::string_enum;
 
 const DEFINITION: Definition = Definition {
     kind: "CiliumEndpoint",
+    version: VERSION,
     plural: "ciliumendpoints",
     singular: "ciliumendpoint",
     short_names: &["cep", "ciliumep"],

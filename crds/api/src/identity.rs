@@ -6,10 +6,11 @@ use kube_core::ObjectMeta;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::definition::{ApiVersion, Column, Definition, resource};
+use crate::definition::{ApiVersion, Column, Definition, VERSION, resource};
 
 const DEFINITION: Definition = Definition {
     kind: "CiliumIdentity",
+    version: VERSION,
     plural: "ciliumidentities",
     singular: "ciliumidentity",
     short_names: &["ciliumid"],

@@ -20,6 +20,7 @@ pub mod icmp;
 pub mod identity;
 pub mod ingress;
 pub mod kubernetes_network_policy;
+pub mod l2_announcement_policy;
 pub mod l7;
 pub mod load_balancer_pool;
 pub mod local_redirect_policy;
@@ -45,6 +46,7 @@ pub use clusterwide_network_policy::CiliumClusterwideNetworkPolicy;
 pub use definition::{ApiVersion, GROUP, SCHEMA_VERSION, SCHEMA_VERSION_LABEL, VERSION};
 pub use endpoint::CiliumEndpoint;
 pub use identity::CiliumIdentity;
+pub use l2_announcement_policy::CiliumL2AnnouncementPolicy;
 pub use load_balancer_pool::CiliumLoadBalancerIPPool;
 pub use local_redirect_policy::CiliumLocalRedirectPolicy;
 pub use network_policy::CiliumNetworkPolicy;
@@ -58,6 +60,7 @@ pub fn all() -> Vec<CustomResourceDefinition> {
         CiliumCIDRGroup::with_old_version(),
         CiliumLocalRedirectPolicy::crd(),
         CiliumLoadBalancerIPPool::with_old_version(),
+        CiliumL2AnnouncementPolicy::crd(),
         CiliumEndpoint::crd(),
         CiliumIdentity::crd(),
         CiliumNode::crd(),

@@ -6,13 +6,14 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::condition::Condition;
-use crate::definition::{ApiVersion, Column, Definition, also_served, resource};
+use crate::definition::{ApiVersion, Column, Definition, VERSION, also_served, resource};
 use crate::schema;
 use crate::selector::LabelSelector;
 use crate::string_enum::string_enum;
 
 const DEFINITION: Definition = Definition {
     kind: "CiliumLoadBalancerIPPool",
+    version: VERSION,
     plural: "ciliumloadbalancerippools",
     singular: "ciliumloadbalancerippool",
     short_names: &["ippools", "ippool", "lbippool", "lbippools"],

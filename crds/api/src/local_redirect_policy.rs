@@ -6,12 +6,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::condition::Condition;
-use crate::definition::{ApiVersion, Column, Definition, resource};
+use crate::definition::{ApiVersion, Column, Definition, VERSION, resource};
 use crate::selector::LabelSelector;
 use crate::string_enum::string_enum;
 
 const DEFINITION: Definition = Definition {
     kind: "CiliumLocalRedirectPolicy",
+    version: VERSION,
     plural: "ciliumlocalredirectpolicies",
     singular: "ciliumlocalredirectpolicy",
     short_names: &["clrp"],

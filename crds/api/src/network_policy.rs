@@ -4,12 +4,13 @@ use kube_core::ObjectMeta;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::definition::{ApiVersion, Column, Definition, resource};
+use crate::definition::{ApiVersion, Column, Definition, VERSION, resource};
 use crate::policy_status::PolicyStatus;
 use crate::rule::Rule;
 
 const DEFINITION: Definition = Definition {
     kind: "CiliumNetworkPolicy",
+    version: VERSION,
     plural: "ciliumnetworkpolicies",
     singular: "ciliumnetworkpolicy",
     short_names: &["cnp", "ciliumnp"],

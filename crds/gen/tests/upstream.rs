@@ -174,6 +174,16 @@ fn local_redirect_policy() {
 }
 
 #[test]
+fn l2_announcement_policy_in_its_only_version() {
+    let kind = "CiliumL2AnnouncementPolicy";
+    assert_eq!(compare_version(kind, kind, "v2alpha1"), 32);
+    let crds = cilium_api::all();
+    let policy = crds.iter().find(|crd| crd.spec.names.kind == kind).unwrap();
+    let versions = policy.spec.versions.iter().map(|it| (it.name.as_str(), it.storage, it.deprecated));
+    assert_eq!(versions.collect::<Vec<_>>(), [("v2alpha1", true, None)]);
+}
+
+#[test]
 fn endpoint() {
     assert_eq!(compare("CiliumEndpoint"), 119);
 }

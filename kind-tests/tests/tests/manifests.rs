@@ -63,6 +63,7 @@ fn the_chart_refuses_what_it_cannot_do() -> anyhow::Result<()> {
         ("tunnelProtocol=geneve", "tunnelProtocol"),
         ("ipam.mode=eni", "ipam.mode"),
         ("defaultLBServiceIPAM=nodeipam", "defaultLBServiceIPAM"),
+        ("l2announcements.mode=gossip", "l2announcements.mode"),
         ("policyEnforcementMode=sometimes", "policyEnforcementMode"),
         ("ipv4.enabled=false,ipv6.enabled=false", "ipv4.enabled"),
     ] {
@@ -92,6 +93,46 @@ fn values_reach_the_objects() -> anyhow::Result<()> {
         chart["\"ConfigMap\" \"kube-system\" \"cilium-config\""]["data"]["routing-mode"] == "native",
         "routing-mode"
     );
+    Ok(())
+}
+
+#[test]
+fn rights_for_announcements_come_with_the_feature_and_its_mode() -> anyhow::Result<()> {
+    let render = |settings: &str| {
+        objects(&run("helm", &["template", "cilium", "chart", "-n", "kube-system", "--set", settings])?)
+    };
+    let capabilities = |chart: &BTreeMap<String, Value>| {
+        let agent = &chart["\"DaemonSet\" \"kube-system\" \"cilium\""]["spec"]["template"]["spec"];
+        agent["containers"][0]["securityContext"]["capabilities"]["add"].to_string()
+    };
+    let configuration = |chart: &BTreeMap<String, Value>| {
+        chart["\"ConfigMap\" \"kube-system\" \"cilium-config\""]["data"].clone()
+    };
+    let role = "\"Role\" \"kube-system\" \"cilium-l2-announcements\"";
+    let operator = "\"Role\" \"kube-system\" \"cilium-operator-l2-heartbeat\"";
+    let off = render("l2announcements.enabled=false")?;
+    ensure!(!off.contains_key(role) && !off.contains_key(operator), "{:?}", off.keys());
+    ensure!(!capabilities(&off).contains("NET_RAW"), "{}", capabilities(&off));
+    ensure!(configuration(&off)["enable-l2-announcements"] == "false", "{}", configuration(&off));
+    let on = render("l2announcements.enabled=true")?;
+    let expected = serde_json::json!([
+        {"apiGroups": [""], "resources": ["secrets"], "resourceNames": ["cilium-l2-heartbeat"], "verbs": ["get"]},
+    ]);
+    ensure!(on[role]["rules"] == expected && on.contains_key(operator), "{}", on[role]);
+    ensure!(capabilities(&on).contains("NET_RAW"), "{}", capabilities(&on));
+    let data = configuration(&on);
+    for (key, value) in [
+        ("enable-l2-announcements", "true"),
+        ("l2-announcements-mode", "heartbeat"),
+        ("l2-announcements-lease-duration", "15s"),
+        ("l2-announcements-renew-deadline", "5s"),
+        ("l2-announcements-retry-period", "2s"),
+    ] {
+        ensure!(data[key] == value, "{key}: {}", data[key]);
+    }
+    let lease = render("l2announcements.enabled=true,l2announcements.mode=lease")?;
+    ensure!(lease[role]["rules"][0]["resources"][0] == "leases", "{}", lease[role]);
+    ensure!(!lease.contains_key(operator), "no key is made");
     Ok(())
 }
 

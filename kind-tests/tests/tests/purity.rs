@@ -12,7 +12,7 @@ use anyhow::{Context as _, ensure};
 use serde_json::Value;
 
 /// Crates that decide, and the words of [`IMPURE_WORDS`] that each may use all the same.
-const PURE: [(&str, &[&str]); 14] = [
+const PURE: [(&str, &[&str]); 15] = [
     ("cilium-api", &[]),
     ("cilium-core", &[]),
     ("cilium-policy", &[]),
@@ -20,6 +20,7 @@ const PURE: [(&str, &[&str]); 14] = [
     ("cilium-ipam", &[]),
     ("cilium-services", &[]),
     ("cilium-lbipam", &[]),
+    ("cilium-l2", &[]),
     ("cilium-plan", &[]),
     ("cilium-delta", &[]),
     ("cilium-dataplane", &[]),

@@ -8,7 +8,8 @@ use cilium_api::node_slice::CiliumNodeStateSlice;
 use cilium_api::node_state::CiliumNodeState;
 use cilium_api::{
     CiliumCIDRGroup, CiliumClusterwideNetworkPolicy, CiliumEndpoint, CiliumIdentity,
-    CiliumLoadBalancerIPPool, CiliumLocalRedirectPolicy, CiliumNetworkPolicy, CiliumNode,
+    CiliumL2AnnouncementPolicy, CiliumLoadBalancerIPPool, CiliumLocalRedirectPolicy, CiliumNetworkPolicy,
+    CiliumNode,
 };
 use cilium_lbipam::Pool;
 use cilium_plan::Object;
@@ -74,6 +75,7 @@ fn of_kind(kind: &str, value: Value, settings: Settings<'_>) -> Ruling {
             policy::<CiliumClusterwideNetworkPolicy>(value, |it| reduce::ccnp(it, settings))
         }
         "CiliumCIDRGroup" => plain::<CiliumCIDRGroup>(value),
+        "CiliumL2AnnouncementPolicy" => announcement(value),
         "CiliumLoadBalancerIPPool" => pool(value),
         "CiliumLocalRedirectPolicy" => redirect(value),
         "CiliumIdentity" => match parse::<CiliumIdentity>(value) {
@@ -123,6 +125,20 @@ fn pool(value: Value) -> Ruling {
     }
 }
 
+fn announcement(value: Value) -> Ruling {
+    let policy: CiliumL2AnnouncementPolicy = match parse(value) {
+        Ok(policy) => policy,
+        Err(refused) => return refused,
+    };
+    let reduced = cilium_l2::Policy::reduce(&policy);
+    if let Some(fault) = reduced.faults().first() {
+        return Ruling::Refused(fault.to_string());
+    }
+    let warning = "it announces nothing: neither spec.loadBalancerIPs nor spec.externalIPs is true";
+    let warnings = (!reduced.has_kind()).then(|| warning.to_owned()).into_iter().collect();
+    Ruling::Accepted { warnings, ask: Some(policy.into()) }
+}
+
 fn policy<K: DeserializeOwned + Into<Object>>(
     value: Value,
     reduce: impl FnOnce(&K) -> Result<PolicyRules, Invalid>,
@@ -147,7 +163,8 @@ mod tests {
     use super::*;
 
     fn mk_request(kind: &str, object: Value, old: Option<Value>) -> AdmissionRequest<DynamicObject> {
-        let version = if kind.starts_with("CiliumNodeState") { "v2alpha1" } else { "v2" };
+        let is_alpha = ["CiliumNodeState", "CiliumL2"].iter().any(|start| kind.starts_with(start));
+        let version = if is_alpha { "v2alpha1" } else { "v2" };
         let review = json!({
             "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
             "request": {
@@ -261,6 +278,30 @@ mod tests {
             matches!(ruling, Ruling::Accepted { ask: Some(Object::LoadBalancerPool(_)), .. }),
             "{ruling:?}"
         );
+    }
+
+    #[test]
+    fn an_announcement_policy_that_cannot_be_read_is_refused_by_its_path() {
+        let kind = "CiliumL2AnnouncementPolicy";
+        let mk = |spec: Value| json!({"apiVersion": "cilium.io/v2alpha1", "kind": kind, "metadata": {"name": "x"}, "spec": spec});
+        let reason = refused(kind, mk(json!({"interfaces": ["^eth0$", "eth["]})), None).unwrap();
+        assert!(reason.starts_with(r#"spec.interfaces[1]: "eth[" is no regular expression: "#), "{reason}");
+        let bad = json!({"matchLabels": {"not a key": "x"}});
+        for field in ["nodeSelector", "serviceSelector"] {
+            let reason = refused(kind, mk(json!({field: bad})), None).unwrap();
+            assert!(reason.starts_with(&format!("spec.{field}.matchLabels[not a key]: ")), "{reason}");
+        }
+        let warned = warnings(kind, mk(json!({"interfaces": ["^eth0$"]})), None);
+        assert_eq!(
+            warned,
+            ["it announces nothing: neither spec.loadBalancerIPs nor spec.externalIPs is true"]
+        );
+        let good = mk(json!({"externalIPs": true}));
+        let ruling = decide(&mk_request(kind, good, None), "default");
+        let Ruling::Accepted { warnings, ask: Some(Object::L2AnnouncementPolicy(_)) } = ruling else {
+            panic!("{ruling:?}")
+        };
+        assert!(warnings.is_empty());
     }
 
     #[test]

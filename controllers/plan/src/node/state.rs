@@ -1,9 +1,10 @@
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use cilium_api::condition::Condition;
 use cilium_api::digest::{self, digest};
 use cilium_api::node_slice::owner_label;
-use cilium_api::node_state::{AppliedState, CiliumNodeState, DesiredState};
+use cilium_api::node_state::{AppliedState, CiliumNodeState, DesiredState, Failure};
 use cilium_api::parts::{FORMAT_VERSION, Part, PartKey};
 use cilium_policy::PolicyKey;
 
@@ -19,6 +20,8 @@ pub(crate) enum Token {
     Policy(PolicyKey),
     /// An endpoint.
     Pod(PodName),
+    /// Addresses that the node announces because of a policy of this name.
+    Announcements(Arc<str>),
 }
 
 /// Desired state of one node on its way out, and what the node says of it.
@@ -161,10 +164,24 @@ impl State {
         has_unnamed(applied) || applied.failures.iter().any(|failure| *failure.object == *key.0)
     }
 
+    /// What the node last said of itself.
+    pub(crate) fn applied(&self) -> Option<&AppliedState> {
+        self.stored.applied.as_ref()
+    }
+
+    /// Parts that the node says are not in force, as far as it names them.
+    pub(crate) fn failures(&self) -> impl Iterator<Item = &Failure> {
+        self.applied().into_iter().flat_map(|applied| &applied.failures)
+    }
+
+    /// There are more of them.
+    pub(crate) fn has_unnamed_failures(&self) -> bool {
+        self.applied().is_some_and(has_unnamed)
+    }
+
     /// What the node says of a part that is not in force.
     pub(crate) fn message(&self, part: &str) -> Option<&str> {
-        let failures = &self.stored.applied.as_ref()?.failures;
-        Some(failures.iter().find(|failure| failure.object == part)?.message.as_str())
+        Some(self.failures().find(|failure| failure.object == part)?.message.as_str())
     }
 
     /// Why the node has not put in force the policy of one of these identities, as far as it says so.
@@ -327,7 +344,7 @@ fn has_unnamed(applied: &AppliedState) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use cilium_api::node_state::{CiliumNodeStateSpec, CiliumNodeStateStatus, Failure};
+    use cilium_api::node_state::{CiliumNodeStateSpec, CiliumNodeStateStatus};
     use cilium_api::parts::{Address, Endpoint};
 
     fn mk_part(id: u16) -> Part {

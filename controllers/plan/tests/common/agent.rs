@@ -94,7 +94,10 @@ pub fn acknowledge_node(store: &mut Store, node: &str) -> bool {
     let Some(parts) = agent.node_parts(node) else { return false };
     let Some(desired) = &status.desired else { return false };
     let endpoints = parts.keys().filter(|key| key.kind() == "endpoint").count();
+    let before = status.applied.clone().unwrap_or_default();
     let applied = AppliedState {
+        devices: before.devices,
+        silent: before.silent,
         revision: desired.revision,
         digest: desired.digest.clone(),
         endpoints: i64::try_from(endpoints).unwrap_or(i64::MAX),

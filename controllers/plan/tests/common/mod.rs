@@ -139,5 +139,6 @@ pub fn count_report(report: &Report) -> usize {
         + report.policies.len()
         + report.redirects.len()
         + report.pools.len()
+        + report.announcements.len()
         + report.slices.len()
 }

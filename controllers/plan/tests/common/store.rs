@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use cilium_api::l2_announcement_policy::L2AnnouncementStatus;
 use cilium_api::load_balancer_pool::LoadBalancerPoolStatus;
 use cilium_api::local_redirect_policy::LocalRedirectStatus;
 use cilium_api::node_slice::CiliumNodeStateSlice;
@@ -161,6 +162,9 @@ impl Store {
         for Write { key, action } in &report.pools {
             answers.push(self.suffer(key, fate, |store| store.write_pool(key, action)));
         }
+        for Write { key, action } in &report.announcements {
+            answers.push(self.suffer(key, fate, |store| store.write_announcement(key, action)));
+        }
         answers
     }
 
@@ -309,6 +313,18 @@ impl Store {
     }
 }
 
+impl Store {
+    fn write_announcement(&mut self, key: &ObjectKey, action: &Action<L2AnnouncementStatus>) -> Outcome {
+        let Action::Update(status) = action else { panic!("{key}: only the status of a policy is written") };
+        let Some(Object::L2AnnouncementPolicy(policy)) = self.objects.get(key) else {
+            return Outcome::Conflict;
+        };
+        let mut policy = policy.clone();
+        policy.status = Some(status.clone());
+        Outcome::Done(self.apply(Object::L2AnnouncementPolicy(policy)))
+    }
+}
+
 /// Who wrote addresses of a load balancer.
 pub fn mk_writer(manager: &str) -> ManagedFieldsEntry {
     let fields = serde_json::json!({"f:status": {"f:loadBalancer": {"f:ingress": {}}}});
@@ -362,6 +378,7 @@ macro_rules! each_kind {
             Object::ClusterNetworkPolicy($it) => $value,
             Object::LocalRedirectPolicy($it) => $value,
             Object::LoadBalancerPool($it) => $value,
+            Object::L2AnnouncementPolicy($it) => $value,
             Object::Identity($it) => $value,
             Object::Endpoint($it) => $value,
             Object::CiliumNode($it) => $value,
@@ -398,6 +415,7 @@ pub fn key_of(object: &Object) -> ObjectKey {
         Object::ClusterNetworkPolicy(_) => Kind::ClusterNetworkPolicy,
         Object::LocalRedirectPolicy(_) => Kind::LocalRedirectPolicy,
         Object::LoadBalancerPool(_) => Kind::LoadBalancerPool,
+        Object::L2AnnouncementPolicy(_) => Kind::L2AnnouncementPolicy,
         Object::Identity(_) => Kind::Identity,
         Object::Endpoint(_) => Kind::Endpoint,
         Object::CiliumNode(_) => Kind::CiliumNode,

@@ -9,11 +9,12 @@ use serde::{Deserialize, Serialize};
 
 pub use self::cloud::*;
 pub use self::ipam::*;
-use crate::definition::{ApiVersion, Column, Definition, resource};
+use crate::definition::{ApiVersion, Column, Definition, VERSION, resource};
 use crate::endpoint::{AddressPair, EncryptionSpec};
 
 const DEFINITION: Definition = Definition {
     kind: "CiliumNode",
+    version: VERSION,
     plural: "ciliumnodes",
     singular: "ciliumnode",
     short_names: &["cn", "ciliumn"],

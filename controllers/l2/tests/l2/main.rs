@@ -1,0 +1,8 @@
+//! Who announces what: single decisions, and random histories.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::needless_pass_by_value, reason = "json!(..) as an argument reads better without &")]
+
+mod decisions;
+mod history;
+mod policies;
+mod world;
