@@ -68,6 +68,23 @@ outside_up() {
     running ext || daemon ext ext "$BIN/agnhost" netexec --http-port 8080 --udp-port 8081
 }
 
+# network_part NODE: everybody else goes on to reach the node, and it them.
+network_part() {
+    local other
+    network_whole "$1"
+    in_netns fab nft add table bridge "part-$1"
+    in_netns fab nft add chain bridge "part-$1" forward '{ type filter hook forward priority 0; }'
+    for other in $(nodes); do
+        [[ $other != "$1" ]] || continue
+        in_netns fab nft add rule bridge "part-$1" forward iifname "p-$1" oifname "p-$other" drop
+        in_netns fab nft add rule bridge "part-$1" forward iifname "p-$other" oifname "p-$1" drop
+    done
+}
+
+network_whole() { # NODE
+    ! in_netns fab nft list table bridge "part-$1" >/dev/null 2>&1 || in_netns fab nft delete table bridge "part-$1"
+}
+
 network_down() {
     local name
     for name in $(netns_names); do ip netns del "$name"; done
