@@ -51,6 +51,8 @@ pub(crate) struct Node {
     devices: Vec<String>,
     /// Names of nodes that it does not hear.
     pub(crate) silent: BTreeSet<String>,
+    /// Its own.
+    addresses: BTreeSet<IpAddr>,
 }
 
 /// What a policy makes of a node.
@@ -102,6 +104,8 @@ pub struct L2 {
     services: BTreeMap<ServiceName, Entry>,
     pub(crate) nodes: BTreeMap<String, Node>,
     pub(crate) addresses: BTreeMap<IpAddr, Address>,
+    /// Nodes by their own addresses, which nobody announces: otherwise, whoever may write a Service could take a node off its network.
+    pub(crate) own: BTreeMap<IpAddr, BTreeSet<String>>,
     dirty_services: BTreeSet<ServiceName>,
     dirty_addresses: BTreeSet<IpAddr>,
     touched: BTreeSet<PolicyName>,
@@ -163,6 +167,30 @@ impl L2 {
         self.edit_node(node, |known| known.labels = labels);
     }
 
+    /// Takes the own addresses of a node as they are now; none if it is gone.
+    pub fn set_addresses(&mut self, node: &str, addresses: impl IntoIterator<Item = IpAddr>) {
+        let addresses = addresses.into_iter().collect();
+        let known = self.nodes.entry(node.to_owned()).or_default();
+        let before = std::mem::replace(&mut known.addresses, addresses);
+        let after = known.addresses.clone();
+        self.drop_node(node);
+        for address in before.symmetric_difference(&after) {
+            let nodes = self.own.entry(*address).or_default();
+            if after.contains(address) {
+                nodes.insert(node.to_owned());
+            } else {
+                nodes.remove(node);
+            }
+            if nodes.is_empty() {
+                self.own.remove(address);
+            }
+            if let Some(announced) = self.addresses.get(address) {
+                self.dirty_addresses.insert(*address);
+                self.touched.extend(announced.plan.policies.iter().cloned());
+            }
+        }
+    }
+
     /// Takes what the agent of a node says: names of the devices on which it can announce (none: they are not known), and of nodes that it
     /// does not hear.
     pub fn set_heard(&mut self, node: &str, devices: &[String], silent: &[String]) {
@@ -195,9 +223,7 @@ impl L2 {
                 self.touched.insert(policy.clone());
             }
         }
-        if node.labels.is_none() && node.devices.is_empty() && node.silent.is_empty() {
-            self.nodes.remove(name);
-        }
+        self.drop_node(name);
     }
 
     /// Decides anew where something changed since the last call.
@@ -307,7 +333,9 @@ impl L2 {
             .filter_map(|(_, entry)| entry.selected.get(&address))
             .flat_map(|policies| policies.iter().cloned())
             .collect();
-        let owners = order.owners(address, &self.eligible(address, &known.users));
+        let is_own = self.own.contains_key(&address);
+        let nodes = if is_own { Vec::new() } else { self.eligible(address, &known.users) };
+        let owners = order.owners(address, &nodes);
         let interfaces = owners.iter().map(|owner| self.interfaces(&policies, owner)).collect();
         let services = known.users.iter().map(|it| format!("{}/{}", it.namespace, it.name)).collect();
         Plan { owners, interfaces, services, policies }
@@ -368,6 +396,17 @@ impl L2 {
             |entry: &Entry| entry.claim.is_none() && entry.served.is_none() && entry.selected.is_empty();
         if self.services.get(service).is_some_and(is_gone) {
             self.services.remove(service);
+        }
+    }
+
+    /// The same of a node.
+    fn drop_node(&mut self, node: &str) {
+        let is_gone = |node: &Node| {
+            let Node { labels, devices, silent, addresses } = node;
+            labels.is_none() && devices.is_empty() && silent.is_empty() && addresses.is_empty()
+        };
+        if self.nodes.get(node).is_some_and(is_gone) {
+            self.nodes.remove(node);
         }
     }
 

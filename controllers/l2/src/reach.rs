@@ -17,7 +17,9 @@ pub struct Reach<'a> {
     pub services: usize,
     /// Addresses of theirs that it announces.
     pub addresses: &'a BTreeSet<IpAddr>,
-    /// Those of them that no node can announce.
+    /// Those of them that are a node's own, and so nobody's to announce.
+    pub taken: Vec<IpAddr>,
+    /// Others that no node can announce.
     pub unowned: Vec<IpAddr>,
     /// Nodes that it selects and that have a device for it, as far as is known.
     pub nodes: usize,
@@ -38,11 +40,13 @@ impl L2 {
         let known = self.policies.get(name)?;
         let owners = |address: &IpAddr| self.addresses.get(address).map_or(&[][..], |it| &it.plan.owners);
         let all: BTreeSet<&NodeName> = known.addresses.iter().flat_map(owners).collect();
-        let unowned = known.addresses.iter().filter(|address| owners(address).is_empty());
+        let unowned = known.addresses.iter().copied().filter(|address| owners(address).is_empty());
+        let (taken, unowned) = unowned.partition(|address| self.own.contains_key(address));
         Some(Reach {
             services: known.services.len(),
             addresses: &known.addresses,
-            unowned: unowned.copied().collect(),
+            taken,
+            unowned,
             nodes: known.nodes.len(),
             deviceless: known.deviceless.iter().map(|node| &*node.name).collect(),
             owners: all.into_iter().map(|node| &*node.name).collect(),

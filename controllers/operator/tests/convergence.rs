@@ -4,7 +4,7 @@
 
 mod world;
 
-use cilium_plan::{Kind, ObjectKey};
+use cilium_plan::{Config, Kind, ObjectKey};
 use serde_json::{Value, json};
 use world::{World, mk_pod, mk_rule1, mk_starwars};
 
@@ -43,6 +43,32 @@ fn the_demo_is_planned_recorded_and_reported() {
     assert_eq!(condition(policy, "Valid")["status"], "True");
     assert_eq!(policy["status"]["enforced"], "2/2");
     assert_eq!(policy["status"]["selectedEndpoints"], 2);
+}
+
+#[test]
+fn addresses_are_announced_and_a_restart_writes_nothing() {
+    let config = || Config { l2_announcements: true, ..Config::default() };
+    let mut world = World::with(mk_starwars(), config());
+    let service = json!({
+        "metadata": {"name": "web", "namespace": "default"},
+        "spec": {"type": "ClusterIP", "clusterIPs": ["10.96.0.1"], "externalIPs": ["192.0.2.1"], "ports": [{"port": 80}]},
+    });
+    let policy = json!({
+        "apiVersion": "cilium.io/v2alpha1", "kind": "CiliumL2AnnouncementPolicy",
+        "metadata": {"name": "all", "generation": 1}, "spec": {"externalIPs": true},
+    });
+    world.store.put(Kind::Service, service);
+    world.store.put(Kind::L2AnnouncementPolicy, policy);
+    world.settle();
+    world.ack_all();
+    world.settle();
+    let policy = world.store.get(&ObjectKey::cluster(Kind::L2AnnouncementPolicy, "all")).unwrap();
+    assert_eq!(condition(policy, "Enforced")["message"], "in force on 2 of 2 nodes");
+    let address = &policy["status"]["addresses"][0];
+    assert_eq!((&address["address"], &address["services"]), (&json!("192.0.2.1"), &json!(["default/web"])));
+    let mut restarted = World::with(world.store.clone(), config());
+    restarted.settle();
+    assert_eq!(restarted.written, Vec::<String>::new());
 }
 
 #[test]

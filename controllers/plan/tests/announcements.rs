@@ -218,6 +218,24 @@ fn a_policy_says_what_stands_in_the_way() {
 }
 
 #[test]
+fn an_address_of_a_node_stays_the_nodes() {
+    let mut world = mk_world(json!({"externalIPs": true}));
+    let mut service = mk_service("shop", "own", "10.96.0.2", 80);
+    service.spec.external_ips = vec!["192.168.0.2".to_owned(), "192.0.2.7".to_owned()];
+    world.apply(service);
+    world.settle();
+    for node in ["n1", "n2", "n3"] {
+        assert_eq!(told(&world, node, "192.168.0.2"), None, "n2 has it");
+        assert!(told(&world, node, "192.0.2.7").is_some());
+    }
+    let expected = "False NodeAddress: addresses of nodes are never announced: 192.168.0.2";
+    assert_eq!(text(&world, "Effective"), expected);
+    world.delete(&ObjectKey::cluster(Kind::Node, "n2"));
+    world.settle();
+    assert!(told(&world, "n1", "192.168.0.2").is_some());
+}
+
+#[test]
 fn devices_decide_once_they_are_known() {
     let mut world = mk_world(json!({"loadBalancerIPs": true, "interfaces": ["^eth0$"]}));
     assert_eq!(told(&world, "n1", "192.0.2.1").unwrap().interfaces, ["^eth0$"]);

@@ -143,6 +143,24 @@ fn a_shared_address_without_local_services_goes_to_the_nodes_of_any() {
 }
 
 #[test]
+fn an_address_of_a_node_is_never_announced() {
+    let mut l2 = mk_l2(json!({"externalIPs": true}));
+    set(&mut l2, "web", "web", &mk_part(&[], &["192.0.2.1", "192.0.2.2"]));
+    assert_eq!(owners(&mut l2, "192.0.2.1"), ["a", "b", "c"]);
+    l2.set_addresses("b", [ip("192.0.2.1"), ip("10.0.0.1")]);
+    assert_eq!(owners(&mut l2, "192.0.2.1"), [""; 0]);
+    assert_eq!(owners(&mut l2, "192.0.2.2"), ["a", "b", "c"]);
+    assert_eq!(l2.reach("p").unwrap().taken, [ip("192.0.2.1")]);
+    assert!(l2.reach("p").unwrap().unowned.is_empty());
+    l2.set_node("c", None);
+    l2.set_addresses("c", [ip("192.0.2.1")]);
+    l2.set_addresses("b", [ip("10.0.0.1")]);
+    assert_eq!(owners(&mut l2, "192.0.2.1"), [""; 0], "c still has it");
+    l2.set_addresses("c", []);
+    assert_eq!(owners(&mut l2, "192.0.2.1"), ["a", "b"]);
+}
+
+#[test]
 fn an_address_has_at_most_eight_owners() {
     let mut l2 = mk_l2(json!({"loadBalancerIPs": true}));
     for number in 0..20 {

@@ -41,6 +41,7 @@ struct PolicyModel {
 struct NodeModel {
     zone: Option<usize>,
     devices: Vec<String>,
+    own: Option<u8>,
 }
 
 #[derive(Clone, Debug)]
@@ -50,6 +51,8 @@ enum Step {
     /// Its zone; gone otherwise.
     Node(usize, Option<usize>),
     Devices(usize, Vec<&'static str>),
+    /// Last byte of its own address.
+    Own(usize, Option<u8>),
     Plan,
 }
 
@@ -83,6 +86,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (0..POLICIES.len(), proptest::option::weighted(0.8, policy())).prop_map(|(at, it)| Step::Policy(at, it)),
         3 => (0..NODES.len(), proptest::option::weighted(0.7, 0..ZONES.len())).prop_map(|(at, it)| Step::Node(at, it)),
         2 => (0..NODES.len(), devices).prop_map(|(at, it)| Step::Devices(at, it)),
+        1 => (0..NODES.len(), proptest::option::of(0..20_u8)).prop_map(|(at, it)| Step::Own(at, it)),
         3 => Just(Step::Plan),
     ]
 }
@@ -142,6 +146,7 @@ impl Model {
                 self.nodes.entry(*at).or_default().devices =
                     devices.iter().map(ToString::to_string).collect();
             }
+            Step::Own(at, own) => self.nodes.entry(*at).or_default().own = *own,
             Step::Plan => {}
         }
     }
@@ -154,6 +159,7 @@ impl Model {
         for (at, node) in &self.nodes {
             tell(&mut l2, &Step::Node(*at, node.zone));
             l2.set_heard(NODES[*at], &node.devices, &[]);
+            tell(&mut l2, &Step::Own(*at, node.own));
         }
         l2.plan();
         l2
@@ -178,7 +184,7 @@ impl Model {
     /// Whether any policy lets a node announce anything.
     fn may_own(&self, node: &str) -> bool {
         let at = NODES.iter().position(|name| *name == node).unwrap();
-        let Some(NodeModel { zone: Some(zone), devices }) = self.nodes.get(&at) else { return false };
+        let Some(NodeModel { zone: Some(zone), devices, .. }) = self.nodes.get(&at) else { return false };
         let has_device = |policy: &PolicyModel| {
             let matches = |device: &String| {
                 policy.interfaces.iter().any(|it| match *it {
@@ -206,6 +212,9 @@ fn tell(l2: &mut L2, step: &Step) {
         Step::Devices(at, devices) => {
             let devices: Vec<String> = devices.iter().map(ToString::to_string).collect();
             l2.set_heard(NODES[*at], &devices, &[]);
+        }
+        Step::Own(at, own) => {
+            l2.set_addresses(NODES[*at], own.map(|byte| IpAddr::from([192, 0, 2, byte])));
         }
         Step::Plan => {}
     }
@@ -236,6 +245,8 @@ fn follow(l2: &mut L2, told: &mut Parts) {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     #[test]
     fn a_history_ends_where_a_start_would(steps in vec(step(), 1..60)) {
         let (mut l2, mut model, mut told) = (L2::default(), Model::default(), Parts::new());
@@ -259,6 +270,8 @@ proptest! {
         let selected = model.selected();
         for ((address, node), part) in &told {
             prop_assert!(selected.contains(address), "{} is announced, and no policy selects it", address);
+            let is_own = |node: &NodeModel| node.own.map(|byte| IpAddr::from([192, 0, 2, byte])) == Some(*address);
+            prop_assert!(!model.nodes.values().any(is_own), "{} is a node's own", address);
             prop_assert!(model.may_own(node) && part.owners.contains(node), "{} owns {}", node, address);
         }
     }

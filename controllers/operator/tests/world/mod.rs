@@ -37,8 +37,12 @@ pub(crate) struct World {
 impl World {
     /// An operator that has just been started on `store`.
     pub(crate) fn on(store: Store) -> Self {
+        Self::with(store, Config { cluster: "default".into(), ..Config::default() })
+    }
+
+    /// The same with settings of its own.
+    pub(crate) fn with(store: Store, config: Config) -> Self {
         let settings = Settings { taint: Some(TAINT.into()), condition: true };
-        let config = Config { cluster: "default".into(), ..Config::default() };
         let mut world = Self {
             store,
             brain: Brain::new(Planner::new(config), Bootstrap::new(settings)),

@@ -101,12 +101,15 @@ impl Announcements {
     pub(crate) fn observe_node(&mut self, node: &slim::Node) {
         let Some(l2) = &mut self.l2 else { return };
         let labels = node.metadata.labels.iter().flatten().map(|(key, value)| Label::k8s(key, value));
-        l2.set_node(node.metadata.name.as_deref().unwrap_or_default(), Some(labels.collect()));
+        let name = node.metadata.name.as_deref().unwrap_or_default();
+        l2.set_node(name, Some(labels.collect()));
+        l2.set_addresses(name, node.status.addresses.iter().filter_map(|it| it.address.parse().ok()));
     }
 
     pub(crate) fn forget_node(&mut self, name: &str) {
         if let Some(l2) = &mut self.l2 {
             l2.set_node(name, None);
+            l2.set_addresses(name, []);
         }
     }
 

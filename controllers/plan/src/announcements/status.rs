@@ -154,7 +154,7 @@ fn of_field(field: Field, policy: &Policy, known: &[Condition]) -> Option<Condit
 
 /// Whether all that the policy asks for has an effect. The first thing that stands in the way counts.
 fn effective(policy: &Policy, reach: &Reach<'_>) -> Condition {
-    let Reach { services, addresses, unowned, nodes, deviceless, owners } = reach;
+    let Reach { services, addresses, taken, unowned, nodes, deviceless, owners } = reach;
     let (status, reason, message) = if !policy.faults().is_empty() {
         ("False", "NotValid", "nothing is announced".to_owned())
     } else if !policy.has_kind() {
@@ -177,6 +177,8 @@ fn effective(policy: &Policy, reach: &Reach<'_>) -> Condition {
     } else if !deviceless.is_empty() {
         let message = format!("spec.interfaces matches no device on nodes {}", named(deviceless));
         ("False", "NoDevices", message)
+    } else if !taken.is_empty() {
+        ("False", "NodeAddress", format!("addresses of nodes are never announced: {}", named(taken)))
     } else if !unowned.is_empty() {
         let message = "externalTrafficPolicy: Local, and no selected node has a backend: nobody announces";
         ("False", "NoBackends", format!("{message} {}", named(unowned)))
