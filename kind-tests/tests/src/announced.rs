@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
+use std::thread::JoinHandle;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, ensure};
@@ -150,6 +151,8 @@ pub struct Answer {
 pub struct Watcher {
     asker: Child,
     listener: Child,
+    /// Lines of tcpdump, which stops when nobody reads them.
+    lines: JoinHandle<Vec<String>>,
 }
 
 impl Watcher {
@@ -169,7 +172,9 @@ impl Watcher {
             "tcpdump does not listen"
         );
         let asker = hook(&["outside", "arping", "-W", "0.01", "-i", "e0", "-q", address])?.spawn()?;
-        Ok(Self { asker, listener })
+        let lines = BufReader::new(listener.stdout.take().context("is piped")?).lines();
+        let lines = std::thread::spawn(move || lines.map_while(Result::ok).collect());
+        Ok(Self { asker, listener, lines })
     }
 
     /// Ends, and returns all answers in their order.
@@ -180,8 +185,8 @@ impl Watcher {
         end(&mut self.asker)?;
         end(&mut self.listener)?;
         let mut answers = Vec::new();
-        let lines = BufReader::new(self.listener.stdout.take().context("is piped")?).lines();
-        for line in lines.map_while(Result::ok) {
+        let lines = self.lines.join().map_err(|_| anyhow::anyhow!("the reader panicked"))?;
+        for line in lines.into_iter().filter(|line| !line.is_empty()) {
             let time = line.split(' ').next().and_then(|text| text.parse().ok());
             let mac = line.split("is-at ").nth(1).and_then(|rest| rest.split(',').next());
             let (time, mac) = time.zip(mac).with_context(|| format!("{line:?}"))?;

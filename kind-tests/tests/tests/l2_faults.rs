@@ -39,6 +39,19 @@ fn set_up(prefix: &str, last: u8) -> anyhow::Result<Stage> {
     Ok(Stage { _policy: policy, _ns: ns, address, owner, mac })
 }
 
+impl Drop for Stage {
+    /// However the test ended, the next one finds all nodes.
+    fn drop(&mut self) {
+        for mend in
+            [["part", &self.owner, "off"].as_slice(), &["link", &self.owner, "up"], &["start", &self.owner]]
+        {
+            if let Err(error) = control(mend) {
+                eprintln!("the cluster stays as it is: {error:#}");
+            }
+        }
+    }
+}
+
 impl Stage {
     /// Seconds from the fault to the first answer of another node; in the capture, nobody answers beside another.
     fn moves(&self, fault: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<f64> {
@@ -66,7 +79,13 @@ impl Stage {
         let answers = watcher.stop()?;
         let macs = order(&answers);
         ensure!(macs.len() <= 2, "who answered, one after the other: {macs:?}");
-        ensure!(macs.last() == Some(&self.mac.as_str()), "it is not as before: {macs:?}");
+        ensure!(
+            macs.last() == Some(&self.mac.as_str()),
+            "it is not as before: {macs:?}, {} answers from {:?} to {:?}",
+            answers.len(),
+            answers.first(),
+            answers.last()
+        );
         Ok(answers)
     }
 }

@@ -21,6 +21,8 @@ const QUIET: u64 = 90 * MILLISECOND;
 const PROBE_EVERY: u64 = 30 * MILLISECOND;
 /// The same when somebody has it who is no owner.
 const PROBE_FOREIGN_EVERY: u64 = 1000 * MILLISECOND;
+/// Who has an address for so long, and is not known, is no owner.
+const FOREIGN_AFTER: u64 = 1000 * MILLISECOND;
 /// Another owner that answers for so long although it is not its turn is not waited for any more: its agent is away.
 const PATIENCE: u64 = 5000 * MILLISECOND;
 /// When an address is announced, counted from the moment at which this node begins to answer: frames get lost.
@@ -428,8 +430,10 @@ impl Announcer {
         if let Some(claim) = claim {
             probing.quiet_since = claim.at;
             probing.sent = 0;
-            it.claimant = Some(claim.mac);
-            is_foreign = !self.peers.values().any(|peer| peer.is_at(claim.mac));
+            // A peer may be about to be heard for the first time.
+            is_foreign = now.saturating_sub(probing.began) >= FOREIGN_AFTER
+                && !self.peers.values().any(|peer| peer.is_at(claim.mac));
+            it.claimant = Some(claim.mac).filter(|_| is_foreign);
         }
         let is_quiet = probing.sent > 1 && now.saturating_sub(probing.quiet_since) >= QUIET;
         let is_overdue = claim.is_some() && !is_foreign && now.saturating_sub(probing.began) >= PATIENCE;
