@@ -6,9 +6,9 @@
 
 use std::collections::BTreeSet;
 
+use cilium_api::l2_announcement_policy::L2AnnouncementSpec;
 use cilium_api::selector::LabelSelector;
 use cilium_core::{Label, Labels, Selector};
-use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::Options;
@@ -24,18 +24,13 @@ const EXCLUDED: &str = "node.kubernetes.io/exclude-from-external-load-balancers"
 /// Most policies that one advertisement may become.
 const MAX_POLICIES: usize = 100;
 
-/// Content of a CiliumL2AnnouncementPolicy (cilium.io/v2alpha1).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
+/// What a policy says here; an empty selector is none.
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Spec {
-    #[serde(skip_serializing_if = "is_empty")]
     service_selector: LabelSelector,
-    #[serde(skip_serializing_if = "is_empty")]
     node_selector: LabelSelector,
     /// Regular expressions, of which one has to match the name; all interfaces if empty.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     interfaces: Vec<String>,
-    #[serde(rename = "loadBalancerIPs")]
     load_balancer_ips: bool,
 }
 
@@ -49,11 +44,19 @@ pub(crate) struct Policy {
 impl Policy {
     /// The object as it is printed.
     pub(crate) fn object(&self) -> Value {
+        let selector = |it: &LabelSelector| Some(it.clone()).filter(|it| !is_empty(it));
+        let spec = L2AnnouncementSpec {
+            node_selector: selector(&self.spec.node_selector),
+            service_selector: selector(&self.spec.service_selector),
+            load_balancer_ips: Some(self.spec.load_balancer_ips),
+            external_ips: None,
+            interfaces: Some(self.spec.interfaces.clone()).filter(|it| !it.is_empty()),
+        };
         json!({
             "apiVersion": "cilium.io/v2alpha1",
             "kind": "CiliumL2AnnouncementPolicy",
             "metadata": {"name": self.name},
-            "spec": self.spec,
+            "spec": spec,
         })
     }
 }
