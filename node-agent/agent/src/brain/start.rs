@@ -133,10 +133,12 @@ impl Brain {
     /// Devices of the node that exist as they were when it was set up.
     pub(super) fn devices_are_there(&self) -> bool {
         let Some(running) = &self.running else { return true };
-        let Ok(netlink) = Netlink::open() else { return true };
+        let Ok(mut netlink) = Netlink::open() else { return true };
+        let known = &running.host.native;
+        let native = netlink.link(&known.name).ok().flatten();
         let index = |name: &str| netlink.index(name).ok().flatten();
         let tunnel = running.host.config.tunnel_ifindex;
-        index(&running.host.native.name) == Some(running.host.native.index)
+        native.is_some_and(|link| link.index == known.index && link.mac == known.mac)
             && index(HOST_DEVICE) == Some(running.host.devices().host)
             && (tunnel == 0 || index(VXLAN_DEVICE) == Some(tunnel))
     }
