@@ -64,7 +64,9 @@ static __always_inline bool may_answer(const struct announcement_entry *entry, c
 	if (link->flags & LINK_ALONE)
 		return true;
 	if (link->flags & LINK_SOLO)
-		return signs->met < link->solo_since;
+		return signs->met < link->bound;
+	if (link->flags & LINK_LEASED)
+		return alive && now < alive + link->bound;
 	if (now > alive + AGENT_AWAY_AT_MOST && now < signs->asked + ASKED_WITHIN)
 		return false;
 	return now < signs->heard + HEARD_WITHIN || alive < signs->heard + AGENT_ALIVE_WITHIN;

@@ -141,7 +141,7 @@ SUBPROGRAM int hear(struct __sk_buff *skb)
 		return TC_ACT_SHOT;
 	link = bpf_map_lookup_elem(&cilium_links, &ifindex);
 	signs = bpf_map_lookup_elem(&cilium_link_signs, &ifindex);
-	if (!link || !signs || beat.magic != bpf_htonl(HEARTBEAT_MAGIC) || !is_for_us(&beat) ||
+	if (!link || !signs || link->flags & LINK_LEASED || beat.magic != bpf_htonl(HEARTBEAT_MAGIC) || !is_for_us(&beat) ||
 	    beat.tag != heartbeat_tag(&beat))
 		return TC_ACT_SHOT;
 	key.node = beat.from;

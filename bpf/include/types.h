@@ -303,11 +303,12 @@ struct announcement_entry {
 #define LINK_ANSWERING (1U << 1) /* there are addresses with ANNOUNCEMENT_ANSWERED */
 #define LINK_SOLO (1U << 2)      /* no peer was heard; answers stop when one is that answers as well */
 #define LINK_ALONE (1U << 3)     /* nobody else has these addresses at all */
+#define LINK_LEASED (1U << 4)    /* Leases say who has them; no peer is heard */
 
 /* A device on which addresses are announced; key: its number. */
 struct link_entry {
-	__u64 solo_since; /* nanoseconds of CLOCK_MONOTONIC */
-	__u32 flags;      /* LINK_*; peers are told */
+	__u64 bound; /* nanoseconds; LINK_SOLO: of CLOCK_MONOTONIC, since when; LINK_LEASED: so long without an agent */
+	__u32 flags; /* LINK_*; peers are told */
 	__u8 mac[ETH_ADDR_LEN];
 	__u8 pad[2];
 };

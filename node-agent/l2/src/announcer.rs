@@ -26,7 +26,7 @@ const FOREIGN_AFTER: u64 = 1000 * MILLISECOND;
 /// Another owner that answers for so long although it is not its turn is not waited for any more: its agent is away.
 const PATIENCE: u64 = 5000 * MILLISECOND;
 /// When an address is announced, counted from the moment at which this node begins to answer: frames get lost.
-const ANNOUNCE_AT: [u64; 3] = [0, 200 * MILLISECOND, 1000 * MILLISECOND];
+pub(crate) const ANNOUNCE_AT: [u64; 3] = [0, 200 * MILLISECOND, 1000 * MILLISECOND];
 /// Between two requests to everybody on the link, while a peer is not heard.
 const SEEK_EVERY: u64 = 1000 * MILLISECOND;
 /// The same while no peer is heard.
@@ -38,7 +38,7 @@ const AT_ONCE: u64 = 2500 * MILLISECOND;
 /// So long a node is silent that seems to be cut off from several others.
 const CUT_OFF: u64 = 30_000 * MILLISECOND;
 /// Nothing is due.
-const NEVER: u64 = u64::MAX;
+pub(crate) const NEVER: u64 = u64::MAX;
 
 /// Somebody who was seen to have an address.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -100,7 +100,7 @@ pub enum Standing {
 pub struct State {
     /// What it is to this node.
     pub standing: Standing,
-    /// The owner whose turn it is, as far as this node knows; `None`: not known yet.
+    /// The owner whose turn it is, or who holds the Lease, as far as this node knows; `None`: not known yet.
     pub owner: Option<String>,
     /// Who has it who should not: no owner, or one whose turn it is not.
     pub claimant: Option<Mac>,
@@ -206,8 +206,8 @@ impl Announcer {
     pub fn adopt(&mut self, link: LinkEntry, answered: impl IntoIterator<Item = IpAddr>, now: u64) {
         if link.flags & LINK_SOLO != 0 {
             let is_silent = link.flags & LINK_ANSWERING == 0;
-            let until = if is_silent { link.solo_since + CUT_OFF } else { now };
-            self.mode = Mode::Isolated { since: link.solo_since, until };
+            let until = if is_silent { link.bound + CUT_OFF } else { now };
+            self.mode = Mode::Isolated { since: link.bound, until };
         } else if link.flags & LINK_WILLING != 0 {
             self.mode = Mode::Settled;
         } else {
@@ -452,13 +452,13 @@ impl Announcer {
     fn follow_link(&mut self, now: u64, actions: &mut Vec<Action>) {
         let answers = self.addresses.values().any(|it| matches!(it.phase, Phase::Answering { .. }));
         let flag = |on: bool, flag: u32| if on { flag } else { 0 };
-        let (mode, solo_since) = match self.mode {
+        let (mode, bound) = match self.mode {
             Mode::Alone => (LINK_ALONE | LINK_WILLING, 0),
             Mode::Settled => (LINK_WILLING, 0),
             Mode::Settling { .. } => (0, 0),
             Mode::Isolated { since, .. } => (LINK_SOLO, since),
         };
-        let link = LinkEntry { solo_since, flags: mode | flag(answers, LINK_ANSWERING), mac: self.mac };
+        let link = LinkEntry { bound, flags: mode | flag(answers, LINK_ANSWERING), mac: self.mac };
         if self.link != Some(link) {
             self.link = Some(link);
             actions.push(Action::SetLink(link));

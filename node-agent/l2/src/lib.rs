@@ -1,5 +1,5 @@
-//! Which addresses a node answers for on its links (CiliumL2AnnouncementPolicy), decided together with the other owners of the
-//! addresses and nobody else: the API server may be away.
+//! Which addresses a node answers for on its links (CiliumL2AnnouncementPolicy): decided together with the other owners of the
+//! addresses and nobody else, so that the API server may be away, or by Leases, as upstream does it.
 //!
 //! The plan says for each address which nodes may have it, in order: the first that lives answers. Owners watch each other with
 //! heartbeats on the device itself. Requests come from agents, answers from eBPF programs (`bpf/include/heartbeat.h`), so that a
@@ -9,8 +9,12 @@
 //! |---|---|
 //! | [`announcer`] | one device: what to do about addresses and peers, as a function of time and of what programs saw |
 //! | [`frame`] | the frames that are sent |
+//! | [`election`] | a Lease: whether this node takes, renews or gives it back, as a function of time and of the Lease as it was seen |
+//! | [`leased`] | one device where Leases decide: what to do about addresses |
 //!
 //! # What never happens twice at once
+//! This and what follows is about heartbeats; for Leases see [`election`].
+//!
 //! A node answers only while a peer heard it within 300 ms: the program itself looks, whatever the agent does. The next owner starts
 //! 500 ms after it heard the last sign. In all other cases (the plan has changed, an owner comes back) a node that wants to start asks
 //! for the address first, and waits until nobody answers any more.
@@ -25,8 +29,12 @@
 //! hears both, both may answer.
 
 pub mod announcer;
+pub mod election;
 pub mod frame;
+pub mod leased;
 mod peer;
 
 pub use announcer::{Action, Announcer, Claim, Signs, Standing, State};
+pub use election::{Election, Tenure, Timings};
 pub use frame::{ANYBODY, Mac, node_number};
+pub use leased::Leased;

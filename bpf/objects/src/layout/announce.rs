@@ -34,8 +34,9 @@ pub const ANNOUNCEMENT_ANSWERED: u8 = 1;
 layout! {
     /// Value of `cilium_links`: a device on which addresses are announced, by its number.
     pub struct LinkEntry as "link_entry" {
-        /// Nanoseconds of `CLOCK_MONOTONIC` since [`LINK_SOLO`].
-        pub solo_since: u64,
+        /// Nanoseconds. With [`LINK_SOLO`], of `CLOCK_MONOTONIC`: since when. With [`LINK_LEASED`], how long after the last sign of the
+        /// agent this node still answers: the duration of Leases.
+        pub bound: u64,
         /// `LINK_*` bits; peers are told.
         pub flags: u32,
         /// MAC address of the device.
@@ -51,6 +52,8 @@ pub const LINK_ANSWERING: u32 = 1 << 1;
 pub const LINK_SOLO: u32 = 1 << 2;
 /// Nobody else has these addresses at all.
 pub const LINK_ALONE: u32 = 1 << 3;
+/// Leases say who has them; no peer is heard.
+pub const LINK_LEASED: u32 = 1 << 4;
 
 layout! {
     /// Value of `cilium_link_signs`, which programs write: what was heard on a device, in nanoseconds of `CLOCK_MONOTONIC`.

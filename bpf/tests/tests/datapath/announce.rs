@@ -57,7 +57,11 @@ impl Announcing {
     }
 
     fn link(&mut self, flags: u32, solo_age: u64) {
-        let link = LinkEntry { solo_since: now() - solo_age * MS, flags, mac: self.mac };
+        self.link_bound(flags, now() - solo_age * MS);
+    }
+
+    fn link_bound(&mut self, flags: u32, bound: u64) {
+        let link = LinkEntry { bound, flags, mac: self.mac };
         self.maps.links.set(&self.ifindex, &link).unwrap();
     }
 
@@ -269,6 +273,33 @@ fn a_node_alone_answers_whatever_it_hears_and_one_without_peers_until_it_meets_o
     assert!(it.answers());
     it.signs(5000, 5000, 900);
     assert!(!it.answers());
+}
+
+#[test]
+fn a_node_with_leases_answers_as_long_as_its_agent_may_be_away() {
+    let mut it = Announcing::new();
+    it.link_bound(LINK_LEASED, 15_000 * MS);
+    it.signs(60_000, 10, 10);
+    assert!(it.answers(), "it needs nobody who hears it");
+    it.agent(14_000);
+    assert!(it.answers());
+    it.agent(15_500);
+    assert!(!it.answers(), "another node has the Lease by now");
+    it.maps.announcer.set(&ANNOUNCER_AGENT, &0).unwrap();
+    assert!(!it.answers(), "no agent was ever there");
+    it.agent(0);
+    assert!(it.answers());
+    it.state(Family::V4, ANNOUNCEMENT_SILENT);
+    assert_eq!(it.ask(Family::V4).action, Action::Pass);
+}
+
+#[test]
+fn a_node_with_leases_tells_nobody_that_it_lives() {
+    let mut it = Announcing::new();
+    it.link_bound(LINK_LEASED | LINK_ANSWERING, 15_000 * MS);
+    let (signs, peer) = (it.link_signs(), it.peer());
+    assert_eq!(it.hear(it.request(|_| ())).action, Action::Consume);
+    assert_eq!((it.link_signs(), it.peer()), (signs, peer));
 }
 
 #[test]

@@ -45,7 +45,7 @@ impl Programs {
             return true;
         }
         if self.link.flags & LINK_SOLO != 0 {
-            return self.signs.met < self.link.solo_since;
+            return self.signs.met < self.link.bound;
         }
         if age > AGENT_AWAY_AT_MOST && now - self.signs.asked < ASKED_WITHIN {
             return false;
