@@ -6,7 +6,9 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Duration;
 
+use cilium_announcer::Timings;
 use cilium_api::parts::Algorithm;
 use cilium_bpf::PINNED_MAPS;
 use cilium_bpf::layout::CONFIG_NODEPORT_PREFIX_COUNT;
@@ -14,6 +16,7 @@ use cilium_dataplane::maglev::Maglev;
 use cilium_dataplane::{Balancing, Mode};
 use cilium_names::Limits;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use jiff::SignedDuration;
 
 use crate::acceleration::Acceleration;
 use crate::balancing::{parse_seed, parse_size};
@@ -55,8 +58,8 @@ pub(crate) struct Settings {
     pub(crate) host_firewall: bool,
     /// Policies redirect, and may exempt pods.
     pub(crate) local_redirects: bool,
-    /// Addresses of Services are announced on the node's links, and nodes agree among themselves who does.
-    pub(crate) announces: bool,
+    /// Addresses of Services are announced on the node's links, and nodes agree so who does.
+    pub(crate) announces: Option<Agreement>,
     /// Destinations that are reached with the pod's own address.
     pub(crate) native: Vec<IpNet>,
     /// 0: that of the node's device.
@@ -101,6 +104,15 @@ pub(crate) struct Settings {
     pub(crate) raw: BTreeMap<String, String>,
 }
 
+/// How nodes agree on who answers for an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Agreement {
+    /// They tell each other on their links that they live.
+    Heartbeats,
+    /// Who holds the Lease of a Service answers.
+    Leases(Timings),
+}
+
 impl Settings {
     /// Reads a directory of files; without one, all settings have their defaults.
     pub(crate) fn load(directory: Option<&Path>, node: &str) -> Result<Self, Error> {
@@ -125,7 +137,7 @@ impl Settings {
             masquerade6: keys.bool("enable-ipv6-masquerade", true)?,
             host_firewall: keys.bool("enable-host-firewall", false)?,
             local_redirects: keys.bool("enable-local-redirect-policy", false)?,
-            announces: keys.bool("enable-l2-announcements", false)?,
+            announces: keys.announces()?,
             native: keys.prefixes()?,
             mtu: keys.value("mtu", "a number of bytes")?.unwrap_or(0),
             tcx: keys.bool("enable-tcx", true)?,
@@ -286,6 +298,31 @@ impl Keys<'_> {
         let full = if text.starts_with(':') { format!("127.0.0.1{text}") } else { text.to_owned() };
         let address = full.parse().map_err(|_| Error::Value { key, value: text.to_owned(), expected })?;
         Ok(Some(address))
+    }
+
+    /// As Go writes it; what is negative is as good as nothing.
+    fn duration(&self, key: &'static str, default: Duration) -> Result<Duration, Error> {
+        let expected = "a duration such as 15s, 1m30s or 200ms";
+        let Some(text) = self.get(key).filter(|text| *text != "0") else {
+            return Ok(self.get(key).map_or(default, |_| Duration::ZERO));
+        };
+        let is_plain = text.starts_with(|first: char| first.is_ascii_digit() || "+-.".contains(first));
+        let parsed = text.parse::<SignedDuration>().ok().filter(|_| is_plain);
+        let parsed = parsed.ok_or_else(|| Error::Value { key, value: text.to_owned(), expected })?;
+        Ok(Duration::try_from(parsed).unwrap_or_default())
+    }
+
+    /// `None` where addresses are not announced.
+    fn announces(&self) -> Result<Option<Agreement>, Error> {
+        let expected = "heartbeat or lease";
+        let mode = self.choice("l2-announcements-mode", &["heartbeat", "lease"], expected)?;
+        let timings = Timings::clamped(
+            self.duration("l2-announcements-lease-duration", Duration::from_secs(15))?,
+            self.duration("l2-announcements-renew-deadline", Duration::from_secs(5))?,
+            self.duration("l2-announcements-retry-period", Duration::from_secs(2))?,
+        );
+        let agreement = if mode == "lease" { Agreement::Leases(timings) } else { Agreement::Heartbeats };
+        Ok(self.bool("enable-l2-announcements", false)?.then_some(agreement))
     }
 
     fn map_part(&self) -> Result<f64, Error> {
@@ -472,6 +509,10 @@ mod tests {
             ("nodeport-addresses", "::/0,::/1,::/2,::/3,::/4,::/5,::/6,::/7,::/8"),
             ("ipv4-service-loopback-address", "fd00::1"),
             ("bpf-lb-sock-hostns-only", "pods"),
+            ("l2-announcements-mode", "both"),
+            ("l2-announcements-lease-duration", "15"),
+            ("l2-announcements-renew-deadline", "soon"),
+            ("l2-announcements-retry-period", "PT2S"),
         ] {
             let error = mk_settings(&[(key, value)]).expect_err("is refused").to_string();
             assert!(error.contains(key) && error.contains(value), "{error}");
@@ -481,6 +522,35 @@ mod tests {
             Err(Error::NoFamily)
         ));
         assert!(matches!(Settings::parse(BTreeMap::new(), ""), Err(Error::Node)));
+    }
+
+    #[test]
+    fn announcements_are_agreed_upon_by_heartbeats_or_leases() {
+        let of = |pairs: &[(&str, &str)]| mk_settings(pairs).expect("parses").announces;
+        let (on, lease) = (("enable-l2-announcements", "true"), ("l2-announcements-mode", "lease"));
+        let timings = |duration, renew, retry| {
+            let of = Duration::from_millis;
+            Some(Agreement::Leases(Timings {
+                lease_duration: of(duration),
+                renew_deadline: of(renew),
+                retry_period: of(retry),
+            }))
+        };
+        assert_eq!(of(&[lease]), None);
+        assert_eq!(of(&[on]), Some(Agreement::Heartbeats));
+        assert_eq!(of(&[on, lease]), timings(15_000, 5000, 2000));
+        let said = |duration, renew, retry| {
+            of(&[
+                on,
+                lease,
+                ("l2-announcements-lease-duration", duration),
+                ("l2-announcements-renew-deadline", renew),
+                ("l2-announcements-retry-period", retry),
+            ])
+        };
+        assert_eq!(said("1m30s", "10.5s", "200ms"), timings(90_000, 10_500, 200));
+        assert_eq!(said("0", "-3s", "0s"), timings(1000, 500, 200), "what is too short gives way");
+        assert_eq!(said("1h0m0s", "5s", "4.5s"), timings(3_600_000, 5000, 2500));
     }
 
     #[test]

@@ -255,7 +255,7 @@ fn mk_config(settings: &Settings, facts: &Facts, native: &Link, tunnel: Option<&
             | flag(!settings.nodeport_addresses.is_empty(), CONFIG_NODEPORT_PREFIXES)
             | flag(settings.sockets_of_host, CONFIG_SOCKETS_OF_HOST)
             | flag(settings.local_redirects, CONFIG_REDIRECTS)
-            | flag(settings.announces, CONFIG_ANNOUNCE)
+            | flag(settings.announces.is_some(), CONFIG_ANNOUNCE)
             | flag(probe::has_set_retval(), CONFIG_SET_RETVAL),
         event_rate: EVENT_RATE,
         mtu,

@@ -10,13 +10,16 @@ use tokio::sync::{mpsc, oneshot, watch as channel};
 use crate::announce::{Announcements, Line};
 use crate::backoff::Backoff;
 use crate::brain::{Brain, Health, Outside};
-use crate::config::Settings;
+use crate::config::{Agreement, Settings};
 use crate::health::{Checks, Failures};
 use crate::watch::{Seen, chain};
 use crate::{ack, announce, dns, health, kube_proxy, monitor, pressure, serve, watch};
 
 /// Where the manifest mounts the node's kernel parameters: `/proc/sys` is read-only in a container.
 const HOST_SYSCTLS: &str = "/host/proc/sys";
+
+/// So long the end may be put off so that other nodes need not wait for Leases.
+const RELEASE_WITHIN: Duration = Duration::from_secs(2);
 
 /// Work for the brain.
 type Job = Box<dyn FnOnce(&mut Brain) + Send>;
@@ -49,7 +52,7 @@ impl Handle {
     }
 }
 
-/// Runs until a signal says to stop. What is in the kernel stays there.
+/// Runs until a signal says to stop. What is in the kernel stays there, but for addresses that are announced by Leases.
 pub(crate) async fn run(settings: Settings, namespace: String) -> anyhow::Result<()> {
     tracing::info!(version = env!("CARGO_PKG_VERSION"), node = settings.node, "starting");
     if std::path::Path::new(HOST_SYSCTLS).join("net").exists() {
@@ -69,9 +72,9 @@ pub(crate) async fn run(settings: Settings, namespace: String) -> anyhow::Result
     let health = Health::new(checks_sender, health_failures.clone());
     let (pressure_sender, mut pressures) = channel::channel(Vec::new());
     let (kube_proxy_sender, kube_proxy) = channel::channel(Vec::new());
-    let announcements = Announcements::start(&settings)?;
+    let (announcements, leases) = Announcements::start(&settings)?;
     let (line, mut announced) = (announcements.line(), announcements.told());
-    if settings.announces {
+    if settings.announces == Some(Agreement::Heartbeats) {
         announce::key::recall(&settings.heartbeat_key_file(), &line);
     }
     let outside = Outside { health, announcements, pressures: pressures.clone(), kube_proxy };
@@ -83,7 +86,10 @@ pub(crate) async fn run(settings: Settings, namespace: String) -> anyhow::Result
     tokio::spawn(kube_proxy::follow(kube_proxy_sender));
     tokio::spawn(health::start(settings.every_address(), checks, failures_sender));
     tokio::spawn(dns::serve(dns_socket, handle.clone(), rules));
-    tokio::spawn(connect(Connection { settings, namespace, line }, seen_sender, told, handle.clone()));
+    let (client_sender, client) = oneshot::channel();
+    let campaign = leases.map(|leases| tokio::spawn(leases.run(client, namespace.clone())));
+    let connection = Connection { settings, namespace, line: line.clone(), campaign: client_sender };
+    tokio::spawn(connect(connection, seen_sender, told, handle.clone()));
 
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -108,6 +114,12 @@ pub(crate) async fn run(settings: Settings, namespace: String) -> anyhow::Result
         }
     }
     brain.save_last_names().await;
+    if let Some(campaign) = campaign {
+        line.stop();
+        if tokio::time::timeout(RELEASE_WITHIN, campaign).await.is_err() {
+            tracing::warn!("Leases are not given back: other nodes wait until they expire");
+        }
+    }
     tracing::info!("stopping; the datapath goes on");
     Ok(())
 }
@@ -130,11 +142,13 @@ struct Connection {
     settings: Settings,
     namespace: String,
     line: Line,
+    /// Who takes part in elections, if anybody.
+    campaign: oneshot::Sender<Client>,
 }
 
 /// Finds the API server and starts what talks to it. Tries for ever: the node works from disk meanwhile.
 async fn connect(
-    Connection { settings, namespace, line }: Connection,
+    Connection { settings, namespace, line, campaign }: Connection,
     seen: mpsc::Sender<Seen>,
     told: channel::Receiver<Option<ack::Told>>,
     handle: Handle,
@@ -155,7 +169,9 @@ async fn connect(
     tokio::spawn(watch::header(client.clone(), settings.node.clone(), seen.clone()));
     tokio::spawn(watch::slices(client.clone(), settings.node.clone(), seen));
     tokio::spawn(ack::run(client.clone(), settings.node.clone(), told));
-    if settings.announces {
+    // Nobody waits for it where heartbeats decide.
+    drop(campaign.send(client.clone()));
+    if settings.announces == Some(Agreement::Heartbeats) {
         let file = settings.heartbeat_key_file();
         tokio::spawn(announce::key::fetch(client.clone(), namespace, file, line));
     }

@@ -4,12 +4,16 @@
 //! | module | what |
 //! |---|---|
 //! | `thread` | the loop: plan and clock in, maps and frames out |
-//! | `station` | one device: its maps, its socket, its announcer |
+//! | `station` | one device: its maps, its socket, who decides |
+//! | `decider` | who decides: heartbeats of other owners, or Leases |
+//! | `leases` | reads and writes Leases, where these decide |
 //! | `groups` | multicast groups of a device, which need the lock of all network configuration |
 //! | `key` | the key of heartbeats: from the API server once, then from disk |
 
+mod decider;
 mod groups;
 pub(crate) mod key;
+pub(crate) mod leases;
 mod station;
 mod thread;
 
@@ -17,6 +21,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::mpsc;
 
+use cilium_announcer::Tenure;
 use cilium_api::node_state::Failure;
 use cilium_api::parts::{Announcement, Part, PartKey};
 use cilium_dataplane::Parts;
@@ -24,7 +29,9 @@ use cilium_drivers::netlink::Link;
 use cilium_rest::model;
 use tokio::sync::{oneshot, watch};
 
-use crate::config::Settings;
+use crate::config::{Agreement, Settings};
+use leases::Leases;
+use thread::Place;
 
 /// The key of heartbeats.
 pub(crate) type Key = [u8; 16];
@@ -34,6 +41,12 @@ enum Message {
     Plan(BTreeMap<IpAddr, Announcement>),
     Device(Link),
     Key(Key),
+    /// What is known of a Lease; `None`: this node does not take part in its election any more.
+    Lease(String, Option<Tenure>),
+    /// Why Leases are not read or written, if they are not.
+    LeaseFailure(Option<String>),
+    /// Answer for nothing any more.
+    Stop,
     List(oneshot::Sender<Vec<model::Announcement>>),
 }
 
@@ -62,6 +75,11 @@ impl Line {
     pub(crate) fn set_key(&self, key: Key) {
         self.say(Message::Key(key));
     }
+
+    /// Nothing is answered for any more, and Leases are given back.
+    pub(crate) fn stop(&self) {
+        self.say(Message::Stop);
+    }
 }
 
 /// The loop's end of the line.
@@ -73,22 +91,37 @@ pub(crate) struct Announcements {
 }
 
 impl Announcements {
-    /// Starts the thread, where the settings say so.
+    /// Starts the thread, where the settings say so. Gives what takes part in elections for it, where Leases decide.
     ///
     /// # Errors
     /// There is no thread to be had.
-    pub(crate) fn start(settings: &Settings) -> std::io::Result<Self> {
-        let (tell, told) = watch::channel(Told::default());
-        let line = if settings.announces {
-            let (sender, receiver) = mpsc::channel();
-            let (node, bpffs) = (settings.node.clone(), settings.bpffs.clone());
-            let run = move || thread::run(&node, &bpffs, &receiver, &tell);
-            std::thread::Builder::new().name("announcements".to_owned()).spawn(run)?;
-            Line(Some(sender))
-        } else {
-            Line(None)
+    pub(crate) fn start(settings: &Settings) -> std::io::Result<(Self, Option<Leases>)> {
+        let (told_sender, told) = watch::channel(Told::default());
+        let this = |line| Self { line, told, plan: BTreeMap::new(), device: None };
+        let Some(agreement) = settings.announces else { return Ok((this(Line(None)), None)) };
+        let (sender, receiver) = mpsc::channel();
+        let (wanted_sender, wanted) = watch::channel(BTreeSet::new());
+        let timings = match agreement {
+            Agreement::Heartbeats => None,
+            Agreement::Leases(timings) => Some(timings),
         };
-        Ok(Self { line, told, plan: BTreeMap::new(), device: None })
+        let place = Place {
+            node: settings.node.clone(),
+            bpffs: settings.bpffs.clone(),
+            timings,
+            told: told_sender,
+            wanted: wanted_sender,
+        };
+        let run = move || thread::run(&place, &receiver);
+        std::thread::Builder::new().name("announcements".to_owned()).spawn(run)?;
+        let line = Line(Some(sender));
+        let leases = timings.map(|timings| Leases {
+            node: settings.node.clone(),
+            timings,
+            wanted,
+            line: line.clone(),
+        });
+        Ok((this(line), leases))
     }
 
     /// For those who have something to tell the thread.

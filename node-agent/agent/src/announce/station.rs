@@ -6,11 +6,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use cilium_announcer::frame::{Request, announcement, probe, solicited_node};
-use cilium_announcer::{Action, Announcer, Claim, Signs, Standing, node_number};
+use cilium_announcer::{Action, Claim, Signs, Standing, Tenure, node_number};
 use cilium_api::parts::{Announcement, PartKey};
 use cilium_bpf::layout::{
-    ANNOUNCEMENT_ANSWERED, ANNOUNCEMENT_SILENT, ANNOUNCER_AGENT, ANNOUNCER_KEY, ANNOUNCER_NODE,
-    AnnouncementEntry, AnnouncementKey, LinkSigns, PeerEntry, PeerKey,
+    ANNOUNCEMENT_ANSWERED, ANNOUNCEMENT_SILENT, ANNOUNCER_AGENT, ANNOUNCER_NODE, AnnouncementEntry,
+    AnnouncementKey, PeerEntry, PeerKey,
 };
 use cilium_delta::Table as _;
 use cilium_drivers::frames::FrameSender;
@@ -19,15 +19,11 @@ use cilium_drivers::netlink::{Link, Mac};
 use cilium_rest::model;
 use regex::Regex;
 
-use super::Key;
+use super::decider::{Decider, Means};
 use super::groups::Members;
 use crate::watch::chain;
 
 const SECOND: u64 = 1_000_000_000;
-/// Without an agent for longer than this, other nodes take a node's addresses (`AGENT_AWAY_AT_MOST` of the programs), if there are
-/// some that ask for it (`ASKED_WITHIN`).
-const AWAY_AT_MOST: u64 = 30 * SECOND;
-const ASKED_WITHIN: u64 = SECOND;
 /// Before that, nobody is called silent: there was no time to answer.
 const PATIENCE: u64 = 2 * SECOND;
 
@@ -35,11 +31,10 @@ const PATIENCE: u64 = 2 * SECOND;
 pub(super) struct Station {
     device: Link,
     node: u64,
-    key: Key,
     maps: AnnouncementMaps,
     frames: FrameSender,
     members: Members,
-    announcer: Announcer,
+    decider: Decider,
     plan: BTreeMap<IpAddr, Announcement>,
     began: u64,
     /// The device's bits, as requests tell them.
@@ -50,20 +45,22 @@ pub(super) struct Station {
 
 impl Station {
     /// Goes on where an agent before stopped.
-    pub(super) fn open(node: &str, bpffs: &Path, device: &Link, key: Key, now: u64) -> anyhow::Result<Self> {
+    pub(super) fn open(
+        node: &str,
+        bpffs: &Path,
+        device: &Link,
+        means: Means,
+        now: u64,
+    ) -> anyhow::Result<Self> {
         let mut maps = AnnouncementMaps::open(bpffs)?;
-        let announcer = adopt(&mut maps, node, device, now)?;
+        let decider = Decider::open(&mut maps, node, device, means, now)?;
         maps.announcer.set(&ANNOUNCER_NODE, &node_number(node))?;
-        for (element, half) in ANNOUNCER_KEY.iter().zip(key.as_chunks::<8>().0) {
-            maps.announcer.set(element, &u64::from_le_bytes(*half))?;
-        }
         Ok(Self {
             node: node_number(node),
-            key,
             maps,
             frames: FrameSender::open(device)?,
             members: Members::new(device)?,
-            announcer,
+            decider,
             plan: BTreeMap::new(),
             device: device.clone(),
             began: now,
@@ -92,8 +89,7 @@ impl Station {
         {
             self.failures.insert(format!("expression {expression}"), error);
         }
-        let owners = self.plan.iter().map(|(address, it)| (*address, it.owners.clone())).collect();
-        self.announcer.set(&owners, now);
+        self.decider.set(&self.plan, now);
         if let Err(error) = self.reconcile() {
             self.failures.insert("announcements".to_owned(), chain(&error));
         }
@@ -107,12 +103,12 @@ impl Station {
     /// Entries for every address and peer, and no others.
     fn reconcile(&mut self) -> Result<(), maps::Error> {
         let wanted: BTreeSet<AnnouncementKey> =
-            self.announcer.addresses().map(|address| self.address_key(address)).collect();
+            self.decider.addresses().into_iter().map(|address| self.address_key(address)).collect();
         for gone in self.maps.announcements.keys(|key| !wanted.contains(key))? {
             self.maps.announcements.delete(&gone)?;
         }
         let peers: BTreeSet<PeerKey> =
-            self.announcer.peers().map(|node| PeerKey { node, ifindex: self.device.index }).collect();
+            self.decider.peers().map(|node| PeerKey { node, ifindex: self.device.index }).collect();
         for gone in self.maps.peers.keys(|key| !peers.contains(key))? {
             self.maps.peers.delete(&gone)?;
         }
@@ -137,7 +133,7 @@ impl Station {
 
     /// Time until [`Station::turn`] has something to do.
     pub(super) fn wait(&self, now: u64) -> Duration {
-        Duration::from_nanos(self.announcer.deadline().saturating_sub(now))
+        Duration::from_nanos(self.decider.deadline().saturating_sub(now))
     }
 
     /// Does what is due. `realtime` goes on over restarts of the machine.
@@ -148,15 +144,37 @@ impl Station {
     }
 
     fn try_turn(&mut self, now: u64, realtime: u64) -> Result<(), maps::Error> {
-        self.maps.announcer.set(&ANNOUNCER_AGENT, &now)?;
-        if self.announcer.deadline() > now {
-            return Ok(());
+        if matches!(self.decider, Decider::Heartbeats(..)) {
+            self.maps.announcer.set(&ANNOUNCER_AGENT, &now)?;
         }
-        let signs = self.signs()?;
-        for action in self.announcer.tick(now, &signs) {
-            self.act(&action, now, realtime)?;
+        if self.decider.deadline() <= now {
+            let signs = self.signs()?;
+            for action in self.decider.tick(now, &signs) {
+                self.act(&action, now, realtime)?;
+            }
+        }
+        // After a pause, what is not held any more must be silent before programs answer again.
+        if let Decider::Leases(leased) = &self.decider
+            && leased.is_sure()
+        {
+            self.maps.announcer.set(&ANNOUNCER_AGENT, &now)?;
         }
         Ok(())
+    }
+
+    /// Takes news of a Lease.
+    pub(super) fn learn(&mut self, lease: &str, tenure: Tenure) {
+        if let Decider::Leases(leased) = &mut self.decider {
+            leased.learn(lease, tenure);
+        }
+    }
+
+    /// Names of the Leases that this node wants; none where it agrees with others by heartbeats.
+    pub(super) fn leases(&self) -> BTreeSet<String> {
+        match &self.decider {
+            Decider::Heartbeats(..) => BTreeSet::new(),
+            Decider::Leases(leased) => leased.leases().cloned().collect(),
+        }
     }
 
     fn signs(&self) -> Result<Signs, maps::Error> {
@@ -166,12 +184,12 @@ impl Station {
             has_carrier: self.frames.has_carrier(),
             ..Signs::default()
         };
-        for node in self.announcer.peers() {
+        for node in self.decider.peers() {
             if let Some(entry) = self.maps.peers.get(&PeerKey { node, ifindex })? {
                 signs.peers.insert(node, entry);
             }
         }
-        for address in self.announcer.asked_for() {
+        for address in self.decider.asked_for() {
             if let Some(entry) = self.maps.announcements.get(&self.address_key(address))? {
                 signs.claims.insert(address, Claim { at: entry.claimed, mac: entry.claimant });
             }
@@ -192,7 +210,9 @@ impl Station {
                     sent: now,
                     stamp: self.last_stamp,
                 };
-                self.send(&request.to_frame(&self.key));
+                if let Decider::Heartbeats(_, key) = &self.decider {
+                    self.send(&request.to_frame(key));
+                }
             }
             Action::Answer(address, answers) => {
                 let key = self.address_key(address);
@@ -224,15 +244,15 @@ impl Station {
         if now < self.began + PATIENCE {
             return Vec::new();
         }
-        self.announcer.silent().take(NAMED_SILENT).map(str::to_owned).collect()
+        self.decider.silent().take(NAMED_SILENT).map(str::to_owned).collect()
     }
 
     /// What is not in force, and addresses that somebody has who is no owner.
     pub(super) fn failures(&self) -> BTreeMap<String, String> {
         let mut failures = self.failures.clone();
         failures.extend(self.members.failure().map(|error| ("groups".to_owned(), error)));
-        for address in self.announcer.asked_for() {
-            let claimant = self.announcer.state(address).and_then(|state| state.claimant);
+        for address in self.decider.asked_for() {
+            let claimant = self.decider.state(address).and_then(|state| state.claimant);
             if let Some(mac) = claimant {
                 let message = format!(
                     "{} has the address on {} and is no owner of it: it is not announced before that one is gone",
@@ -251,7 +271,7 @@ impl Station {
     }
 
     fn row(&self, address: IpAddr, part: &Announcement) -> model::Announcement {
-        let state = self.announcer.state(address);
+        let state = self.decider.state(address);
         let entry = self.maps.announcements.get(&self.address_key(address)).ok().flatten();
         let standing = match state.as_ref().map(|state| state.standing) {
             Some(Standing::Answering) => "answering",
@@ -282,31 +302,4 @@ fn is_on(device: &str, it: &Announcement, known: &mut BTreeMap<String, Result<Re
         compiled.as_ref().is_ok_and(|expression| expression.is_match(device))
     };
     it.interfaces.is_empty() || it.interfaces.iter().any(&mut matches)
-}
-
-/// What programs answer for is answered for further, unless others may have taken it by now.
-fn adopt(maps: &mut AnnouncementMaps, node: &str, device: &Link, now: u64) -> Result<Announcer, maps::Error> {
-    let mut announcer = Announcer::new(node, device.mac.0, now);
-    let last = maps.announcer.get(&ANNOUNCER_AGENT)?.unwrap_or(0);
-    let signs = maps.link_signs.get(&device.index)?.unwrap_or_default();
-    let is_outdated =
-        now.saturating_sub(last) > AWAY_AT_MOST && now.saturating_sub(signs.asked) < ASKED_WITHIN;
-    let link = maps.links.get(&device.index)?.filter(|link| !is_outdated && link.mac == device.mac.0);
-    let Some(link) = link else {
-        for key in maps.announcements.keys(|_| true)? {
-            maps.announcements.delete(&key)?;
-        }
-        maps.links.delete(&device.index)?;
-        maps.link_signs.set(&device.index, &LinkSigns::default())?;
-        return Ok(announcer);
-    };
-    let entries = maps.announcements.entries()?;
-    let answered = entries
-        .iter()
-        .filter(|(key, entry)| key.ifindex == device.index && entry.state == ANNOUNCEMENT_ANSWERED)
-        .filter_map(|(key, _)| key.address.ip());
-    announcer.adopt(link, answered, now);
-    // Until the first answers come: nobody may have asked while no agent was there.
-    maps.link_signs.set(&device.index, &LinkSigns { heard: now, ..signs })?;
-    Ok(announcer)
 }

@@ -1,16 +1,18 @@
 //! The loop of the thread.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
+use cilium_announcer::{Tenure, Timings};
 use cilium_api::parts::Announcement;
 use cilium_drivers::netlink::Link;
 use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::watch;
 
+use super::decider::Means;
 use super::station::Station;
 use super::{Key, Message, Told};
 
@@ -19,16 +21,32 @@ const ALIVE_EVERY: Duration = Duration::from_millis(100);
 /// A device that cannot be used is tried again.
 const OPEN_EVERY: Duration = Duration::from_secs(1);
 
+/// Where and by what the thread works.
+pub(super) struct Place {
+    /// Name of the node.
+    pub(super) node: String,
+    pub(super) bpffs: PathBuf,
+    /// `None`: by heartbeats.
+    pub(super) timings: Option<Timings>,
+    pub(super) told: watch::Sender<Told>,
+    /// Names of the Leases that are wanted.
+    pub(super) wanted: watch::Sender<BTreeSet<String>>,
+}
+
 /// Everything that is known beside the device itself.
 #[derive(Default)]
 struct Known {
     plan: BTreeMap<IpAddr, Announcement>,
     device: Option<Link>,
     key: Option<Key>,
+    leases: BTreeMap<String, Tenure>,
+    /// Why Leases are not read or written.
+    lease_failure: Option<String>,
+    is_over: bool,
 }
 
-/// Runs until the sender is gone. What programs answer for stays.
-pub(super) fn run(node: &str, bpffs: &Path, messages: &Receiver<Message>, told: &watch::Sender<Told>) {
+/// Runs until the sender is gone: what programs answer for stays. Or until it is told to stop: nothing does then.
+pub(super) fn run(place: &Place, messages: &Receiver<Message>) {
     let mut known = Known::default();
     let mut station: Option<Station> = None;
     loop {
@@ -45,16 +63,22 @@ pub(super) fn run(node: &str, bpffs: &Path, messages: &Receiver<Message>, told: 
         while let Ok(message) = messages.try_recv() {
             take(message, &mut known, &mut station);
         }
+        if known.is_over {
+            return;
+        }
         let mut failures = BTreeMap::new();
         if station.is_none() && !known.plan.is_empty() {
-            station = open(node, bpffs, &known, &mut failures);
+            station = open(place, &known, &mut failures);
         }
         if let Some(station) = &mut station {
             station.turn(now(), realtime());
             failures = station.failures();
         }
         let silent = station.as_ref().map(|station| station.silent(now())).unwrap_or_default();
-        tell(told, Told { silent, failures });
+        let wanted = station.as_ref().map(Station::leases).unwrap_or_default();
+        place.wanted.send_if_modified(|known| std::mem::replace(known, wanted.clone()) != wanted);
+        failures.extend(known.lease_failure.clone().map(|error| ("leases".to_owned(), error)));
+        tell(&place.told, Told { silent, failures });
     }
 }
 
@@ -80,6 +104,20 @@ fn take(message: Message, known: &mut Known, station: &mut Option<Station>) {
             }
             known.key = Some(key);
         }
+        Message::Lease(name, tenure) => {
+            if let Some(station) = station {
+                station.learn(&name, tenure.clone().unwrap_or_default());
+            }
+            match tenure {
+                Some(tenure) => drop(known.leases.insert(name, tenure)),
+                None => drop(known.leases.remove(&name)),
+            }
+        }
+        Message::LeaseFailure(failure) => known.lease_failure = failure,
+        Message::Stop => {
+            station.take().into_iter().for_each(Station::close);
+            known.is_over = true;
+        }
         Message::List(sender) => {
             // Who asked may be gone.
             drop(sender.send(station.as_ref().map(Station::list).unwrap_or_default()));
@@ -87,16 +125,18 @@ fn take(message: Message, known: &mut Known, station: &mut Option<Station>) {
     }
 }
 
-fn open(node: &str, bpffs: &Path, known: &Known, failures: &mut BTreeMap<String, String>) -> Option<Station> {
+fn open(place: &Place, known: &Known, failures: &mut BTreeMap<String, String>) -> Option<Station> {
     let device = known.device.as_ref()?;
-    let Some(key) = known.key else {
+    let means = place.timings.map(Means::Leases).or_else(|| known.key.map(Means::Heartbeats));
+    let Some(means) = means else {
         failures.insert("announcements".to_owned(), "the key of heartbeats is not known yet".to_owned());
         return None;
     };
-    match Station::open(node, bpffs, device, key, now()) {
+    match Station::open(&place.node, &place.bpffs, device, means, now()) {
         Ok(mut station) => {
             tracing::info!(device = device.name, "announcing addresses of Services");
             station.set(&known.plan, now());
+            known.leases.iter().for_each(|(name, tenure)| station.learn(name, tenure.clone()));
             Some(station)
         }
         Err(error) => {
@@ -119,7 +159,7 @@ fn tell(told: &watch::Sender<Told>, now: Told) {
 }
 
 /// Nanoseconds of the clock that programs have.
-fn now() -> u64 {
+pub(super) fn now() -> u64 {
     nanoseconds(ClockId::Monotonic)
 }
 

@@ -11,8 +11,8 @@ use crate::api::lock;
 use crate::parts::NODE;
 use crate::stage::{Stage, eventually};
 
-const IPV4: &str = "192.0.2.100";
-const IPV6: &str = "2001:db8::100";
+pub(crate) const IPV4: &str = "192.0.2.100";
+pub(crate) const IPV6: &str = "2001:db8::100";
 const KEY: &str = "MDEyMzQ1Njc4OWFiY2RlZmdoaWprbG1ub3BxcnN0dXY=";
 
 fn mk_stage(key: Option<&str>) -> Stage {
@@ -22,7 +22,7 @@ fn mk_stage(key: Option<&str>) -> Stage {
     stage
 }
 
-fn mk_parts(owners: &[&str], interfaces: &[&str]) -> Parts {
+pub(crate) fn mk_parts(owners: &[&str], interfaces: &[&str]) -> Parts {
     let strings = |texts: &[&str]| texts.iter().map(ToString::to_string).collect();
     let part = Announcement {
         owners: strings(owners),
@@ -38,20 +38,20 @@ fn mk_parts(owners: &[&str], interfaces: &[&str]) -> Parts {
 }
 
 /// What a program beyond the node's device says.
-fn outside(stage: &Stage, program: &str, arguments: &[&str]) -> String {
+pub(crate) fn outside(stage: &Stage, program: &str, arguments: &[&str]) -> String {
     let run = || Command::new(program).args(arguments).output().expect("is installed by ./dev");
     let output = stage.outside.run(run).expect("enters");
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 /// The MAC addresses that answer for the IPv4 address.
-fn answers(stage: &Stage) -> Vec<String> {
+pub(crate) fn answers(stage: &Stage) -> Vec<String> {
     let text = outside(stage, "arping", &["-r", "-c", "1", "-w", "1", "-i", "up0", IPV4]);
     text.lines().map(str::to_owned).collect()
 }
 
 /// The MAC address that answers for the IPv6 address.
-fn answers6(stage: &Stage) -> Vec<String> {
+pub(crate) fn answers6(stage: &Stage) -> Vec<String> {
     let text = outside(stage, "ndisc6", &["-q", "-1", "-r", "1", "-w", "1000", IPV6, "up0"]);
     text.lines().map(|line| line.trim().to_lowercase()).collect()
 }
@@ -63,11 +63,11 @@ fn mac(stage: &Stage) -> String {
     links[0]["address"].as_str().expect("has one").to_owned()
 }
 
-fn list(stage: &Stage) -> Vec<model::Announcement> {
+pub(crate) fn list(stage: &Stage) -> Vec<model::Announcement> {
     stage.client().get("/v1/l2-announcement").expect("the agent answers")
 }
 
-fn await_answers(stage: &Stage) {
+pub(crate) fn await_answers(stage: &Stage) {
     let mac = mac(stage);
     eventually("the node answers by ARP", || answers(stage) == [mac.clone()]);
     eventually("and by neighbour discovery", || answers6(stage) == [mac.clone()]);

@@ -1,4 +1,4 @@
-//! A Kubernetes API server, as far as an agent talks to one: lists, watches, and the patch of a status.
+//! A Kubernetes API server, as far as an agent talks to one: lists, watches, the patch of a status, and Leases.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -7,10 +7,10 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
 
 use axum::body::{Body, Bytes};
-use axum::extract::State;
-use axum::http::Uri;
+use axum::extract::{Path, State};
+use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::{get, patch};
+use axum::routing::{get, patch, put};
 use axum::{Json, Router};
 use cilium_api::node_slice::{CiliumNodeStateSliceSpec, OWNER_LABEL};
 use cilium_api::node_state::DesiredState;
@@ -21,6 +21,7 @@ use tokio::sync::oneshot;
 
 const STATES: &str = "ciliumnodestates";
 const SLICES: &str = "ciliumnodestateslices";
+const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases";
 
 /// What exists. It outlives servers.
 #[derive(Default)]
@@ -32,6 +33,7 @@ pub(crate) struct World {
     pub(crate) heartbeat_key: Option<String>,
     /// Bodies of status patches, in order.
     pub(crate) acks: Vec<Value>,
+    leases: BTreeMap<String, Value>,
 }
 
 pub(crate) type Shared = Arc<Mutex<World>>;
@@ -58,6 +60,26 @@ impl World {
         });
         object["metadata"]["labels"][OWNER_LABEL] = owner.into();
         self.put(SLICES, name, object);
+    }
+
+    /// Writes a Lease, whatever version it has.
+    pub(crate) fn put_lease(&mut self, name: &str, spec: &Value) {
+        let object = json!({
+            "apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": name}, "spec": spec,
+        });
+        self.store_lease(name, object);
+    }
+
+    /// What is in a Lease; null if there is none.
+    pub(crate) fn lease(&self, name: &str) -> Value {
+        self.leases.get(name).map(|lease| lease["spec"].clone()).unwrap_or_default()
+    }
+
+    fn store_lease(&mut self, name: &str, mut object: Value) -> Value {
+        self.version += 1;
+        object["metadata"]["resourceVersion"] = self.version.to_string().into();
+        self.leases.insert(name.to_owned(), object.clone());
+        object
     }
 
     fn put(&mut self, kind: &'static str, name: &str, mut object: Value) {
@@ -125,6 +147,8 @@ fn routes(world: Shared) -> Router {
         .route(&format!("{base}/{SLICES}"), get(async |State(world), uri: Uri| read(&world, SLICES, &uri)))
         .route(&format!("{base}/{STATES}/{{name}}/status"), patch(acknowledge))
         .route("/api/v1/namespaces/kube-system/secrets/cilium-l2-heartbeat", get(secret))
+        .route(LEASES, get(list_leases).post(create_lease))
+        .route(&format!("{LEASES}/{{name}}"), put(replace_lease))
         .route(
             "/version",
             get(async || {
@@ -154,8 +178,47 @@ fn read(world: &Shared, kind: &'static str, uri: &Uri) -> Response {
 async fn secret(State(world): State<Shared>) -> Response {
     match &lock(&world).heartbeat_key {
         Some(key) => Json(json!({"kind": "Secret", "data": {"key": key}})).into_response(),
-        None => axum::http::StatusCode::NOT_FOUND.into_response(),
+        None => StatusCode::NOT_FOUND.into_response(),
     }
+}
+
+async fn list_leases(State(world): State<Shared>) -> Response {
+    let world = lock(&world);
+    let items: Vec<&Value> = world.leases.values().collect();
+    let version = world.version.to_string();
+    Json(json!({"apiVersion": "coordination.k8s.io/v1", "kind": "LeaseList",
+        "metadata": {"resourceVersion": version}, "items": items}))
+    .into_response()
+}
+
+async fn create_lease(State(world): State<Shared>, Json(lease): Json<Value>) -> Response {
+    let mut world = lock(&world);
+    let name = lease["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+    if world.leases.contains_key(&name) {
+        return refused(StatusCode::CONFLICT, "AlreadyExists");
+    }
+    Json(world.store_lease(&name, lease)).into_response()
+}
+
+/// Only the version that was read may be replaced.
+async fn replace_lease(
+    State(world): State<Shared>,
+    Path(name): Path<String>,
+    Json(lease): Json<Value>,
+) -> Response {
+    let mut world = lock(&world);
+    let version = |lease: &Value| lease["metadata"]["resourceVersion"].clone();
+    match world.leases.get(&name) {
+        None => refused(StatusCode::NOT_FOUND, "NotFound"),
+        Some(known) if version(known) != version(&lease) => refused(StatusCode::CONFLICT, "Conflict"),
+        Some(_) => Json(world.store_lease(&name, lease)).into_response(),
+    }
+}
+
+fn refused(code: StatusCode, reason: &str) -> Response {
+    let status = json!({"apiVersion": "v1", "kind": "Status", "status": "Failure", "message": reason,
+        "reason": reason, "code": code.as_u16()});
+    (code, Json(status)).into_response()
 }
 
 async fn acknowledge(State(world): State<Shared>, Json(body): Json<Value>) -> Response {

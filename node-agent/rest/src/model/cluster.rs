@@ -54,7 +54,7 @@ pub struct Announcement {
     pub interface: String,
     /// `answering`; `probing` while the node waits until nobody else answers; `standby` while another owner has it.
     pub state: String,
-    /// The owner whose turn it is, as far as this node knows; empty while it does not.
+    /// The owner whose turn it is, or who holds the Lease, as far as this node knows; empty while it does not.
     #[serde(default)]
     pub node: String,
     /// All owners, in order.
