@@ -24,7 +24,7 @@ use tokio::time::Instant;
 use crate::bootstrap::{Bootstrap, Settings};
 use crate::brain::Brain;
 use crate::feed::{self, News};
-use crate::options::{DefaultServiceIpam, Options};
+use crate::options::{DefaultServiceIpam, L2Mode, Options};
 use crate::{heartbeat, metrics, rbac, webhook};
 
 /// News and reports taken in one go. A longer queue means that another round follows at once.
@@ -208,6 +208,7 @@ fn plan_config(options: &Options) -> anyhow::Result<cilium_plan::Config> {
         lb_bgp_class: options.enable_bgp_control_plane,
         lb_l2_class: options.enable_l2_announcements,
         l2_announcements: options.enable_l2_announcements,
+        l2_leases: options.l2_announcements_mode == L2Mode::Lease,
         policy_map_entries: options.policy_map_entries()?,
         identity_gc_interval: i64::try_from(options.identity_gc_interval.as_secs()).unwrap_or(i64::MAX),
     })

@@ -41,6 +41,8 @@ pub struct Config {
     pub lb_l2_class: bool,
     /// CiliumL2AnnouncementPolicies are put in force.
     pub l2_announcements: bool,
+    /// Leases say which node answers for an address, and nodes do not say it otherwise.
+    pub l2_leases: bool,
     /// Entries that the policy map of a node has room for.
     pub policy_map_entries: u32,
     /// Time between two looks for identities without endpoints, in seconds. 0 keeps them for ever.
@@ -82,6 +84,7 @@ impl Default for Config {
             lb_bgp_class: false,
             lb_l2_class: false,
             l2_announcements: false,
+            l2_leases: false,
             policy_map_entries: cilium_policy::MAP_ENTRIES,
             identity_gc_interval: 15 * 60,
         }

@@ -55,7 +55,11 @@ fn mk_backend(service: &str, node: &str) -> EndpointSlice {
 
 /// Three nodes, a Service and a policy.
 fn mk_world(policy: Value) -> World {
-    let mut world = World::new(mk_config());
+    mk_world_with(mk_config(), policy)
+}
+
+fn mk_world_with(config: Config, policy: Value) -> World {
+    let mut world = World::new(config);
     for (number, name) in (1..).zip(["n1", "n2", "n3"]) {
         let mut node = mk_node(name, number);
         node.metadata.labels = Some(BTreeMap::from([("name".to_owned(), name.to_owned())]));
@@ -65,6 +69,15 @@ fn mk_world(policy: Value) -> World {
     world.apply(mk_policy(1, policy));
     world.settle();
     world
+}
+
+#[test]
+fn where_leases_decide_the_policy_does_not_say_who_answers() {
+    let world = mk_world_with(Config { l2_leases: true, ..mk_config() }, balanced());
+    assert_eq!(told(&world, "n1", "192.0.2.1").unwrap().owners.len(), 3, "any of them may hold the Lease");
+    let addresses = status(&world).addresses.unwrap();
+    assert_eq!((addresses[0].address.as_str(), addresses[0].node.as_ref()), ("192.0.2.1", None));
+    assert_eq!(addresses[0].services, ["shop/web"]);
 }
 
 /// Edits the policy, as a user does: its status stays.

@@ -101,7 +101,7 @@ pub struct L2AnnouncementStatus {
 pub struct AnnouncedAddress {
     /// The address.
     pub address: String,
-    /// The node that answers for it; absent when there is none.
+    /// The node that answers for it; absent when there is none, and where Leases say which one it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
     /// Services that have it, as `namespace/name`, at most five.

@@ -226,12 +226,12 @@ impl From<RedirectFrontend> for RedirectFrontendTuple {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Announcement {
-    /// Names of nodes: the first of them that lives answers. At most [`MAX_OWNERS`].
+    /// Names of nodes: the first of them that lives answers, or where Leases decide, who holds one. At most [`MAX_OWNERS`].
     pub owners: Vec<String>,
     /// Regular expressions, unanchored, sorted and without duplicates: devices of this node whose name matches any of them. None: all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub interfaces: Vec<String>,
-    /// Services that have the address, as `namespace/name`, sorted. They decide nothing.
+    /// Services that have the address, as `namespace/name`, sorted. They decide nothing but which Leases there are, where these decide.
     pub services: Vec<String>,
 }
 

@@ -46,7 +46,10 @@ impl Planner {
             condition::set(&mut conditions, Condition { observed_generation, message, ..new }, now);
         }
         status.conditions = Some(conditions);
-        let addresses = l2.announced(&key.name);
+        let mut addresses = l2.announced(&key.name);
+        if self.config.l2_leases {
+            addresses.iter_mut().for_each(|address| address.node = None);
+        }
         status.addresses = (!addresses.is_empty()).then_some(addresses);
         status.address_count = Some(count(reach.addresses.len()));
         status.node_count = Some(count(reach.owners.len()));
