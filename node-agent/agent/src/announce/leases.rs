@@ -17,7 +17,7 @@ use kube::{Api, Client};
 use tokio::sync::{oneshot, watch};
 
 use super::thread::now;
-use super::{Line, Message};
+use super::{LeaseFailures, Line, Message};
 use crate::watch::chain;
 
 /// Requests on their way at the same time.
@@ -72,9 +72,9 @@ struct Campaign {
     /// No list before.
     next_read: u64,
     next_gc: u64,
-    /// Why a Lease is not written, by its name; that they cannot be listed has the empty name.
-    failures: BTreeMap<String, String>,
-    told_failure: Option<String>,
+    /// Why a Lease is not written, by its name, and since when; that they cannot be listed has the empty name.
+    failures: BTreeMap<String, (u64, String)>,
+    told_failures: LeaseFailures,
 }
 
 /// What became of a write.
@@ -100,7 +100,7 @@ impl Campaign {
             next_read: 0,
             next_gc: now().saturating_add(first),
             failures: BTreeMap::new(),
-            told_failure: None,
+            told_failures: LeaseFailures::new(),
         }
     }
 
@@ -138,7 +138,7 @@ impl Campaign {
         let now = now();
         self.elections.retain(|_, election| !election.is_over(now));
         self.tell_all();
-        self.tell_failure();
+        self.tell_failures();
     }
 
     async fn read(&mut self) {
@@ -147,8 +147,8 @@ impl Campaign {
         let list = within(self.timings, self.api.list(&ListParams::default())).await;
         let list = match list {
             Ok(Ok(list)) => list,
-            Ok(Err(error)) => return self.read_failed(began + retry, chain(&error)),
-            Err(silence) => return self.read_failed(began + retry, silence),
+            Ok(Err(error)) => return self.read_failed(began + retry, &chain(&error)),
+            Err(silence) => return self.read_failed(began + retry, &silence),
         };
         self.failures.remove("");
         // What was refused is looked at soon; but not again and again.
@@ -165,9 +165,15 @@ impl Campaign {
         }
     }
 
-    fn read_failed(&mut self, next: u64, error: String) {
+    fn read_failed(&mut self, next: u64, error: &str) {
         self.next_read = next;
-        self.failures.insert(String::new(), format!("Leases cannot be listed: {error}"));
+        self.fail("", format!("Leases cannot be listed: {error}"));
+    }
+
+    fn fail(&mut self, name: &str, error: String) {
+        tracing::debug!(error, "an election has to wait");
+        let since = self.failures.get(name).map_or_else(now, |(since, _)| *since);
+        self.failures.insert(name.to_owned(), (since, error));
     }
 
     /// Whoever takes one of them at this moment makes another version of it, which stays.
@@ -213,15 +219,15 @@ impl Campaign {
 
     fn follow(&mut self, name: &str, began: u64, outcome: Outcome) {
         let Some(election) = self.elections.get_mut(name) else { return };
-        self.failures.remove(name);
         match outcome {
             Outcome::Written(lease) => election.written(*lease, began, now()),
             Outcome::Outdated => election.refused(),
             Outcome::Failed(error) => {
                 election.failed(began);
-                self.failures.insert(name.to_owned(), format!("Lease {name} cannot be written: {error}"));
+                return self.fail(name, format!("Lease {name} cannot be written: {error}"));
             }
         }
+        self.failures.remove(name);
     }
 
     fn tell_all(&mut self) {
@@ -243,13 +249,16 @@ impl Campaign {
         }
     }
 
-    /// One stands for all; the log has the first of an outage.
-    fn tell_failure(&mut self) {
+    /// What lasts as long as a Lease is held without a renewal.
+    fn tell_failures(&mut self) {
         self.failures.retain(|name, _| name.is_empty() || self.elections.contains_key(name));
-        let failure = self.failures.values().next().cloned();
-        if failure != self.told_failure {
-            self.told_failure.clone_from(&failure);
-            self.line.say(Message::LeaseFailure(failure));
+        let before = now().saturating_sub(nanoseconds(self.timings.renew_deadline));
+        let lasting = self.failures.iter().filter(|(_, (since, _))| *since <= before);
+        let failures: LeaseFailures =
+            lasting.map(|(name, (_, error))| (name.clone(), error.clone())).collect();
+        if failures != self.told_failures {
+            self.told_failures.clone_from(&failures);
+            self.line.say(Message::LeaseFailures(failures));
         }
     }
 }

@@ -36,6 +36,9 @@ use thread::Place;
 /// The key of heartbeats.
 pub(crate) type Key = [u8; 16];
 
+/// Why Leases are not written, by their names; why they are not listed, by the empty name.
+type LeaseFailures = BTreeMap<String, String>;
+
 /// What the thread is told.
 enum Message {
     Plan(BTreeMap<IpAddr, Announcement>),
@@ -43,8 +46,7 @@ enum Message {
     Key(Key),
     /// What is known of a Lease; `None`: this node does not take part in its election any more.
     Lease(String, Option<Tenure>),
-    /// Why Leases are not read or written, if they are not.
-    LeaseFailure(Option<String>),
+    LeaseFailures(LeaseFailures),
     /// Answer for nothing any more.
     Stop,
     List(oneshot::Sender<Vec<model::Announcement>>),

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::path::Path;
 use std::time::Duration;
 
+use cilium_announcer::election::lease_name;
 use cilium_announcer::frame::{Request, announcement, probe, solicited_node};
 use cilium_announcer::{Action, Claim, Signs, Standing, Tenure, node_number};
 use cilium_api::parts::{Announcement, PartKey};
@@ -19,6 +20,7 @@ use cilium_drivers::netlink::{Link, Mac};
 use cilium_rest::model;
 use regex::Regex;
 
+use super::LeaseFailures;
 use super::decider::{Decider, Means};
 use super::groups::Members;
 use crate::watch::chain;
@@ -248,8 +250,11 @@ impl Station {
     }
 
     /// What is not in force, and addresses that somebody has who is no owner.
-    pub(super) fn failures(&self) -> BTreeMap<String, String> {
+    pub(super) fn failures(&self, leases: &LeaseFailures) -> BTreeMap<String, String> {
         let mut failures = self.failures.clone();
+        if !leases.is_empty() {
+            failures.extend(self.without_lease(leases));
+        }
         failures.extend(self.members.failure().map(|error| ("groups".to_owned(), error)));
         for address in self.decider.asked_for() {
             let claimant = self.decider.state(address).and_then(|state| state.claimant);
@@ -263,6 +268,17 @@ impl Station {
             }
         }
         failures
+    }
+
+    /// Addresses that this node cannot answer for, as their Leases are out of reach.
+    fn without_lease(&self, failures: &LeaseFailures) -> impl Iterator<Item = (String, String)> {
+        let is_answering =
+            |address| self.decider.state(address).is_some_and(|state| state.standing == Standing::Answering);
+        self.plan.iter().filter(move |(address, _)| !is_answering(**address)).filter_map(|(address, part)| {
+            let of_lease = part.services.iter().find_map(|service| failures.get(&lease_name(service)));
+            let error = of_lease.or_else(|| failures.get(""))?;
+            Some((PartKey::announcement(*address).0.to_string(), error.clone()))
+        })
     }
 
     /// All addresses of this device.

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 
 use super::decider::Means;
 use super::station::Station;
-use super::{Key, Message, Told};
+use super::{Key, LeaseFailures, Message, Told};
 
 /// Programs hear at least so often that the agent is alive (less than `AGENT_ALIVE_WITHIN`).
 const ALIVE_EVERY: Duration = Duration::from_millis(100);
@@ -40,8 +40,7 @@ struct Known {
     device: Option<Link>,
     key: Option<Key>,
     leases: BTreeMap<String, Tenure>,
-    /// Why Leases are not read or written.
-    lease_failure: Option<String>,
+    lease_failures: LeaseFailures,
     is_over: bool,
 }
 
@@ -72,12 +71,11 @@ pub(super) fn run(place: &Place, messages: &Receiver<Message>) {
         }
         if let Some(station) = &mut station {
             station.turn(now(), realtime());
-            failures = station.failures();
+            failures = station.failures(&known.lease_failures);
         }
         let silent = station.as_ref().map(|station| station.silent(now())).unwrap_or_default();
         let wanted = station.as_ref().map(Station::leases).unwrap_or_default();
         place.wanted.send_if_modified(|known| std::mem::replace(known, wanted.clone()) != wanted);
-        failures.extend(known.lease_failure.clone().map(|error| ("leases".to_owned(), error)));
         tell(&place.told, Told { silent, failures });
     }
 }
@@ -113,7 +111,7 @@ fn take(message: Message, known: &mut Known, station: &mut Option<Station>) {
                 None => drop(known.leases.remove(&name)),
             }
         }
-        Message::LeaseFailure(failure) => known.lease_failure = failure,
+        Message::LeaseFailures(failures) => known.lease_failures = failures,
         Message::Stop => {
             station.take().into_iter().for_each(Station::close);
             known.is_over = true;

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::announce::{IPV4, IPV6, answers, answers6, await_answers, list, mk_parts, outside};
+use crate::announce::{IPV4, IPV6, KEY, answers, answers6, await_answers, list, mk_parts, outside};
 use crate::api::lock;
 use crate::parts::NODE;
 use crate::stage::{Stage, eventually};
@@ -36,7 +36,8 @@ fn give_away(stage: &Stage, seconds: u32) {
 
 fn await_standby(stage: &Stage, holder: &str) {
     eventually("the node knows that it is not its turn", || {
-        list(stage).iter().all(|row| (&*row.state, &*row.node) == ("standby", holder))
+        let rows = list(stage);
+        rows.len() == 2 && rows.iter().all(|row| (&*row.state, &*row.node) == ("standby", holder))
     });
     assert!(answers(stage).is_empty() && answers6(stage).is_empty());
 }
@@ -120,6 +121,42 @@ fn an_agent_that_restarts_keeps_what_it_holds_and_nothing_else() {
     stage.start_agent();
     stage.await_ready();
     await_standby(&stage, "n2");
+}
+
+#[test]
+fn what_was_answered_for_in_another_mode_is_not_taken_over() {
+    let mut stage = mk_stage(&[]);
+    lock(&stage.world).heartbeat_key = Some(KEY.to_owned());
+    let restart = |stage: &mut Stage, mode| {
+        stage.kill_agent();
+        stage.set("l2-announcements-mode", mode);
+        stage.start_agent();
+        stage.await_ready();
+    };
+    restart(&mut stage, "heartbeat");
+    stage.plan(&mk_parts(&[NODE], &[]));
+    await_answers(&stage);
+    give_away(&stage, 3600);
+    restart(&mut stage, "lease");
+    await_standby(&stage, "n2");
+    restart(&mut stage, "heartbeat");
+    await_answers(&stage);
+}
+
+#[test]
+fn a_node_without_a_right_to_leases_is_silent_and_says_so() {
+    let mut stage = mk_stage(&SHORT);
+    lock(&stage.world).forbids_leases = true;
+    stage.plan(&mk_parts(&[NODE], &[]));
+    eventually("the operator hears of both addresses", || {
+        let failures = stage.last_ack()["failures"].to_string();
+        [IPV4, IPV6].iter().all(|address| failures.contains(&format!("announcement/{address}")))
+            && failures.contains("Leases cannot be listed")
+    });
+    assert!(answers(&stage).is_empty());
+    lock(&stage.world).forbids_leases = false;
+    await_answers(&stage);
+    eventually("and that it is over", || stage.last_ack()["failures"].as_array().is_none_or(Vec::is_empty));
 }
 
 #[test]

@@ -34,6 +34,8 @@ pub(crate) struct World {
     /// Bodies of status patches, in order.
     pub(crate) acks: Vec<Value>,
     leases: BTreeMap<String, Value>,
+    /// Agents have no right to Leases.
+    pub(crate) forbids_leases: bool,
 }
 
 pub(crate) type Shared = Arc<Mutex<World>>;
@@ -184,6 +186,9 @@ async fn secret(State(world): State<Shared>) -> Response {
 
 async fn list_leases(State(world): State<Shared>) -> Response {
     let world = lock(&world);
+    if world.forbids_leases {
+        return refused(StatusCode::FORBIDDEN, "Forbidden");
+    }
     let items: Vec<&Value> = world.leases.values().collect();
     let version = world.version.to_string();
     Json(json!({"apiVersion": "coordination.k8s.io/v1", "kind": "LeaseList",
