@@ -9,7 +9,6 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 
@@ -131,20 +130,22 @@ impl Election {
         if self.is_wanted != is_wanted {
             self.is_wanted = is_wanted;
             self.next_write = 0;
+            // Wanted again, it may have been given back, and nobody has heard that it was.
+            self.held_since = None;
         }
     }
 
     /// Until when the Lease is this node's, if no write succeeds before.
     pub fn held_until(&self) -> Option<u64> {
         let until = |since: u64| since.saturating_add(nanoseconds(self.timings.renew_deadline));
-        self.held_since.filter(|_| self.is_wanted).map(until)
+        self.held_since.map(until)
     }
 
     /// Who holds it, once that is known: not while it has to be read, and not before this node has renewed what it held before it began.
     pub fn tenure(&self) -> Option<Tenure> {
         let holder = self.holder().map(str::to_owned);
         let is_unsure = !self.is_known || (holder.as_ref() == Some(&self.me) && self.held_since.is_none());
-        (!is_unsure).then(|| Tenure { holder, until: self.held_until() })
+        (!is_unsure || !self.is_wanted).then(|| Tenure { holder, until: self.held_until() })
     }
 
     /// Who holds it, as far as this node knows.
@@ -166,7 +167,7 @@ impl Election {
     }
 
     /// What to write now: a Lease without a `resourceVersion` is to be created, another one replaces that version.
-    pub fn claim(&self, now: u64, wall: Timestamp) -> Option<Lease> {
+    pub fn claim(&self, now: u64, wall: &MicroTime) -> Option<Lease> {
         if now < self.writes_at() {
             return None;
         }
@@ -181,7 +182,7 @@ impl Election {
 
     /// A claim that was sent at `began` became this, as the API server says at `now`.
     pub fn written(&mut self, lease: Lease, began: u64, now: u64) {
-        self.held_since = (holder(&lease) == self.me).then_some(began);
+        self.held_since = (self.is_wanted && holder(&lease) == self.me).then_some(began);
         self.lease = Some(lease);
         (self.is_known, self.since, self.seen) = (true, now, now);
         self.next_write = began.saturating_add(nanoseconds(self.timings.retry_period));
@@ -235,15 +236,15 @@ impl Election {
     }
 
     /// Taken, or renewed if it is this node's already.
-    fn taken(&self, old: Option<&LeaseSpec>, wall: Timestamp) -> LeaseSpec {
+    fn taken(&self, old: Option<&LeaseSpec>, wall: &MicroTime) -> LeaseSpec {
         let kept = old.filter(|spec| spec.holder_identity.as_deref() == Some(&self.me));
         let transitions = old
             .map_or(0, |spec| spec.lease_transitions.unwrap_or(0).saturating_add(i32::from(kept.is_none())));
         LeaseSpec {
             holder_identity: Some(self.me.clone()),
             lease_duration_seconds: Some(self.timings.seconds()),
-            acquire_time: kept.and_then(|spec| spec.acquire_time.clone()).or(Some(MicroTime(wall))),
-            renew_time: Some(MicroTime(wall)),
+            acquire_time: kept.and_then(|spec| spec.acquire_time.clone()).or(Some(wall.clone())),
+            renew_time: Some(wall.clone()),
             lease_transitions: Some(transitions),
             ..LeaseSpec::default()
         }
@@ -251,12 +252,12 @@ impl Election {
 }
 
 /// Nobody's, and soon expired for those who do not look at the holder.
-fn released(old: Option<&LeaseSpec>, wall: Timestamp) -> LeaseSpec {
+fn released(old: Option<&LeaseSpec>, wall: &MicroTime) -> LeaseSpec {
     LeaseSpec {
         holder_identity: Some(String::new()),
         lease_duration_seconds: Some(RELEASED_SECONDS),
-        acquire_time: Some(MicroTime(wall)),
-        renew_time: Some(MicroTime(wall)),
+        acquire_time: Some(wall.clone()),
+        renew_time: Some(wall.clone()),
         lease_transitions: old.and_then(|spec| spec.lease_transitions),
         ..LeaseSpec::default()
     }

@@ -12,6 +12,7 @@ use cilium_announcer::{Tenure, node_number};
 use futures::{StreamExt as _, stream};
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::api::{DeleteParams, ListParams, ObjectMeta, PostParams, Preconditions};
 use kube::{Api, Client};
 use tokio::sync::{oneshot, watch};
@@ -194,9 +195,9 @@ impl Campaign {
 
     /// Sends what is due. When a request fails, the API server had better be left alone: the others wait, too.
     async fn write(&mut self) {
-        let (began, wall) = (now(), Timestamp::now());
+        let (began, wall) = (now(), MicroTime(Timestamp::now()));
         let claims =
-            self.elections.iter().filter_map(|(name, it)| Some((name.clone(), it.claim(began, wall)?)));
+            self.elections.iter().filter_map(|(name, it)| Some((name.clone(), it.claim(began, &wall)?)));
         let claims: Vec<(String, Lease)> = claims.collect();
         let mut waiting: BTreeSet<String> = claims.iter().map(|(name, _)| name.clone()).collect();
         let (api, timings) = (self.api.clone(), self.timings);

@@ -5,8 +5,9 @@
 use std::time::Duration;
 
 use cilium_announcer::{Election, Timings};
-use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use k8s_openapi::jiff::Timestamp;
 use proptest::prelude::*;
 
 const NODES: usize = 3;
@@ -117,7 +118,7 @@ impl World {
                 node.election.observe(lease.as_ref(), now);
             }
             let wall = Timestamp::from_millisecond((now / MILLISECOND).cast_signed()).unwrap();
-            if let Some(claim) = node.election.claim(now, wall) {
+            if let Some(claim) = node.election.claim(now, &MicroTime(wall)) {
                 let way = if let Fate::Late(way, _) = node.fate { u64::from(way) } else { 0 };
                 let (fate, arrives) = (node.fate, now + way * STEP);
                 node.request = Some(Request { began: now, arrives, claim, fate, answer: None });
