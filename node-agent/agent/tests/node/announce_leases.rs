@@ -11,8 +11,8 @@ const LEASE: &str = "cilium-l2announce-default-web";
 const OTHER: &str = "2026-01-02T03:04:05.678901Z";
 /// A Lease is kept for seconds, not for a quarter of a minute.
 const SHORT: [(&str, &str); 3] = [
-    ("l2-announcements-lease-duration", "3s"),
-    ("l2-announcements-renew-deadline", "1s"),
+    ("l2-announcements-lease-duration", "5s"),
+    ("l2-announcements-renew-deadline", "3s"),
     ("l2-announcements-retry-period", "200ms"),
 ];
 
@@ -53,7 +53,7 @@ fn the_holder_answers_and_renews_until_the_plan_drops_the_address() {
     let first = lease(&stage);
     assert_eq!(
         [&first["holderIdentity"], &first["leaseDurationSeconds"], &first["leaseTransitions"]],
-        [&json!(NODE), &json!(3), &json!(0)]
+        [&json!(NODE), &json!(5), &json!(0)]
     );
     eventually("it is renewed", || lease(&stage)["renewTime"] != first["renewTime"]);
     assert_eq!(lease(&stage)["acquireTime"], first["acquireTime"]);
@@ -93,6 +93,15 @@ fn without_an_api_server_the_address_is_answered_for_no_longer_than_the_lease() 
     stage.start_server();
     await_answers(&stage);
     assert_eq!(lease(&stage)["leaseTransitions"], 0, "nobody else had it");
+    stage.kill_server();
+    stage.kill_agent();
+    stage.start_agent();
+    stage.await_ready();
+    eventually("an agent that cannot read the Lease does not put the end off", || {
+        answers(&stage).is_empty() && list(&stage).iter().all(|row| row.state == "standby")
+    });
+    stage.start_server();
+    await_answers(&stage);
     stage.kill_agent();
     eventually("programs stop at the end of the Lease", || answers(&stage).is_empty());
     assert!(answers6(&stage).is_empty());
@@ -125,7 +134,7 @@ fn an_agent_that_restarts_keeps_what_it_holds_and_nothing_else() {
 
 #[test]
 fn what_was_answered_for_in_another_mode_is_not_taken_over() {
-    let mut stage = mk_stage(&[]);
+    let mut stage = mk_stage(&[("l2-announcements-mode", "heartbeat")]);
     lock(&stage.world).heartbeat_key = Some(KEY.to_owned());
     let restart = |stage: &mut Stage, mode| {
         stage.kill_agent();
@@ -133,7 +142,6 @@ fn what_was_answered_for_in_another_mode_is_not_taken_over() {
         stage.start_agent();
         stage.await_ready();
     };
-    restart(&mut stage, "heartbeat");
     stage.plan(&mk_parts(&[NODE], &[]));
     await_answers(&stage);
     give_away(&stage, 3600);
