@@ -8,7 +8,7 @@
 #include "addr.h"
 #include "parse.h"
 
-#define SIPHASH_WORDS 6 /* of struct heartbeat, before the tag */
+#define SIPHASH_WORDS 7 /* of struct heartbeat, before the tag */
 
 _Static_assert(sizeof(struct heartbeat) == (SIPHASH_WORDS + 1) * sizeof(__u64), "a tag behind whole words");
 
@@ -72,6 +72,7 @@ static __always_inline __u64 agent_age(__u64 now)
 
 static __always_inline void note_peer(struct peer_entry *peer, struct link_signs *signs, const struct heartbeat *beat, __u64 now)
 {
+	__builtin_memcpy(peer->mac, beat->mac, ETH_ADDR_LEN);
 	peer->flags = beat->flags;
 	peer->agent_age = bpf_be64_to_cpu(beat->agent_age);
 	if (beat->flags & LINK_ANSWERING)
@@ -91,11 +92,12 @@ static __always_inline void note_answer(struct peer_entry *peer, struct link_sig
 
 static __always_inline void note_request(struct peer_entry *peer, struct link_signs *signs, const struct heartbeat *beat, __u64 now)
 {
+	/* Also of a machine whose clock was set back. */
+	signs->asked = now;
 	if (bpf_be64_to_cpu(beat->stamp) <= peer->stamp)
 		return;
 	note_peer(peer, signs, beat, now);
 	peer->stamp = bpf_be64_to_cpu(beat->stamp);
-	signs->asked = now;
 	if (beat->flags & HEARTBEAT_HEARS_YOU) {
 		peer->asked = now;
 		signs->heard = now;
@@ -111,6 +113,7 @@ static __always_inline int answer_heartbeat(struct __sk_buff *skb, struct ethhdr
 	beat->to = beat->from;
 	beat->from = announcer(ANNOUNCER_NODE);
 	beat->agent_age = bpf_cpu_to_be64(agent_age(now) / NSEC_PER_MSEC);
+	__builtin_memcpy(beat->mac, link->mac, ETH_ADDR_LEN);
 	beat->tag = heartbeat_tag(beat);
 	__builtin_memcpy(eth->h_dest, eth->h_source, ETH_ADDR_LEN);
 	__builtin_memcpy(eth->h_source, link->mac, ETH_ADDR_LEN);
@@ -125,7 +128,8 @@ static __always_inline bool is_for_us(const struct heartbeat *beat)
 	return beat->to == announcer(ANNOUNCER_NODE) || (beat->to == HEARTBEAT_TO_ANYBODY && beat->kind == HEARTBEAT_REQUEST);
 }
 
-/* Nothing of these is for the stack. */
+/* Nothing of these is for the stack; other frames of this EtherType are somebody else's. Who sends a frame says so under the tag: a
+ * copy that comes from elsewhere is none. */
 SUBPROGRAM int hear(struct __sk_buff *skb)
 {
 	struct heartbeat beat = {};
@@ -137,18 +141,18 @@ SUBPROGRAM int hear(struct __sk_buff *skb)
 	__u64 now = bpf_ktime_get_ns();
 	__u32 ifindex = skb->ifindex;
 
-	if (bpf_skb_load_bytes(skb, 0, &eth, sizeof(eth)) || bpf_skb_load_bytes(skb, sizeof(eth), &beat, sizeof(beat)))
-		return TC_ACT_SHOT;
+	if (bpf_skb_load_bytes(skb, 0, &eth, sizeof(eth)) || bpf_skb_load_bytes(skb, sizeof(eth), &beat, sizeof(beat)) ||
+	    beat.magic != bpf_htonl(HEARTBEAT_MAGIC))
+		return TC_ACT_UNSPEC;
 	link = bpf_map_lookup_elem(&cilium_links, &ifindex);
 	signs = bpf_map_lookup_elem(&cilium_link_signs, &ifindex);
-	if (!link || !signs || link->flags & LINK_LEASED || beat.magic != bpf_htonl(HEARTBEAT_MAGIC) || !is_for_us(&beat) ||
-	    beat.tag != heartbeat_tag(&beat))
+	if (!link || !signs || link->flags & LINK_LEASED || !is_for_us(&beat) ||
+	    __builtin_memcmp(eth.h_source, beat.mac, ETH_ADDR_LEN) || beat.tag != heartbeat_tag(&beat))
 		return TC_ACT_SHOT;
 	key.node = beat.from;
 	key.ifindex = ifindex;
 	peer = bpf_map_lookup_elem(&cilium_peers, &key);
 	if (peer) {
-		__builtin_memcpy(peer->mac, eth.h_source, ETH_ADDR_LEN);
 		if (beat.kind == HEARTBEAT_ANSWER)
 			note_answer(peer, signs, &beat, now);
 		else if (beat.kind == HEARTBEAT_REQUEST)

@@ -369,6 +369,8 @@ struct heartbeat {
 	__u64 sent;  /* nanoseconds of the requester's CLOCK_MONOTONIC, which the answer repeats */
 	__be64 stamp; /* of a request; it rises, also over restarts of the sender */
 	__be64 agent_age; /* milliseconds since the sender's agent was alive */
+	__u8 mac[ETH_ADDR_LEN]; /* of the sender's device, as in the frame's header */
+	__u8 reserved[2];
 	__u64 tag; /* SipHash-2-4 of all bytes before, with the key of all nodes */
 };
 

@@ -57,6 +57,7 @@ impl Request {
             from: self.from,
             sent: self.sent,
             stamp: self.stamp.to_be(),
+            mac: self.source,
             ..Heartbeat::default()
         };
         beat.tag = tag(&beat, key);
@@ -196,11 +197,11 @@ mod tests {
         let key = std::array::from_fn(|at| u8::try_from(at).expect("is small"));
         let frame = request.to_frame(&key);
         let known = "ffffffffffff02000000000788b5434c484201010000111111111111111122222222222222220300000000000000\
-                     00000000000000040000000000000000";
-        assert_eq!(hex(&frame[..62]), known);
+                     00000000000000040000000000000000020000000007";
+        assert_eq!(hex(&frame[..68]), known);
         let other = Request { flags: 3, ..request }.to_frame(&key);
-        assert_ne!(frame[62..], other[62..], "it depends on the flags");
-        assert_ne!(frame[62..], request.to_frame(&[0; 16])[62..], "and on the key");
+        assert_ne!(frame[70..], other[70..], "it depends on the flags");
+        assert_ne!(frame[70..], request.to_frame(&[0; 16])[70..], "and on the key");
     }
 
     /// The first of the vectors that the authors of SipHash publish with it, and one of ours: numbers must not change.

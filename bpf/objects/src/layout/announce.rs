@@ -121,6 +121,10 @@ layout! {
         pub stamp: u64,
         /// Milliseconds since the sender's agent was alive, in network order.
         pub agent_age: u64,
+        /// MAC address of the sender's device.
+        pub mac: [u8; 6],
+        /// 0.
+        pub reserved: [u8; 2],
         /// SipHash-2-4 of all bytes before.
         pub tag: u64,
     }

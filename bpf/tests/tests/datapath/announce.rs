@@ -134,7 +134,8 @@ impl Announcing {
             sent: now() - sent * MS,
             stamp: 0,
             agent_age: 40_u64.to_be(),
-            tag: 0,
+            mac: PEER,
+            ..Heartbeat::default()
         };
         beat.tag = tag(&beat, &KEY);
         [&self.mac[..], &PEER, &HEARTBEAT_ETHERTYPE.to_be_bytes(), &beat.to_bytes()].concat()
@@ -337,7 +338,8 @@ fn a_request_is_answered_in_the_name_of_the_node() {
         sent: 77,
         stamp: 1000_u64.to_be(),
         agent_age: beat.agent_age,
-        tag: 0,
+        mac: it.mac,
+        ..Heartbeat::default()
     };
     assert_eq!(beat, Heartbeat { tag: tag(&expected, &KEY), ..expected });
     assert!((1500..2500).contains(&age), "{age}");
@@ -387,9 +389,16 @@ fn forged_and_misdirected_heartbeats_change_nothing() {
     changed[ETHERNET + 5] ^= 1;
     let mut answer_to_anybody = it.answer(10, 0);
     answer_to_anybody[ETHERNET + 8..ETHERNET + 16].fill(0);
-    let short = it.request(|_| ()).to_frame(&KEY)[..60].to_vec();
-    for frame in [forged, misdirected, changed, answer_to_anybody, short] {
+    let mut from_elsewhere = it.request(|_| ()).to_frame(&KEY);
+    from_elsewhere[6..12].copy_from_slice(&CLIENT);
+    for frame in [forged, misdirected, changed, answer_to_anybody, from_elsewhere] {
         assert_eq!(it.stage.receive(&frame).action, Action::Consume);
+    }
+    let short = it.request(|_| ()).to_frame(&KEY)[..60].to_vec();
+    let mut others = it.request(|_| ()).to_frame(&KEY);
+    others[ETHERNET] = 0;
+    for frame in [short, others] {
+        assert_eq!(it.stage.receive(&frame).action, Action::Pass, "it is somebody else's");
     }
     assert_eq!(it.peer(), known);
     let stranger = it.hear(it.request(|request| request.from = node_number("stranger")));
