@@ -83,7 +83,7 @@ impl Planner {
             self.reports.endpoints.touch(endpoint_key(&PodName::new(namespace, name)));
         } else {
             self.touch_redirect_report(part);
-            self.touch_announcement_report(part);
+            self.touch_announcement_report(node, part);
         }
     }
 

@@ -339,6 +339,12 @@ fn a_node_that_cannot_announce_is_named() {
     fail(&mut world, "announcement/192.0.2.1");
     let expected = format!("False NodeFailure: in force on 2 of 3 nodes; node {owner}: the table is full");
     assert_eq!(text(&world, "Enforced"), expected);
+    for object in ["announcements", "groups", "expression ("] {
+        fail(&mut world, "announcement/192.0.2.77");
+        assert_eq!(text(&world, "Enforced"), "True InForce: in force on 3 of 3 nodes");
+        fail(&mut world, object);
+        assert_eq!(text(&world, "Enforced"), expected, "{object}");
+    }
 }
 
 #[test]

@@ -65,7 +65,7 @@ fn a_hundred_addresses_are_spread_and_each_has_one_answer() -> anyhow::Result<()
     settled(0)?;
     eventually("the policy says that no device matches", || {
         let text = kubectl(&["describe", "ciliuml2announcementpolicy", &ns.name])?;
-        Ok(text.contains("no device") || text.contains("match"))
+        Ok(text.contains("NoDevices"))
     })?;
     ensure!(macs(&addresses[0], 1)?.is_empty(), "it is announced all the same");
     Ok(())
@@ -145,7 +145,8 @@ fn nothing_is_missed_while_agents_operator_and_api_server_are_away() -> anyhow::
     let summary = asking.join().map_err(|_| anyhow::anyhow!("the asker panicked"))??;
     let summary = summary.lines().find(|line| line.contains("packets transmitted")).context("a summary")?;
     println!("{summary}");
-    ensure!(summary.contains(" 0% unanswered"), "some questions were not answered: {summary}");
+    let counts: Vec<&str> = summary.split(' ').filter(|word| word.parse::<u32>().is_ok()).take(2).collect();
+    ensure!(counts == ["20000", "20000"], "some questions were not answered: {summary}");
     ensure!(settled(1)? == before, "the address has moved");
     Ok(())
 }
@@ -234,7 +235,7 @@ fn flood_costs_the_agent_nothing(ns: &Namespace) -> anyhow::Result<()> {
     let rate: u64 = outside(&["python3", "-c", FLOOD, &address])?.trim().parse()?;
     let busy = ticks(&node)? - begin;
     println!("agent of {node}: {idle} ticks in 5 s at rest, {busy} while {rate}/s ask");
-    ensure!(rate > 50_000, "the flood was a trickle: {rate}/s");
+    ensure!(rate >= 100_000, "the flood was a trickle: {rate}/s");
     ensure!(
         busy <= idle + 5,
         "a flood costs the agent more than 1 %: {idle} -> {busy} ticks of 10 ms in 5 s"

@@ -37,6 +37,12 @@ const LOOK_AFTER: u64 = 10 * MILLISECOND;
 const AT_ONCE: u64 = 2500 * MILLISECOND;
 /// So long a node is silent that seems to be cut off from several others.
 const CUT_OFF: u64 = 30_000 * MILLISECOND;
+/// Between two looks who else has an address that this node answers for.
+const CHECK_EVERY: u64 = 1000 * MILLISECOND;
+/// So long somebody else that had an address counts.
+const CLAIM_COUNTS: u64 = 10_000 * MILLISECOND;
+/// So long another owner may go on when this one begins.
+const GRACE: u64 = 200 * MILLISECOND;
 /// Nothing is due.
 pub(crate) const NEVER: u64 = u64::MAX;
 
@@ -116,6 +122,12 @@ struct Probing {
     sent: u32,
 }
 
+impl Probing {
+    fn new(now: u64) -> Self {
+        Self { quiet_since: now, began: now, next: now, sent: 0 }
+    }
+}
+
 #[derive(Clone, Debug)]
 enum Phase {
     Standby,
@@ -178,6 +190,8 @@ pub struct Announcer {
     /// The plan has changed.
     is_changed: bool,
     next_seek: u64,
+    /// When it is looked next who else has the addresses that this node answers for.
+    next_check: u64,
     last_tick: u64,
     /// When an answer may be there of one that was not heard before.
     look: u64,
@@ -196,6 +210,7 @@ impl Announcer {
             link: None,
             is_changed: false,
             next_seek: now,
+            next_check: now,
             last_tick: 0,
             look: NEVER,
         }
@@ -213,8 +228,8 @@ impl Announcer {
         } else {
             return;
         }
-        let since = now.saturating_sub(ANNOUNCE_AT[ANNOUNCE_AT.len() - 1]);
-        let answering = || Phase::Answering { since, announced: ANNOUNCE_AT.len() };
+        // Others may have had them meanwhile, so they are announced again.
+        let answering = || Phase::Answering { since: now, announced: 0 };
         self.addresses
             .extend(answered.into_iter().map(|address| (address, Address::new(Vec::new(), answering()))));
         self.link = Some(link);
@@ -230,11 +245,11 @@ impl Announcer {
         }
         let others: BTreeSet<&String> =
             wanted.values().flatten().filter(|owner| **owner != self.me).collect();
+        self.is_changed = true;
+        self.peers.retain(|name, _| others.contains(name));
         if self.peers.is_empty() {
             self.began = now;
         }
-        self.is_changed = true;
-        self.peers.retain(|name, _| others.contains(name));
         for name in others {
             if !self.peers.contains_key(name) {
                 self.peers.insert(name.clone(), Peer::new(name, now));
@@ -253,9 +268,18 @@ impl Announcer {
     }
 
     /// Addresses of which [`Announcer::tick`] wants to know who was seen to have them.
-    pub fn asked_for(&self) -> impl Iterator<Item = IpAddr> {
-        let is_probing = |address: &Address| matches!(address.phase, Phase::Probing(_));
-        self.addresses.iter().filter(move |(_, it)| is_probing(it)).map(|(address, _)| *address)
+    pub fn asked_for(&self, now: u64) -> impl Iterator<Item = IpAddr> {
+        let is_asked = move |address: &Address| match address.phase {
+            Phase::Probing(_) => true,
+            Phase::Answering { .. } => self.next_check <= now,
+            Phase::Standby => false,
+        };
+        self.addresses.iter().filter(move |(_, it)| is_asked(it)).map(|(address, _)| *address)
+    }
+
+    /// Addresses that somebody has who is no owner, with the MAC address of that one.
+    pub fn claimed(&self) -> impl Iterator<Item = (IpAddr, Mac)> {
+        self.addresses.iter().filter_map(|(address, it)| Some((*address, it.claimant?)))
     }
 
     /// When [`Announcer::tick`] has something to do, if nothing happens before; never later than this.
@@ -265,11 +289,13 @@ impl Announcer {
         let mode = match self.mode {
             Mode::Settling { since } => since + SETTLE,
             Mode::Isolated { until, .. } if self.last_tick < until => until,
+            Mode::Alone if !self.peers.is_empty() => self.began + DEAD_AFTER,
             _ => NEVER,
         };
         let changed = if self.is_changed { 0 } else { NEVER };
+        let check = if self.is_answering() { self.next_check } else { NEVER };
         let seek = if self.is_seeking() { self.next_seek } else { NEVER };
-        peers.chain(addresses).chain([mode, changed, seek, self.look]).min().unwrap_or(NEVER)
+        peers.chain(addresses).chain([mode, changed, check, seek, self.look]).min().unwrap_or(NEVER)
     }
 
     /// Does what is due.
@@ -277,13 +303,21 @@ impl Announcer {
         let mut actions = Vec::new();
         self.is_changed = false;
         self.last_tick = now;
-        for peer in self.peers.values_mut() {
+        let mut back = BTreeSet::new();
+        for (name, peer) in &mut self.peers {
+            let was_alive = peer.is_alive();
             if let Some(seen) = signs.peers.get(&peer.number()) {
                 peer.follow(*seen, now);
             }
+            if peer.is_alive() && !was_alive {
+                back.insert(name.clone());
+            }
         }
         self.follow_mode(now, &mut actions);
-        self.follow_addresses(now, signs, &mut actions);
+        self.follow_addresses(now, signs, &back, &mut actions);
+        if self.next_check <= now {
+            self.next_check = now + CHECK_EVERY;
+        }
         self.follow_link(now, &mut actions);
         let heard = self.peers.values().filter(|peer| peer.is_alive()).count();
         let asked: Vec<Action> = self.peers.values_mut().filter_map(|peer| peer.ask(now)).collect();
@@ -295,6 +329,10 @@ impl Announcer {
         }
         actions.extend(asked.into_iter().chain(sought));
         actions
+    }
+
+    fn is_answering(&self) -> bool {
+        self.addresses.values().any(|it| matches!(it.phase, Phase::Answering { .. }))
     }
 
     fn is_seeking(&self) -> bool {
@@ -335,7 +373,9 @@ impl Announcer {
         let is_connected = self.peers.values().any(Peer::is_alive);
         let is_cut_off = !is_connected && now.saturating_sub(self.began) >= DEAD_AFTER;
         match self.mode {
-            Mode::Alone => self.mode = Mode::Settled,
+            // Programs answer on: nobody had a part in these addresses so far.
+            Mode::Alone if is_connected => self.mode = Mode::Settled,
+            Mode::Alone if is_cut_off => self.mode = Mode::Isolated { since: now, until: now },
             Mode::Settling { .. } | Mode::Settled if is_cut_off => {
                 self.stop_all(actions);
                 let lost =
@@ -353,7 +393,7 @@ impl Announcer {
                     self.mode = Mode::Settled;
                 }
             }
-            Mode::Settling { .. } | Mode::Settled | Mode::Isolated { .. } => {}
+            Mode::Alone | Mode::Settling { .. } | Mode::Settled | Mode::Isolated { .. } => {}
         }
     }
 
@@ -381,12 +421,19 @@ impl Announcer {
         owners.iter().find(may_have).map(String::as_str)
     }
 
-    fn follow_addresses(&mut self, now: u64, signs: &Signs, actions: &mut Vec<Action>) {
+    /// `back` are peers that are heard again.
+    fn follow_addresses(
+        &mut self,
+        now: u64,
+        signs: &Signs,
+        back: &BTreeSet<String>,
+        actions: &mut Vec<Action>,
+    ) {
         let mut addresses = std::mem::take(&mut self.addresses);
         for (address, it) in &mut addresses {
             let leader = self.leader(&it.owners, now).map(str::to_owned);
             let is_mine = leader.as_deref() == Some(&self.me);
-            let before = std::mem::replace(&mut it.leader, leader);
+            it.leader = leader;
             if !is_mine {
                 if matches!(it.phase, Phase::Answering { .. }) {
                     actions.push(Action::Answer(*address, false));
@@ -396,17 +443,27 @@ impl Announcer {
                 continue;
             }
             if matches!(it.phase, Phase::Standby) {
-                let has_died = |name: &String| self.peers.get(name).is_some_and(|peer| !peer.is_alive());
-                it.phase = if self.mode == Mode::Settled && before.as_ref().is_some_and(has_died) {
-                    start(*address, now, actions)
-                } else {
-                    let probing = Probing { quiet_since: now, began: now, next: now, sent: 0 };
-                    Phase::Probing(probing)
-                };
+                it.phase = Phase::Probing(Probing::new(now));
             }
             match &mut it.phase {
                 Phase::Probing(_) => self.probe(*address, it, now, signs, actions),
                 Phase::Answering { since, announced } => {
+                    if it.owners.iter().any(|owner| back.contains(owner)) {
+                        // It may have answered meanwhile, and clients know it as the owner.
+                        (*since, *announced) = (now, 0);
+                    }
+                    let claim = signs.claims.get(address).filter(|claim| claim.at > *since + GRACE);
+                    if let Some(claim) = claim.filter(|claim| now < claim.at + CLAIM_COUNTS) {
+                        it.claimant =
+                            Some(claim.mac).filter(|mac| !self.peers.values().any(|peer| peer.is_at(*mac)));
+                        if matches!(self.mode, Mode::Isolated { .. }) && claim.mac < self.mac {
+                            actions.push(Action::Answer(*address, false));
+                            it.phase = Phase::Probing(Probing::new(now));
+                            continue;
+                        }
+                    } else if signs.claims.contains_key(address) {
+                        it.claimant = None;
+                    }
                     if ANNOUNCE_AT.get(*announced).is_some_and(|after| *since + after <= now) {
                         *announced += 1;
                         actions.push(Action::Announce(*address));
@@ -422,7 +479,7 @@ impl Announcer {
     fn probe(&self, address: IpAddr, it: &mut Address, now: u64, signs: &Signs, actions: &mut Vec<Action>) {
         let Phase::Probing(probing) = &mut it.phase else { return };
         if !signs.has_carrier {
-            *probing = Probing { quiet_since: now, began: now, next: now + PROBE_EVERY, sent: 0 };
+            *probing = Probing { next: now + PROBE_EVERY, ..Probing::new(now) };
             return;
         }
         let claim = signs.claims.get(&address).filter(|claim| claim.at > probing.quiet_since);
@@ -450,7 +507,7 @@ impl Announcer {
     }
 
     fn follow_link(&mut self, now: u64, actions: &mut Vec<Action>) {
-        let answers = self.addresses.values().any(|it| matches!(it.phase, Phase::Answering { .. }));
+        let answers = self.is_answering();
         let flag = |on: bool, flag: u32| if on { flag } else { 0 };
         let (mode, bound) = match self.mode {
             Mode::Alone => (LINK_ALONE | LINK_WILLING, 0),

@@ -13,16 +13,17 @@
 //! | [`leased`] | one device where Leases decide: what to do about addresses |
 //!
 //! # What never happens twice at once
-//! This and what follows is about heartbeats; for Leases see [`election`].
-//!
-//! A node answers only while a peer heard it within 300 ms: the program itself looks, whatever the agent does. The next owner starts
-//! 500 ms after it heard the last sign. In all other cases (the plan has changed, an owner comes back) a node that wants to start asks
-//! for the address first, and waits until nobody answers any more.
+//! A node answers only while a peer heard it within 300 ms: the program itself looks, whatever the agent does. Whoever wants to start
+//! asks for the address first, and waits until nobody has answered for 90 ms: the next owner 500 ms after it heard the last sign of the
+//! one before, and likewise one that comes back, or that a new plan names.
 //!
 //! A node that hears nobody cannot know whether the others are dead or it is cut off. It stops like everybody. If it lost several at
 //! once, it takes itself for cut off, and is silent for 30 s, if it does not hear one of them before. Then, or at once if it lost one,
 //! it asks for its addresses, and goes on with those for which nobody answers. When it hears somebody who answers, too, it stops at once, and has its
 //! addresses back when the others have heard for a moment that it is there.
+//!
+//! What stays: for a moment after two networks became one, until one hears the other (200 ms); and a node that is cut off while its agent
+//! is away, until either is over.
 //!
 //! # Assumptions
 //! Owners of an address hear each other, or are cut off from each other as a whole. If two of three do not hear each other, and the third

@@ -26,6 +26,7 @@ pub(crate) struct Peer {
     is_alive: bool,
     unanswered: u32,
     next_ask: u64,
+    followed: u64,
 }
 
 impl Peer {
@@ -36,6 +37,7 @@ impl Peer {
             is_alive: false,
             unanswered: 0,
             next_ask: now,
+            followed: 0,
         }
     }
 
@@ -54,6 +56,7 @@ impl Peer {
             self.unanswered = 0;
         }
         self.seen = seen;
+        self.followed = now;
         let is_recent = self.heard() > 0 && now.saturating_sub(self.heard()) < DEAD_AFTER;
         // An agent that was held up itself has not asked: that nobody answered says nothing then.
         self.is_alive = is_recent || (self.is_alive && self.unanswered < UNANSWERED);
@@ -82,8 +85,8 @@ impl Peer {
 
     /// When [`Peer::ask`] or [`Peer::follow`] has something to do.
     pub(crate) fn deadline(&self) -> u64 {
-        let dies = if self.is_alive { self.heard() + DEAD_AFTER } else { u64::MAX };
-        self.next_ask.min(dies)
+        let dies = self.heard() + DEAD_AFTER;
+        if self.is_alive && dies > self.followed { self.next_ask.min(dies) } else { self.next_ask }
     }
 
     /// Makes the next request due.

@@ -164,8 +164,11 @@ impl Planner {
         changes.policies.iter().for_each(|name| self.announcements.statuses.touch(policy_key(name)));
     }
 
-    /// A node says something new about an address.
-    pub(crate) fn touch_announcement_report(&mut self, part: &str) {
+    /// A node says something new about an address, or about all of its own.
+    pub(crate) fn touch_announcement_report(&mut self, node: &str, part: &str) {
+        if is_of_all(part) {
+            return self.touch_announcements_of(node);
+        }
         let address = part.strip_prefix("announcement/").and_then(|text| text.parse::<IpAddr>().ok());
         let Some(address) = address else { return };
         let policies = self.announcements.policies(|l2| l2.policies_of(address).cloned().collect());
@@ -191,4 +194,9 @@ impl Planner {
     pub(crate) fn touch_announcement_status(&mut self, policy: &str) {
         self.announcements.statuses.touch(policy_key(policy));
     }
+}
+
+/// Whether what a node says of an object is about all of its addresses: the key, the device, a table, or what policies say of devices.
+fn is_of_all(object: &str) -> bool {
+    ["announcements", "groups"].contains(&object) || object.starts_with("expression ")
 }

@@ -3,7 +3,7 @@ use cilium_api::l2_announcement_policy::{CiliumL2AnnouncementPolicy, L2Announcem
 use cilium_core::condition;
 use cilium_l2::{Field, Policy, Reach};
 
-use super::Announcements;
+use super::{Announcements, is_of_all};
 use crate::config::Config;
 use crate::effect::{EFFECTIVE, shortened};
 use crate::node::{State, Token};
@@ -126,7 +126,7 @@ fn without_progress(status: &L2AnnouncementStatus) -> L2AnnouncementStatus {
 fn trouble(state: &State, reach: &Reach<'_>) -> Option<String> {
     let is_ours = |object: &str| {
         let address = object.strip_prefix("announcement/").and_then(|text| text.parse().ok());
-        address.is_some_and(|address| reach.addresses.contains(&address))
+        is_of_all(object) || address.is_some_and(|address| reach.addresses.contains(&address))
     };
     let named = state.failures().find(|failure| is_ours(&failure.object));
     let unnamed = || "more parts are not in force than it can name: see its log".to_owned();

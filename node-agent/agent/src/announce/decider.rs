@@ -111,8 +111,13 @@ impl Decider {
     }
 
     /// Addresses of which it is to be known who else has them.
-    pub(super) fn asked_for(&self) -> impl Iterator<Item = IpAddr> {
-        self.announcer().into_iter().flat_map(Announcer::asked_for)
+    pub(super) fn asked_for(&self, now: u64) -> impl Iterator<Item = IpAddr> {
+        self.announcer().into_iter().flat_map(move |it| it.asked_for(now))
+    }
+
+    /// Addresses that somebody has who is no owner.
+    pub(super) fn claimed(&self) -> impl Iterator<Item = (IpAddr, [u8; 6])> {
+        self.announcer().into_iter().flat_map(Announcer::claimed)
     }
 
     /// Other owners that are not heard.
@@ -175,10 +180,15 @@ fn answered(maps: &AnnouncementMaps, device: &Link) -> Result<Vec<IpAddr>, maps:
 }
 
 /// Nothing is answered for, and no heartbeat.
-fn clear(maps: &mut AnnouncementMaps, device: &Link) -> Result<(), maps::Error> {
+pub(super) fn clear(maps: &mut AnnouncementMaps, device: &Link) -> Result<(), maps::Error> {
     for key in maps.announcements.keys(|_| true)? {
         maps.announcements.delete(&key)?;
     }
-    maps.links.delete(&device.index)?;
+    for other in maps.links.keys(|_| true)? {
+        maps.links.delete(&other)?;
+    }
+    for other in maps.link_signs.keys(|ifindex| *ifindex != device.index)? {
+        maps.link_signs.delete(&other)?;
+    }
     maps.link_signs.set(&device.index, &LinkSigns::default())
 }

@@ -19,6 +19,7 @@ mod thread;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::mpsc;
 
 use cilium_announcer::Tenure;
@@ -90,6 +91,7 @@ pub(crate) struct Announcements {
     told: watch::Receiver<Told>,
     plan: BTreeMap<IpAddr, Announcement>,
     device: Option<Link>,
+    bpffs: PathBuf,
 }
 
 impl Announcements {
@@ -99,7 +101,8 @@ impl Announcements {
     /// There is no thread to be had.
     pub(crate) fn start(settings: &Settings) -> std::io::Result<(Self, Option<Leases>)> {
         let (told_sender, told) = watch::channel(Told::default());
-        let this = |line| Self { line, told, plan: BTreeMap::new(), device: None };
+        let this =
+            |line| Self { line, told, plan: BTreeMap::new(), device: None, bpffs: settings.bpffs.clone() };
         let Some(agreement) = settings.announces else { return Ok((this(Line(None)), None)) };
         let (sender, receiver) = mpsc::channel();
         let (wanted_sender, wanted) = watch::channel(BTreeSet::new());
@@ -164,6 +167,8 @@ impl Announcements {
         if self.line.0.is_some() {
             self.device = Some(device.clone());
             self.line.say(Message::Device(device.clone()));
+        } else {
+            thread::forget(&self.bpffs, device);
         }
     }
 

@@ -139,18 +139,15 @@ impl Station {
     }
 
     /// Does what is due. `realtime` goes on over restarts of the machine.
-    pub(super) fn turn(&mut self, now: u64, realtime: u64) {
-        if let Err(error) = self.try_turn(now, realtime) {
-            self.failures.insert("announcements".to_owned(), chain(&error));
-        }
-    }
-
-    fn try_turn(&mut self, now: u64, realtime: u64) -> Result<(), maps::Error> {
+    ///
+    /// # Errors
+    /// A map cannot be written. What programs do may then differ from what was decided: open the station anew.
+    pub(super) fn turn(&mut self, now: u64, realtime: u64) -> Result<(), maps::Error> {
         if matches!(self.decider, Decider::Heartbeats(..)) {
             self.maps.announcer.set(&ANNOUNCER_AGENT, &now)?;
         }
         if self.decider.deadline() <= now {
-            let signs = self.signs()?;
+            let signs = self.signs(now)?;
             for action in self.decider.tick(now, &signs) {
                 self.act(&action, now, realtime)?;
             }
@@ -179,7 +176,7 @@ impl Station {
         }
     }
 
-    fn signs(&self) -> Result<Signs, maps::Error> {
+    fn signs(&self, now: u64) -> Result<Signs, maps::Error> {
         let ifindex = self.device.index;
         let mut signs = Signs {
             link: self.maps.link_signs.get(&ifindex)?.unwrap_or_default(),
@@ -191,7 +188,7 @@ impl Station {
                 signs.peers.insert(node, entry);
             }
         }
-        for address in self.decider.asked_for() {
+        for address in self.decider.asked_for(now) {
             if let Some(entry) = self.maps.announcements.get(&self.address_key(address))? {
                 signs.claims.insert(address, Claim { at: entry.claimed, mac: entry.claimant });
             }
@@ -256,16 +253,13 @@ impl Station {
             failures.extend(self.without_lease(leases));
         }
         failures.extend(self.members.failure().map(|error| ("groups".to_owned(), error)));
-        for address in self.decider.asked_for() {
-            let claimant = self.decider.state(address).and_then(|state| state.claimant);
-            if let Some(mac) = claimant {
-                let message = format!(
-                    "{} has the address on {} and is no owner of it: it is not announced before that one is gone",
-                    Mac(mac),
-                    self.device.name
-                );
-                failures.insert(PartKey::announcement(address).0.to_string(), message);
-            }
+        for (address, mac) in self.decider.claimed() {
+            let message = format!(
+                "{} has the address on {} and is no owner of it: take the address from that one, or from the Service",
+                Mac(mac),
+                self.device.name
+            );
+            failures.insert(PartKey::announcement(address).0.to_string(), message);
         }
         failures
     }

@@ -2,19 +2,21 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 use cilium_announcer::{Tenure, Timings};
 use cilium_api::parts::Announcement;
+use cilium_drivers::maps::AnnouncementMaps;
 use cilium_drivers::netlink::Link;
 use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::watch;
 
-use super::decider::Means;
+use super::decider::{Means, clear};
 use super::station::Station;
 use super::{Key, LeaseFailures, Message, Told};
+use crate::watch::chain;
 
 /// Programs hear at least so often that the agent is alive (less than `AGENT_ALIVE_WITHIN`).
 const ALIVE_EVERY: Duration = Duration::from_millis(100);
@@ -55,12 +57,12 @@ pub(super) fn run(place: &Place, messages: &Receiver<Message>) {
             None => OPEN_EVERY,
         };
         match messages.recv_timeout(wait) {
-            Ok(message) => take(message, &mut known, &mut station),
+            Ok(message) => take(message, place, &mut known, &mut station),
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
         }
         while let Ok(message) = messages.try_recv() {
-            take(message, &mut known, &mut station);
+            take(message, place, &mut known, &mut station);
         }
         if known.is_over {
             return;
@@ -69,8 +71,13 @@ pub(super) fn run(place: &Place, messages: &Receiver<Message>) {
         if station.is_none() && !known.plan.is_empty() {
             station = open(place, &known, &mut failures);
         }
-        if let Some(station) = &mut station {
-            station.turn(now(), realtime());
+        let failed = station.as_mut().and_then(|station| station.turn(now(), realtime()).err());
+        if let Some(error) = failed {
+            // The next one reads what programs do, and goes on from there.
+            station = None;
+            failures.insert("announcements".to_owned(), chain(&error));
+        }
+        if let Some(station) = &station {
             failures = station.failures(&known.lease_failures);
         }
         let silent = station.as_ref().map(|station| station.silent(now())).unwrap_or_default();
@@ -80,7 +87,7 @@ pub(super) fn run(place: &Place, messages: &Receiver<Message>) {
     }
 }
 
-fn take(message: Message, known: &mut Known, station: &mut Option<Station>) {
+fn take(message: Message, place: &Place, known: &mut Known, station: &mut Option<Station>) {
     match message {
         Message::Plan(plan) => {
             known.plan = plan;
@@ -91,8 +98,13 @@ fn take(message: Message, known: &mut Known, station: &mut Option<Station>) {
             }
         }
         Message::Device(device) => {
-            if known.device.as_ref().is_none_or(|it| it.index != device.index || it.mac != device.mac) {
+            let is_same =
+                |it: &Link| (it.index, it.mac, &it.name) == (device.index, device.mac, &device.name);
+            if !known.device.as_ref().is_some_and(is_same) {
                 station.take();
+            }
+            if known.plan.is_empty() {
+                forget(&place.bpffs, &device);
             }
             known.device = Some(device);
         }
@@ -120,6 +132,14 @@ fn take(message: Message, known: &mut Known, station: &mut Option<Station>) {
             // Who asked may be gone.
             drop(sender.send(station.as_ref().map(Station::list).unwrap_or_default()));
         }
+    }
+}
+
+/// The plan had nothing for this node when its agent started: what programs still answer for is from before.
+pub(super) fn forget(bpffs: &Path, device: &Link) {
+    let cleared = AnnouncementMaps::open(bpffs).and_then(|mut maps| clear(&mut maps, device));
+    if let Err(error) = cleared {
+        tracing::error!(error = chain(&error), "addresses from before may still be answered for");
     }
 }
 

@@ -103,6 +103,14 @@ fn addresses_are_answered_for_while_agents_come_and_go() {
     stage.plan(&[crate::parts::mk_endpoint(1)].into());
     eventually("nothing is announced any more", || list(&stage).is_empty() && answers(&stage).is_empty());
     assert!(answers6(&stage).is_empty());
+
+    stage.plan(&mk_parts(&[NODE], &[]));
+    await_answers(&stage);
+    stage.kill_agent();
+    stage.plan(&[crate::parts::mk_endpoint(1)].into());
+    assert!(!answers(&stage).is_empty(), "without an agent, all goes on");
+    stage.start_agent();
+    eventually("what went while no agent was there is not answered for", || answers(&stage).is_empty());
 }
 
 #[test]

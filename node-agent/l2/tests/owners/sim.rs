@@ -78,6 +78,8 @@ struct Node {
 pub(crate) struct World {
     pub(crate) now: u64,
     nodes: Vec<Node>,
+    /// No heartbeat is heard, but all else.
+    is_deaf: bool,
     frames: BTreeMap<u64, Vec<(usize, Option<Mac>, Frame)>>,
     /// Every announcement: when, by whom, of what.
     pub(crate) announced: Vec<(u64, usize, IpAddr)>,
@@ -104,8 +106,13 @@ impl World {
             segment: 0,
             stalled_until: 0,
         });
-        let mut world =
-            Self { now: 10_000 * MS, nodes: nodes.collect(), frames: BTreeMap::new(), announced: Vec::new() };
+        let mut world = Self {
+            now: 10_000 * MS,
+            nodes: nodes.collect(),
+            is_deaf: false,
+            frames: BTreeMap::new(),
+            announced: Vec::new(),
+        };
         for node in 0..world.nodes.len() {
             world.plan(node, plan);
             world.power_on(node);
@@ -181,6 +188,11 @@ impl World {
         for address in it.plan.keys() {
             it.programs.answered.entry(*address).or_default();
         }
+    }
+
+    /// Heartbeats are lost from now on.
+    pub(crate) fn deafen(&mut self) {
+        self.is_deaf = true;
     }
 
     /// Who answers for an address, by segment.
@@ -275,6 +287,9 @@ impl World {
 
     fn receive(&mut self, at: usize, from: usize, frame: Frame) {
         let now = self.now;
+        if self.is_deaf && matches!(frame, Frame::Request { .. } | Frame::Answer { .. }) {
+            return;
+        }
         let (peer, mac) = (node_number(&name_of(from)), mac_of(from));
         let me = node_number(&name_of(at));
         let programs = &mut self.nodes[at].programs;
