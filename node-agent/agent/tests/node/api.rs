@@ -19,6 +19,8 @@ use futures::channel::mpsc::{UnboundedSender, unbounded};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
+use crate::stage::eventually;
+
 const STATES: &str = "ciliumnodestates";
 const SLICES: &str = "ciliumnodestateslices";
 const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases";
@@ -112,7 +114,13 @@ pub(crate) struct Server {
 impl Server {
     pub(crate) fn start(netns: &Netns, world: &Shared) -> Self {
         let address = SocketAddr::from(([127, 0, 0, 1], 6443));
-        let listener = netns.run(|| TcpListener::bind(address)).expect("enters").expect("binds");
+        let mut bound = None;
+        // A process that another test is about to start may still have the socket of the server before.
+        eventually("the port is free", || {
+            bound = netns.run(|| TcpListener::bind(address)).expect("enters").ok();
+            bound.is_some()
+        });
+        let listener = bound.expect("is bound");
         listener.set_nonblocking(true).expect("is a socket");
         let (stop, stopped) = oneshot::channel();
         let routes = routes(world.clone());
