@@ -242,6 +242,19 @@ impl Stage {
         all.push(address.into());
         let mut netlink = Netlink::open_in(&self.netns).expect("netlink");
         netlink.ensure_addresses(&self.uplink, &all).expect("another address");
+        // The kernel's own work, which it does a little later for IPv6, is to route it to the node.
+        let family = if address.is_ipv4() { "-4" } else { "-6" };
+        let show = || {
+            let address = address.to_string();
+            let mut ip = std::process::Command::new("ip");
+            ip.args([family, "route", "show", "table", "local", &address]).output().expect("ip runs")
+        };
+        let is_routed = || !self.netns.run(show).expect("a thread").stdout.is_empty();
+        let end = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        while !is_routed() {
+            assert!(std::time::Instant::now() < end, "{address} is not routed to the node");
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
     }
 
     fn furnish(&mut self, mode: Mode) {
