@@ -53,10 +53,11 @@ fn a_hundred_addresses_are_spread_and_each_has_one_answer() -> anyhow::Result<()
     let nodes = nodes_by_mac()?;
     for (node, addresses) in &by_node {
         for address in addresses {
-            let macs = macs(address, 2)?;
+            // One of three may come too late to be seen.
+            let macs = macs(address, 3)?;
             let seen: BTreeSet<Option<&String>> = macs.iter().map(|mac| nodes.get(mac)).collect();
             ensure!(
-                macs.len() == 2 && seen == [Some(node)].into(),
+                macs.len() >= 2 && seen == [Some(node)].into(),
                 "{address} of {node} is answered by {macs:?}"
             );
         }
@@ -231,9 +232,18 @@ fn flood_costs_the_agent_nothing(ns: &Namespace) -> anyhow::Result<()> {
     let begin = ticks(&node)?;
     sleep(Duration::from_secs(5));
     let idle = ticks(&node)? - begin;
-    let begin = ticks(&node)?;
-    let rate: u64 = outside(&["python3", "-c", FLOOD, &address])?.trim().parse()?;
-    let busy = ticks(&node)? - begin;
+    // On a machine that is busy with other things, it may be a trickle.
+    let flood = || {
+        let begin = ticks(&node)?;
+        let rate: u64 = outside(&["python3", "-c", FLOOD, &address])?.trim().parse()?;
+        anyhow::Ok((rate, ticks(&node)? - begin))
+    };
+    let (mut rate, mut busy) = flood()?;
+    for _ in 0..2 {
+        if rate < 100_000 {
+            (rate, busy) = flood()?;
+        }
+    }
     println!("agent of {node}: {idle} ticks in 5 s at rest, {busy} while {rate}/s ask");
     ensure!(rate >= 100_000, "the flood was a trickle: {rate}/s");
     ensure!(
