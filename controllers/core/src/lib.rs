@@ -9,6 +9,7 @@
 //! | [`filter`] | [`LabelFilter`]: which labels count for identities |
 //! | [`named_port`] | named ports of pods, as labels |
 //! | [`pod`] | the labels of a pod's identity |
+//! | [`hash`] | hashes on which versions agree |
 //! | [`name`] | [`NamePattern`]: DNS names and patterns for them |
 //! | [`prefix`] | prefixes outside the cluster, as labels |
 //! | [`selector`] | [`Selector`]: requirements on labels |
@@ -20,6 +21,7 @@
 pub mod condition;
 pub mod entity;
 pub mod filter;
+pub mod hash;
 pub mod label;
 pub mod name;
 pub mod named_port;

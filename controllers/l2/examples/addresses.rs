@@ -93,11 +93,7 @@ fn median(mut times: Vec<Duration>) -> Duration {
 
 /// Result, and processor time that it took.
 fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
-    let now = || {
-        let time = clock_gettime(ClockId::ThreadCPUTime);
-        let parts = (u64::try_from(time.tv_sec), u32::try_from(time.tv_nsec));
-        Duration::new(parts.0.unwrap_or_default(), parts.1.unwrap_or_default())
-    };
+    let now = || Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap_or_default();
     let start = now();
     let result = work();
     (result, now().saturating_sub(start))

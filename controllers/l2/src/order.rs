@@ -11,6 +11,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use cilium_api::parts::MAX_OWNERS;
+use cilium_core::hash::{fnv1a, mix};
 
 /// Bits of an address that say where it is in its block.
 const BLOCK_BITS: u32 = 4;
@@ -30,7 +31,7 @@ pub(crate) struct NodeName {
 
 impl NodeName {
     pub(crate) fn new(name: &str) -> Self {
-        Self { name: name.into(), hash: mix(fnv1a(name)) }
+        Self { name: name.into(), hash: mix(fnv1a(name.bytes())) }
     }
 }
 
@@ -90,20 +91,6 @@ fn fold(bits: u128) -> u64 {
     mix(bits as u64 ^ mix((bits >> 64) as u64))
 }
 
-/// A step of SplitMix64 (Steele, Lea, Flood: "Fast Splittable Pseudorandom Number Generators", 2014).
-fn mix(seed: u64) -> u64 {
-    let z = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
-}
-
-/// 64-bit FNV-1a (draft-eastlake-fnv).
-fn fnv1a(text: &str) -> u64 {
-    text.bytes()
-        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -121,8 +108,7 @@ mod tests {
     /// These numbers are an agreement between versions. Whoever changes them moves everybody's addresses.
     #[test]
     fn hashes_and_orders_stay_as_they_are_for_ever() {
-        assert_eq!(mix(0), 0xe220_a839_7b1d_cdaf);
-        assert_eq!(fnv1a("worker-1"), 0x2491_3ec5_9027_ebed);
+        assert_eq!(fnv1a("worker-1".bytes()), 0x2491_3ec5_9027_ebed);
         assert_eq!(NodeName::new("worker-1").hash, 0x0d0f_1aae_127c_a6a0);
         assert_eq!(fold(u128::MAX), 0x6309_143e_67a4_7936);
         let expected = [3, 12, 10, 4, 11, 1, 13, 8, 15, 7, 9, 14, 6, 5, 0, 2];

@@ -5,14 +5,8 @@ use std::net::IpAddr;
 
 use cilium_api::frontends::FrontendKind;
 use cilium_api::{parts, slim};
-use cilium_core::{Label, Labels};
-
-/// Labels that selectors may name beside those of the Service.
-const NAME_LABEL: &str = "io.kubernetes.service.name";
-const NAMESPACE_LABEL: &str = "io.kubernetes.service.namespace";
-
-/// Value of `loadBalancerClass` of Services whose addresses are announced here.
-const CLASS: &str = "io.cilium/l2-announcer";
+use cilium_core::Labels;
+use cilium_services::{L2_CLASS, selectable_labels};
 
 /// What policies select a Service by.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,14 +18,10 @@ pub struct Claim {
 impl Claim {
     /// Reads a Service; `None` if its `loadBalancerClass` is another controller's.
     pub fn reduce(service: &slim::Service) -> Option<Self> {
-        if service.spec.load_balancer_class.as_deref().is_some_and(|class| class != CLASS) {
+        if service.spec.load_balancer_class.as_deref().is_some_and(|class| class != L2_CLASS) {
             return None;
         }
-        let meta = &service.metadata;
-        let own = meta.labels.iter().flatten().map(|(key, value)| Label::k8s(key, value));
-        let name = Label::k8s(NAME_LABEL, meta.name.as_deref().unwrap_or_default());
-        let namespace = Label::k8s(NAMESPACE_LABEL, meta.namespace.as_deref().unwrap_or_default());
-        Some(Self { labels: own.chain([name, namespace]).collect() })
+        Some(Self { labels: selectable_labels(service) })
     }
 }
 

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use cilium_api::slim;
-use cilium_core::{Label, Labels};
-use cilium_services::ServiceName;
+use cilium_core::Labels;
+use cilium_services::{BGP_CLASS, L2_CLASS, ServiceName, selectable_labels};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 
 use crate::block::Family;
@@ -14,19 +14,11 @@ use crate::conditions::SATISFIED;
 /// Name under which the API server records who wrote addresses into the status of a Service; upstream's, so that its addresses are ours.
 pub const FIELD_MANAGER: &str = "cilium-operator-lb-ipam";
 
-/// Labels that selectors of pools may name beside those of the Service.
-const NAME_LABEL: &str = "io.kubernetes.service.name";
-const NAMESPACE_LABEL: &str = "io.kubernetes.service.namespace";
-
 /// Annotations, each with its older name.
 const ADDRESSES: [&str; 2] = ["lbipam.cilium.io/ips", "io.cilium/lb-ipam-ips"];
 const SHARING_KEY: [&str; 2] = ["lbipam.cilium.io/sharing-key", "io.cilium/lb-ipam-sharing-key"];
 const CROSS_NAMESPACE: [&str; 2] =
     ["lbipam.cilium.io/sharing-cross-namespace", "io.cilium/lb-ipam-sharing-cross-namespace"];
-
-/// Values of `loadBalancerClass` of Services whose addresses others of this project announce.
-const BGP_CLASS: &str = "io.cilium/bgp-control-plane";
-const L2_CLASS: &str = "io.cilium/l2-announcer";
 
 /// Which Services get addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -178,7 +170,7 @@ impl Claim {
         Self {
             created: created.map_or(i64::MAX, |time| time.0.as_second()),
             role,
-            labels: labels(service),
+            labels: selectable_labels(service),
             requested: requested(service),
             families: families(spec, config),
             sharing_key: annotation(service, &SHARING_KEY).filter(|key| !key.is_empty()).map(str::to_owned),
@@ -213,14 +205,6 @@ impl Claim {
 
 fn port(port: &slim::ServicePort) -> (i32, String) {
     (port.port, port.protocol.clone().unwrap_or_else(|| "TCP".to_owned()))
-}
-
-fn labels(service: &slim::Service) -> Labels {
-    let meta = &service.metadata;
-    let own = meta.labels.iter().flatten().map(|(key, value)| Label::k8s(key, value));
-    let name = Label::k8s(NAME_LABEL, meta.name.as_deref().unwrap_or_default());
-    let namespace = Label::k8s(NAMESPACE_LABEL, meta.namespace.as_deref().unwrap_or_default());
-    own.chain([name, namespace]).collect()
 }
 
 /// What cannot be read is no request.

@@ -6,20 +6,14 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use cilium_api::l2_announcement_policy::{
+    HEARTBEAT_ENTRY as ENTRY, HEARTBEAT_KEY as LENGTH, HEARTBEAT_SECRET as SECRET,
+};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{ObjectMeta, PostParams};
 use kube::{Api, Client};
 use tokio_rustls::rustls::crypto::aws_lc_rs;
-
-/// Name of the Secret, in the operator's namespace.
-pub const SECRET: &str = "cilium-l2-heartbeat";
-
-/// Its entry with the key.
-const ENTRY: &str = "key";
-
-/// Bytes of a key.
-const LENGTH: usize = 32;
 
 /// Time between two attempts.
 const TRY_AGAIN: Duration = Duration::from_secs(5);
@@ -140,7 +134,7 @@ mod tests {
     fn a_new_key_is_good_and_no_two_are_the_same() {
         let (one, other) = (mk_secret().unwrap(), mk_secret().unwrap());
         assert!(check(&one).is_ok());
-        assert_eq!(key(&one).len(), 32);
+        assert_eq!(key(&one).len(), 16);
         assert_ne!(key(&one), key(&other));
         assert_eq!(one.metadata.name.as_deref(), Some("cilium-l2-heartbeat"));
     }
@@ -148,9 +142,9 @@ mod tests {
     #[test]
     fn a_secret_without_a_key_is_complained_of() {
         let mut secret = mk_secret().unwrap();
-        secret.data.as_mut().unwrap().insert(ENTRY.to_owned(), ByteString(vec![1; 16]));
+        secret.data.as_mut().unwrap().insert(ENTRY.to_owned(), ByteString(vec![1; 15]));
         let error = check(&secret).unwrap_err().to_string();
-        assert_eq!(error, "data.key has 16 bytes in place of 32: delete the Secret");
+        assert_eq!(error, "data.key has 15 bytes in place of 16: delete the Secret");
         secret.data = None;
         assert!(check(&secret).unwrap_err().to_string().starts_with("it has no data.key: "));
     }

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use cilium_api::l2_announcement_policy::HEARTBEAT_SECRET;
 use cilium_runtime::object::Resource;
 
-use crate::heartbeat;
 use crate::kinds::{self, Written};
 
 /// Name of the Lease that operators compete for.
@@ -67,7 +67,7 @@ pub fn namespace_rules() -> Vec<Rule> {
 /// only this one read.
 pub fn heartbeat_rules() -> Vec<Rule> {
     let secrets = |verbs| Rule::new("", "secrets", verbs);
-    vec![secrets(&["create"]), secrets(&["get"]).named([heartbeat::SECRET.to_owned()])]
+    vec![secrets(&["create"]), secrets(&["get"]).named([HEARTBEAT_SECRET.to_owned()])]
 }
 
 fn rules_of(kind: cilium_plan::Kind) -> Vec<Rule> {

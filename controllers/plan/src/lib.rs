@@ -23,6 +23,7 @@ mod api_server;
 mod check;
 mod compiled;
 mod config;
+mod delayed;
 mod effect;
 mod endpoints;
 mod enforcement;

@@ -220,8 +220,8 @@ impl Planner {
         self.forget_recorded_numbers();
         self.follow_policies();
         let node_states = self.write_node_states();
-        self.release_held(now);
-        self.release_held_announcements(now);
+        self.release_delayed(now);
+        self.release_delayed_announcements(now);
         let output = Output {
             node_states,
             slices: self.write_slices(),

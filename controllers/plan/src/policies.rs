@@ -9,6 +9,7 @@ use cilium_api::{CiliumClusterwideNetworkPolicy, CiliumNetworkPolicy};
 use cilium_policy::{Invalid, PolicyIndex, PolicyKey, PolicyRules, reduce};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
+use crate::delayed::Delayed;
 use crate::last_valid;
 use crate::ledger::Ledger;
 use crate::object::{Kind, ObjectKey, UnreadablePolicy};
@@ -27,7 +28,7 @@ pub(crate) struct Policies {
     /// Policies of identities compiled so far.
     pub(crate) compilations: u64,
     /// Statuses that wait before they are written, and until when.
-    pub(crate) held: BTreeMap<ObjectKey, i64>,
+    pub(crate) delayed: Delayed,
 }
 
 /// A policy object.
@@ -74,7 +75,7 @@ impl Policies {
             changed: BTreeSet::new(),
             statuses: Ledger::default(),
             compilations: 0,
-            held: BTreeMap::new(),
+            delayed: Delayed::default(),
         }
     }
 

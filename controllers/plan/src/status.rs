@@ -20,8 +20,6 @@ use crate::policies::{Policies, Policy, Refusal, policy_key};
 /// Type of the condition that says whether all nodes that need the policy have it in force.
 pub(crate) const ENFORCED: &str = "Enforced";
 
-/// How long progress of a policy waits to be told, in seconds, unless it is [a large step](is_small_step).
-pub(crate) const HOLD: i64 = 10;
 /// Type of the condition that is there, and True, while the policy waits for its author (kstatus: the object has failed).
 const STALLED: &str = "Stalled";
 
@@ -60,7 +58,7 @@ impl Planner {
         let key = policy_key(object);
         let desired =
             self.policies.all.get(&key).map(|policy| self.policy_status(object, &key, policy, counts, now));
-        if self.is_held(object, desired.as_ref(), now) {
+        if self.is_delayed(object, desired.as_ref(), now) {
             return None;
         }
         let content = desired.clone();
@@ -68,34 +66,23 @@ impl Planner {
         Some(Write { key: object.clone(), action })
     }
 
-    /// Whether a status is to wait, as it tells little more than the one that stands: a thousand nodes that answer one after the
-    /// other shall not make a thousand writes.
-    fn is_held(&mut self, object: &ObjectKey, desired: Option<&PolicyStatus>, now: i64) -> bool {
-        let is_small = self
-            .policies
-            .statuses
-            .stored(object)
-            .zip(desired)
-            .is_some_and(|(stored, desired)| is_small_step(stored, desired));
-        let until = *self.policies.held.entry(object.clone()).or_insert(now.saturating_add(HOLD));
-        let held = is_small && until > now;
-        if !held {
-            self.policies.held.remove(object);
-        }
-        held
+    /// Whether a status is to wait, as it tells little more than the one that stands.
+    fn is_delayed(&mut self, object: &ObjectKey, desired: Option<&PolicyStatus>, now: i64) -> bool {
+        let Policies { delayed, statuses, .. } = &mut self.policies;
+        let both = statuses.stored(object).zip(desired);
+        let is_small = both.is_some_and(|(stored, desired)| is_small_step(stored, desired));
+        delayed.waits(object, is_small, now)
     }
 
     /// Lets the next report write what has waited long enough.
-    pub(crate) fn release_held(&mut self, now: i64) {
-        let Policies { held, statuses, .. } = &mut self.policies;
-        held.iter()
-            .filter(|(_, until)| **until <= now)
-            .for_each(|(object, _)| statuses.touch(object.clone()));
+    pub(crate) fn release_delayed(&mut self, now: i64) {
+        let Policies { delayed, statuses, .. } = &mut self.policies;
+        delayed.due(now).for_each(|object| statuses.touch(object.clone()));
     }
 
-    /// When [`Planner::release_held`] has something to do.
+    /// When [`Planner::release_delayed`] has something to do.
     pub(crate) fn next_release(&self) -> Option<i64> {
-        self.policies.held.values().min().copied()
+        self.policies.delayed.next()
     }
 
     fn policy_status(

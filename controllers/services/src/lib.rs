@@ -13,7 +13,9 @@ mod complaints;
 mod index;
 pub mod redirect;
 mod reduce;
+mod selectable;
 mod target;
 
 pub use index::{Face, ServiceName, Services};
+pub use selectable::{BGP_CLASS, L2_CLASS, selectable_labels};
 pub use target::{Described, Target};

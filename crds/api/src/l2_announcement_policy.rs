@@ -9,6 +9,13 @@ use crate::definition::{ALPHA, ApiVersion, Column, Definition, resource};
 use crate::schema;
 use crate::selector::LabelSelector;
 
+/// Name of the Secret, in the namespace of operator and agents, with the key by which agents know each other's heartbeats.
+pub const HEARTBEAT_SECRET: &str = "cilium-l2-heartbeat";
+/// Its entry with the key.
+pub const HEARTBEAT_ENTRY: &str = "key";
+/// Bytes of the key (SipHash).
+pub const HEARTBEAT_KEY: usize = 16;
+
 /// Most addresses that a status names.
 pub const MAX_ADDRESSES: usize = 20;
 

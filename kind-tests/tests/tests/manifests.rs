@@ -131,7 +131,10 @@ fn rights_for_announcements_come_with_the_feature_and_its_mode() -> anyhow::Resu
         ensure!(data[key] == value, "{key}: {}", data[key]);
     }
     let lease = render("l2announcements.enabled=true,l2announcements.mode=lease")?;
-    ensure!(lease[role]["rules"][0]["resources"][0] == "leases", "{}", lease[role]);
+    let expected = serde_json::json!([
+        {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["list", "create", "update", "delete"]},
+    ]);
+    ensure!(lease[role]["rules"] == expected, "{}", lease[role]);
     ensure!(!lease.contains_key(operator), "no key is made");
     Ok(())
 }

@@ -9,6 +9,7 @@
 use std::sync::Arc;
 
 use cilium_bpf::layout::{BackendEntry, MAGLEV_CHUNK, MAGLEV_NONE, MaglevChunk};
+use cilium_core::hash::mix;
 
 /// Sizes that a table may have: primes, so that every step leads through all of its entries.
 pub const SIZES: [u32; 10] = [251, 509, 1021, 2039, 4093, 8191, 16_381, 32_749, 65_521, 131_071];
@@ -95,14 +96,6 @@ fn take_next(table: &mut [u16], wish: &mut Wish) {
             return;
         }
     }
-}
-
-/// Spreads a number over all bits (the finalizer of SplitMix64: G. Steele et al., "Fast Splittable Pseudorandom Number Generators", OOPSLA 2014).
-fn mix(number: u64) -> u64 {
-    let mut z = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
 }
 
 /// A table as the map has it, in pieces from the first on; what is behind its end is [`MAGLEV_NONE`].

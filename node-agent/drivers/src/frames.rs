@@ -1,6 +1,6 @@
 //! Frames that the agent sends by itself, and multicast addresses at which a device receives.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::io;
 use std::net::Ipv6Addr;
 use std::os::fd::OwnedFd;
@@ -67,7 +67,7 @@ pub struct Groups {
 #[derive(Debug)]
 struct Members {
     socket: OwnedFd,
-    groups: BTreeSet<Ipv6Addr>,
+    groups: BTreeMap<Ipv6Addr, [u8; 6]>,
 }
 
 impl Groups {
@@ -76,20 +76,20 @@ impl Groups {
         Self { device: device.clone(), sockets: Vec::new() }
     }
 
-    /// Joins these groups, and leaves all others. One that fails keeps none of the others out.
+    /// Joins these groups, each with its MAC address, and leaves all others. One that fails keeps none of the others out.
     ///
     /// # Errors
     /// [`Error::Group`]: the first that failed.
-    pub fn set(&mut self, groups: &BTreeSet<Ipv6Addr>) -> Result<(), Error> {
+    pub fn set(&mut self, groups: &BTreeMap<Ipv6Addr, [u8; 6]>) -> Result<(), Error> {
         let mut outcome = Ok(());
         for members in &mut self.sockets {
-            for gone in members.groups.extract_if(.., |group| !groups.contains(group)) {
-                outcome = outcome.and(leave(&members.socket, &self.device, gone));
+            for (gone, mac) in members.groups.extract_if(.., |group, _| !groups.contains_key(group)) {
+                outcome = outcome.and(leave(&members.socket, &self.device, gone, mac));
             }
         }
-        for group in groups {
-            if !self.sockets.iter().any(|members| members.groups.contains(group)) {
-                outcome = outcome.and(self.join(*group).map_err(|source| self.failed(*group, source)));
+        for (group, mac) in groups {
+            if !self.sockets.iter().any(|members| members.groups.contains_key(group)) {
+                outcome = outcome.and(self.join(*group, *mac).map_err(|source| self.failed(*group, source)));
             }
         }
         outcome
@@ -99,28 +99,28 @@ impl Groups {
         Error::Group { device: self.device.name.clone(), group, source }
     }
 
-    fn join(&mut self, group: Ipv6Addr) -> io::Result<()> {
+    fn join(&mut self, group: Ipv6Addr, mac: [u8; 6]) -> io::Result<()> {
         let is_free = |members: &Members| members.groups.len() < GROUPS_OF_SOCKET;
         let at = match self.sockets.iter().position(is_free) {
             Some(at) => at,
             None => {
                 let socket =
                     socket_with(AddressFamily::INET6, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
-                self.sockets.push(Members { socket, groups: BTreeSet::new() });
+                self.sockets.push(Members { socket, groups: BTreeMap::new() });
                 self.sockets.len() - 1
             }
         };
         let members = &mut self.sockets[at];
-        packet::filter_multicast(&members.socket, &self.device.name, mac_of(group), true)?;
+        packet::filter_multicast(&members.socket, &self.device.name, mac, true)?;
         rustix::net::sockopt::set_ipv6_add_membership(&members.socket, &group, self.device.index)?;
-        members.groups.insert(group);
+        members.groups.insert(group, mac);
         Ok(())
     }
 }
 
 /// A device that is gone has no groups any more.
-fn leave(socket: &OwnedFd, device: &Link, group: Ipv6Addr) -> Result<(), Error> {
-    let filtered = packet::filter_multicast(socket, &device.name, mac_of(group), false);
+fn leave(socket: &OwnedFd, device: &Link, group: Ipv6Addr, mac: [u8; 6]) -> Result<(), Error> {
+    let filtered = packet::filter_multicast(socket, &device.name, mac, false);
     let left = rustix::net::sockopt::set_ipv6_drop_membership(socket, &group, device.index);
     let is_gone = |error: &io::Error| {
         [Some(libc::ENODEV), Some(libc::ENOENT), Some(libc::EADDRNOTAVAIL)].contains(&error.raw_os_error())
@@ -129,10 +129,4 @@ fn leave(socket: &OwnedFd, device: &Link, group: Ipv6Addr) -> Result<(), Error> 
         Err(source) if !is_gone(&source) => Err(Error::Group { device: device.name.clone(), group, source }),
         _ => Ok(()),
     }
-}
-
-/// The MAC address of a group (RFC 2464 section 7).
-fn mac_of(group: Ipv6Addr) -> [u8; 6] {
-    let [.., a, b, c, d] = group.octets();
-    [0x33, 0x33, a, b, c, d]
 }

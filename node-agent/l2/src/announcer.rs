@@ -9,6 +9,7 @@ use cilium_bpf::layout::{
 
 use crate::frame::{ANYBODY, BROADCAST, Mac};
 use crate::peer::{DEAD_AFTER, Peer};
+use crate::telling::Telling;
 
 /// Times are in nanoseconds of `CLOCK_MONOTONIC`, as programs have them.
 pub(crate) const MILLISECOND: u64 = 1_000_000;
@@ -25,8 +26,6 @@ const PROBE_FOREIGN_EVERY: u64 = 1000 * MILLISECOND;
 const FOREIGN_AFTER: u64 = 1000 * MILLISECOND;
 /// Another owner that answers for so long although it is not its turn is not waited for any more: its agent is away.
 const PATIENCE: u64 = 5000 * MILLISECOND;
-/// When an address is announced, counted from the moment at which this node begins to answer: frames get lost.
-pub(crate) const ANNOUNCE_AT: [u64; 3] = [0, 200 * MILLISECOND, 1000 * MILLISECOND];
 /// Between two requests to everybody on the link, while a peer is not heard.
 const SEEK_EVERY: u64 = 1000 * MILLISECOND;
 /// The same while no peer is heard.
@@ -132,7 +131,7 @@ impl Probing {
 enum Phase {
     Standby,
     Probing(Probing),
-    Answering { since: u64, announced: usize },
+    Answering(Telling),
 }
 
 #[derive(Clone, Debug)]
@@ -152,9 +151,7 @@ impl Address {
         match &self.phase {
             Phase::Standby => NEVER,
             Phase::Probing(probing) => probing.next,
-            Phase::Answering { since, announced } => {
-                ANNOUNCE_AT.get(*announced).map_or(NEVER, |after| since + after)
-            }
+            Phase::Answering(telling) => telling.deadline(),
         }
     }
 }
@@ -229,7 +226,7 @@ impl Announcer {
             return;
         }
         // Others may have had them meanwhile, so they are announced again.
-        let answering = || Phase::Answering { since: now, announced: 0 };
+        let answering = || Phase::Answering(Telling::new(now));
         self.addresses
             .extend(answered.into_iter().map(|address| (address, Address::new(Vec::new(), answering()))));
         self.link = Some(link);
@@ -271,7 +268,7 @@ impl Announcer {
     pub fn asked_for(&self, now: u64) -> impl Iterator<Item = IpAddr> {
         let is_asked = move |address: &Address| match address.phase {
             Phase::Probing(_) => true,
-            Phase::Answering { .. } => self.next_check <= now,
+            Phase::Answering(_) => self.next_check <= now,
             Phase::Standby => false,
         };
         self.addresses.iter().filter(move |(_, it)| is_asked(it)).map(|(address, _)| *address)
@@ -332,7 +329,7 @@ impl Announcer {
     }
 
     fn is_answering(&self) -> bool {
-        self.addresses.values().any(|it| matches!(it.phase, Phase::Answering { .. }))
+        self.addresses.values().any(|it| matches!(it.phase, Phase::Answering(_)))
     }
 
     fn is_seeking(&self) -> bool {
@@ -360,7 +357,7 @@ impl Announcer {
         let standing = match it.phase {
             Phase::Standby => Standing::Standby,
             Phase::Probing(_) => Standing::Probing,
-            Phase::Answering { .. } => Standing::Answering,
+            Phase::Answering(_) => Standing::Answering,
         };
         Some(State { standing, owner: it.leader.clone(), claimant: it.claimant })
     }
@@ -399,7 +396,7 @@ impl Announcer {
 
     fn stop_all(&mut self, actions: &mut Vec<Action>) {
         for (address, it) in &mut self.addresses {
-            if matches!(it.phase, Phase::Answering { .. }) {
+            if matches!(it.phase, Phase::Answering(_)) {
                 actions.push(Action::Answer(*address, false));
             }
             it.phase = Phase::Standby;
@@ -435,7 +432,7 @@ impl Announcer {
             let is_mine = leader.as_deref() == Some(&self.me);
             it.leader = leader;
             if !is_mine {
-                if matches!(it.phase, Phase::Answering { .. }) {
+                if matches!(it.phase, Phase::Answering(_)) {
                     actions.push(Action::Answer(*address, false));
                 }
                 it.phase = Phase::Standby;
@@ -447,32 +444,36 @@ impl Announcer {
             }
             match &mut it.phase {
                 Phase::Probing(_) => self.probe(*address, it, now, signs, actions),
-                Phase::Answering { since, announced } => {
+                Phase::Answering(telling) => {
+                    // One that is heard again may have answered meanwhile, and clients know it as the owner.
                     if it.owners.iter().any(|owner| back.contains(owner)) {
-                        // It may have answered meanwhile, and clients know it as the owner.
-                        (*since, *announced) = (now, 0);
+                        *telling = Telling::new(now);
                     }
-                    let claim = signs.claims.get(address).filter(|claim| claim.at > *since + GRACE);
-                    if let Some(claim) = claim.filter(|claim| now < claim.at + CLAIM_COUNTS) {
-                        it.claimant =
-                            Some(claim.mac).filter(|mac| !self.peers.values().any(|peer| peer.is_at(*mac)));
-                        if matches!(self.mode, Mode::Isolated { .. }) && claim.mac < self.mac {
-                            actions.push(Action::Answer(*address, false));
-                            it.phase = Phase::Probing(Probing::new(now));
-                            continue;
-                        }
-                    } else if signs.claims.contains_key(address) {
-                        it.claimant = None;
-                    }
-                    if ANNOUNCE_AT.get(*announced).is_some_and(|after| *since + after <= now) {
-                        *announced += 1;
-                        actions.push(Action::Announce(*address));
-                    }
+                    self.go_on(*address, it, now, signs, actions);
                 }
                 Phase::Standby => {}
             }
         }
         self.addresses = addresses;
+    }
+
+    /// Answers on, unless somebody else does, too: of two that do not hear each other, one yields.
+    fn go_on(&self, address: IpAddr, it: &mut Address, now: u64, signs: &Signs, actions: &mut Vec<Action>) {
+        let Phase::Answering(telling) = &mut it.phase else { return };
+        if let Some(claim) = signs.claims.get(&address) {
+            let counts = telling.since() + GRACE < claim.at && now < claim.at + CLAIM_COUNTS;
+            it.claimant = Some(claim.mac).filter(|mac| counts && !self.is_of_peer(*mac));
+            if counts && matches!(self.mode, Mode::Isolated { .. }) && claim.mac < self.mac {
+                actions.push(Action::Answer(address, false));
+                it.phase = Phase::Probing(Probing::new(now));
+                return;
+            }
+        }
+        telling.follow(address, now, actions);
+    }
+
+    fn is_of_peer(&self, mac: Mac) -> bool {
+        self.peers.values().any(|peer| peer.is_at(mac))
     }
 
     /// Waits until nobody answers.
@@ -488,15 +489,14 @@ impl Announcer {
             probing.quiet_since = claim.at;
             probing.sent = 0;
             // A peer may be about to be heard for the first time.
-            is_foreign = now.saturating_sub(probing.began) >= FOREIGN_AFTER
-                && !self.peers.values().any(|peer| peer.is_at(claim.mac));
+            is_foreign = now.saturating_sub(probing.began) >= FOREIGN_AFTER && !self.is_of_peer(claim.mac);
             it.claimant = Some(claim.mac).filter(|_| is_foreign);
         }
         let is_quiet = probing.sent > 1 && now.saturating_sub(probing.quiet_since) >= QUIET;
         let is_overdue = claim.is_some() && !is_foreign && now.saturating_sub(probing.began) >= PATIENCE;
         if is_quiet || is_overdue {
-            it.claimant = it.claimant.filter(|_| is_overdue);
-            it.phase = start(address, now, actions);
+            it.claimant = None;
+            it.phase = Phase::Answering(Telling::start(address, now, actions));
             return;
         }
         if now >= probing.next {
@@ -523,11 +523,4 @@ impl Announcer {
             self.peers.values_mut().for_each(|peer| peer.ask_at(now));
         }
     }
-}
-
-/// Begins to answer.
-fn start(address: IpAddr, now: u64, actions: &mut Vec<Action>) -> Phase {
-    actions.push(Action::Answer(address, true));
-    actions.push(Action::Announce(address));
-    Phase::Answering { since: now, announced: 1 }
 }

@@ -5,9 +5,10 @@ use std::net::IpAddr;
 
 use cilium_bpf::layout::{LINK_ANSWERING, LINK_LEASED, LinkEntry};
 
-use crate::announcer::{ANNOUNCE_AT, Action, NEVER, Standing, State};
+use crate::announcer::{Action, NEVER, Standing, State};
 use crate::election::{Tenure, Timings, lease_name, nanoseconds};
 use crate::frame::Mac;
+use crate::telling::Telling;
 
 #[derive(Clone, Copy, Debug)]
 enum Phase {
@@ -16,10 +17,7 @@ enum Phase {
     Inherited {
         until: u64,
     },
-    Answering {
-        since: u64,
-        announced: usize,
-    },
+    Answering(Telling),
 }
 
 #[derive(Clone, Debug)]
@@ -111,10 +109,7 @@ impl Leased {
         match it.phase {
             Phase::Silent => NEVER,
             Phase::Inherited { until } => until,
-            Phase::Answering { since, announced } => {
-                let next = ANNOUNCE_AT.get(announced).map_or(NEVER, |after| since + after);
-                next.min(self.held_until(it).unwrap_or(0))
-            }
+            Phase::Answering(telling) => telling.deadline().min(self.held_until(it).unwrap_or(0)),
         }
     }
 
@@ -144,25 +139,16 @@ impl Leased {
     fn follow(&self, address: IpAddr, it: &Address, now: u64, actions: &mut Vec<Action>) -> Phase {
         let is_held = self.held_until(it).is_some_and(|until| now < until);
         match it.phase {
-            Phase::Silent if is_held => {
-                actions.push(Action::Answer(address, true));
-                actions.push(Action::Announce(address));
-                Phase::Answering { since: now, announced: 1 }
-            }
+            Phase::Silent if is_held => Phase::Answering(Telling::start(address, now, actions)),
             Phase::Silent => Phase::Silent,
             // It has been announced when the agent before began.
-            Phase::Inherited { .. } if is_held => {
-                Phase::Answering { since: now, announced: ANNOUNCE_AT.len() }
-            }
+            Phase::Inherited { .. } if is_held => Phase::Answering(Telling::done(now)),
             Phase::Inherited { until } if now < until && !self.is_settled(it) => it.phase,
-            Phase::Answering { since, announced } if is_held => {
-                let is_due = ANNOUNCE_AT.get(announced).is_some_and(|after| since + after <= now);
-                if is_due {
-                    actions.push(Action::Announce(address));
-                }
-                Phase::Answering { since, announced: announced + usize::from(is_due) }
+            Phase::Answering(mut telling) if is_held => {
+                telling.follow(address, now, actions);
+                Phase::Answering(telling)
             }
-            Phase::Inherited { .. } | Phase::Answering { .. } => {
+            Phase::Inherited { .. } | Phase::Answering(_) => {
                 actions.push(Action::Answer(address, false));
                 Phase::Silent
             }
@@ -179,7 +165,7 @@ impl Leased {
         let it = self.addresses.get(&address)?;
         let standing = match it.phase {
             Phase::Silent => Standing::Standby,
-            Phase::Inherited { .. } | Phase::Answering { .. } => Standing::Answering,
+            Phase::Inherited { .. } | Phase::Answering(_) => Standing::Answering,
         };
         let known = || it.leases.iter().filter_map(|name| self.leases.get(name));
         let first = known().find(|it| it.until.is_some()).or_else(|| known().find(|it| it.holder.is_some()));

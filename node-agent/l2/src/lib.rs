@@ -34,6 +34,7 @@ pub mod election;
 pub mod frame;
 pub mod leased;
 mod peer;
+mod telling;
 
 pub use announcer::{Action, Announcer, Claim, Signs, Standing, State};
 pub use election::{Election, Tenure, Timings};

@@ -19,6 +19,7 @@ use cilium_l2::{Claim, L2, Policy, Served};
 use cilium_services::ServiceName;
 
 use crate::config::Config;
+use crate::delayed::Delayed;
 use crate::ledger::Ledger;
 use crate::node::Token;
 use crate::object::{Kind, ObjectKey};
@@ -34,8 +35,7 @@ pub(crate) struct Announcements {
     pub(crate) statuses: Ledger<L2AnnouncementStatus>,
     /// `metadata.generation` of policies, where they have one.
     generations: BTreeMap<ObjectKey, i64>,
-    /// Statuses that wait before they are written, and until when.
-    held: BTreeMap<ObjectKey, i64>,
+    delayed: Delayed,
 }
 
 fn policy_key(name: &str) -> ObjectKey {
@@ -48,7 +48,7 @@ impl Announcements {
             l2: config.l2_announcements.then(L2::default),
             statuses: Ledger::default(),
             generations: BTreeMap::new(),
-            held: BTreeMap::new(),
+            delayed: Delayed::default(),
         }
     }
 
@@ -73,7 +73,7 @@ impl Announcements {
         l2.set_policy(&key.name, None);
         self.statuses.forget(key);
         self.generations.remove(key);
-        self.held.remove(key);
+        self.delayed.forget(key);
     }
 
     /// A Service is there: policies may select it.

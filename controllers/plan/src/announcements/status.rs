@@ -10,7 +10,7 @@ use crate::node::{State, Token};
 use crate::object::ObjectKey;
 use crate::output::Write;
 use crate::planner::Planner;
-use crate::status::{ENFORCED, HOLD};
+use crate::status::ENFORCED;
 
 /// Most nodes or addresses that a message names.
 const MAX_NAMED: usize = 5;
@@ -23,7 +23,7 @@ impl Planner {
 
     fn report_announcement(&mut self, key: &ObjectKey, now: i64) -> Option<Write<L2AnnouncementStatus>> {
         let desired = self.announcement_status(key, now);
-        if self.announcements.is_held(key, desired.as_ref(), now) {
+        if self.announcements.is_delayed(key, desired.as_ref(), now) {
             return None;
         }
         let content = desired.clone();
@@ -83,35 +83,24 @@ impl Planner {
     }
 
     /// Lets the next report write what has waited long enough.
-    pub(crate) fn release_held_announcements(&mut self, now: i64) {
-        let Announcements { held, statuses, .. } = &mut self.announcements;
-        held.iter()
-            .filter(|(_, until)| **until <= now)
-            .for_each(|(object, _)| statuses.touch(object.clone()));
+    pub(crate) fn release_delayed_announcements(&mut self, now: i64) {
+        let Announcements { delayed, statuses, .. } = &mut self.announcements;
+        delayed.due(now).for_each(|object| statuses.touch(object.clone()));
     }
 
-    /// When [`Planner::release_held_announcements`] has something to do.
+    /// When [`Planner::release_delayed_announcements`] has something to do.
     pub(crate) fn next_announcement_release(&self) -> Option<i64> {
-        self.announcements.held.values().min().copied()
+        self.announcements.delayed.next()
     }
 }
 
 impl Announcements {
-    /// Whether a status is to wait, as it tells of progress only: many nodes that answer one after the other shall not make many writes.
-    fn is_held(&mut self, key: &ObjectKey, desired: Option<&L2AnnouncementStatus>, now: i64) -> bool {
-        let stored = self.statuses.stored(key);
-        let is_small = stored.zip(desired).is_some_and(|(stored, desired)| {
+    /// Whether a status is to wait, as it tells of progress only.
+    fn is_delayed(&mut self, key: &ObjectKey, desired: Option<&L2AnnouncementStatus>, now: i64) -> bool {
+        let is_small = self.statuses.stored(key).zip(desired).is_some_and(|(stored, desired)| {
             stored != desired && without_progress(stored) == without_progress(desired)
         });
-        if !is_small {
-            self.held.remove(key);
-            return false;
-        }
-        let until = *self.held.entry(key.clone()).or_insert(now.saturating_add(HOLD));
-        if until <= now {
-            self.held.remove(key);
-        }
-        until > now
+        self.delayed.waits(key, is_small, now)
     }
 }
 

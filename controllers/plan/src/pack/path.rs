@@ -1,5 +1,7 @@
 use std::fmt;
 
+use cilium_core::hash::fnv1a;
+
 /// Where a slice stands in the tree: the first bits of the hashes of its keys, most significant first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Path {
@@ -62,10 +64,9 @@ impl fmt::Display for Path {
     }
 }
 
-/// 64-bit FNV-1a.
+/// Where a key goes.
 pub(crate) fn hash(key: &str) -> u64 {
-    key.bytes()
-        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+    fnv1a(key.bytes())
 }
 
 #[cfg(test)]
@@ -87,12 +88,5 @@ mod tests {
         for text in ["", "2", "0r", &"0".repeat(65)] {
             assert_eq!(Path::parse(text), None, "{text}");
         }
-    }
-
-    #[test]
-    fn hashes_are_those_of_the_published_test_vectors() {
-        assert_eq!(hash(""), 0xcbf2_9ce4_8422_2325);
-        assert_eq!(hash("a"), 0xaf63_dc4c_8601_ec8c);
-        assert_eq!(hash("foobar"), 0x8594_4171_f739_67e8);
     }
 }

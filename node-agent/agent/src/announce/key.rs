@@ -9,16 +9,12 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use cilium_api::l2_announcement_policy::{HEARTBEAT_ENTRY as ENTRY, HEARTBEAT_SECRET as SECRET};
 use kube::Client;
 use serde::Deserialize;
 
 use super::{Key, Line};
 use crate::backoff::Backoff;
-
-/// Name of the Secret.
-const SECRET: &str = "cilium-l2-heartbeat";
-/// Its entry.
-const ENTRY: &str = "key";
 
 /// As far as it is read.
 #[derive(Deserialize)]
@@ -57,7 +53,7 @@ pub(crate) async fn fetch(client: Client, namespace: String, file: PathBuf, line
             Err(error) if !has_failed => {
                 tracing::warn!(
                     error = format!("{error:#}"),
-                    "no addresses are announced before it can be read"
+                    "the key of heartbeats cannot be read; trying until it can"
                 );
                 has_failed = true;
             }
@@ -74,8 +70,8 @@ async fn read(client: &Client, namespace: &str) -> anyhow::Result<Key> {
     let secret: Secret = client.request(request).await.with_context(what)?;
     let text = secret.data.get(ENTRY).with_context(|| format!("{} has no entry {ENTRY}", what()))?;
     let bytes = STANDARD.decode(text).with_context(what)?;
-    let key = bytes.first_chunk::<16>().with_context(|| format!("{}: {ENTRY} is too short", what()))?;
-    Ok(*key)
+    let length = bytes.len();
+    Key::try_from(bytes).ok().with_context(|| format!("{}: {ENTRY} has {length} bytes: delete it", what()))
 }
 
 /// Nobody else may read it.

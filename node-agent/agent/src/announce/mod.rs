@@ -23,6 +23,7 @@ use std::path::PathBuf;
 use std::sync::mpsc;
 
 use cilium_announcer::Tenure;
+use cilium_api::l2_announcement_policy::HEARTBEAT_KEY;
 use cilium_api::node_state::Failure;
 use cilium_api::parts::{Announcement, Part, PartKey};
 use cilium_dataplane::Parts;
@@ -35,7 +36,7 @@ use leases::Leases;
 use thread::Place;
 
 /// The key of heartbeats.
-pub(crate) type Key = [u8; 16];
+pub(crate) type Key = [u8; HEARTBEAT_KEY];
 
 /// Why Leases are not written, by their names; why they are not listed, by the empty name.
 type LeaseFailures = BTreeMap<String, String>;

@@ -1,12 +1,12 @@
 //! One device: what programs know of it, and who decides.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
 use cilium_announcer::election::lease_name;
-use cilium_announcer::frame::{Request, announcement, probe, solicited_node};
+use cilium_announcer::frame::{Request, announcement, group_mac, probe, solicited_node};
 use cilium_announcer::{Action, Claim, Signs, Standing, Tenure, node_number};
 use cilium_api::parts::{Announcement, PartKey};
 use cilium_bpf::layout::{
@@ -96,10 +96,10 @@ impl Station {
             self.failures.insert("announcements".to_owned(), chain(&error));
         }
         let groups = self.plan.keys().filter_map(|address| match address {
-            IpAddr::V6(address) => Some(solicited_node(*address)),
+            IpAddr::V6(address) => Some(solicited_node(*address)).map(|group| (group, group_mac(group))),
             IpAddr::V4(_) => None,
         });
-        self.members.set(groups.collect::<BTreeSet<Ipv6Addr>>());
+        self.members.set(groups.collect());
     }
 
     /// Entries for every address and peer, and no others.

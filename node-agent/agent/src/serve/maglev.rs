@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use cilium_bpf::layout::{BackendEntry, MAGLEV_NONE, SERVICE_MAGLEV, ServiceEntry};
+use cilium_core::hash::fnv1a;
 use cilium_drivers::maps::Maps;
 use cilium_rest::model::{MaglevEntry, MaglevShare};
 
@@ -55,12 +56,10 @@ fn count(number: usize) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
 }
 
-/// Of the backends behind all entries, whatever their indexes (FNV-1a, 64 bits: draft-eastlake-fnv).
+/// Of the backends behind all entries, whatever their indexes.
 fn digest(table: &[u16], backends: &BTreeMap<u32, BackendEntry>) -> u64 {
     let found = table.iter().map(|index| backends.get(&u32::from(*index)).copied().unwrap_or_default());
-    found.flat_map(|entry| entry.to_bytes()).fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    })
+    fnv1a(found.flat_map(|entry| entry.to_bytes()))
 }
 
 /// One for each frontend with a table, sorted.

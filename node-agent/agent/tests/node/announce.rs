@@ -13,7 +13,7 @@ use crate::stage::{Stage, eventually};
 
 pub(crate) const IPV4: &str = "192.0.2.100";
 pub(crate) const IPV6: &str = "2001:db8::100";
-pub(crate) const KEY: &str = "MDEyMzQ1Njc4OWFiY2RlZmdoaWprbG1ub3BxcnN0dXY=";
+pub(crate) const KEY: &str = "MDEyMzQ1Njc4OWFiY2RlZg==";
 
 fn mk_stage(key: Option<&str>) -> Stage {
     let stage = Stage::create(1, &[("enable-l2-announcements", "true")]);
