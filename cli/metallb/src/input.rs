@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use cilium_api::selector::LabelSelector;
+use cilium_services::{BGP_CLASS, L2_CLASS};
 use serde_json::Value;
 
 use crate::document::{At, Error, Fields, Source, objects};
@@ -90,7 +91,7 @@ const STATUS_KINDS: [&str; 4] =
     ["ServiceL2Status", "ServiceBGPStatus", "ConfigurationState", "ConfigurationStatus"];
 
 /// Values of `loadBalancerClass` that are ours.
-const OWN_CLASSES: [&str; 2] = ["io.cilium/l2-announcer", "io.cilium/bgp-control-plane"];
+const OWN_CLASSES: [&str; 2] = [L2_CLASS, BGP_CLASS];
 
 /// What belongs to one object.
 pub(crate) struct Object<'a> {

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use cilium_api::CiliumLoadBalancerIPPool;
 use cilium_api::load_balancer_pool::{LoadBalancerPoolSpec, PoolBlock};
 use cilium_api::selector::LabelSelector;
+use cilium_services::NAMESPACE_LABEL;
 use kube_core::ObjectMeta;
 use serde_json::Value;
 
@@ -17,9 +18,6 @@ use crate::selector::{all_of, any_of, is_empty, label, one_of};
 
 /// Label that a Service needs for an address of a pool that gives none unasked. Its value is the pool's name.
 pub(crate) const POOL_LABEL: &str = "ip-pool";
-
-/// Label that selectors may name beside those of the Service (docs of CiliumLoadBalancerIPPool).
-const NAMESPACE_LABEL: &str = "io.kubernetes.service.namespace";
 
 /// Most blocks that a range is cut into to leave out .0 and .255. A pool of so many is still readable.
 const MAX_PARTS: u128 = 256;

@@ -3,15 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use cilium_services::L2_CLASS;
+
 use crate::document::At;
 use crate::input::{Input, Service, annotation, suffix};
 use crate::output::{Note, ServiceChange};
 use crate::pool::{POOL_LABEL, Pool};
 
-/// Annotations of ours (docs of LB-IPAM).
-const ADDRESSES: &str = "lbipam.cilium.io/ips";
-const SHARING_KEY: &str = "lbipam.cilium.io/sharing-key";
-const CROSS_NAMESPACE: &str = "lbipam.cilium.io/sharing-cross-namespace";
+/// Annotations of ours, by their newer names.
+const ADDRESSES: &str = cilium_lbipam::ADDRESSES[0];
+const SHARING_KEY: &str = cilium_lbipam::SHARING_KEY[0];
+const CROSS_NAMESPACE: &str = cilium_lbipam::CROSS_NAMESPACE[0];
 
 /// Annotations of MetalLB that are read, or that it writes itself.
 const KNOWN: [&str; 4] = ["address-pool", "loadBalancerIPs", "allow-shared-ip", "ip-allocated-from-pool"];
@@ -75,7 +77,7 @@ fn class(service: &Service, notes: &mut Vec<Note>) {
         let meaning = format!(
             "Services of the class {class:?} are another controller's, and a class cannot be changed while the type is LoadBalancer"
         );
-        let advice = "set the type to NodePort, then to LoadBalancer with the class io.cilium/l2-announcer";
+        let advice = format!("set the type to NodePort, then to LoadBalancer with the class {L2_CLASS}");
         notes.push(Note::new(&service.at.field("spec.loadBalancerClass"), meaning, advice));
     }
 }

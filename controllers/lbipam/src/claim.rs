@@ -14,10 +14,12 @@ use crate::conditions::SATISFIED;
 /// Name under which the API server records who wrote addresses into the status of a Service; upstream's, so that its addresses are ours.
 pub const FIELD_MANAGER: &str = "cilium-operator-lb-ipam";
 
-/// Annotations, each with its older name.
-const ADDRESSES: [&str; 2] = ["lbipam.cilium.io/ips", "io.cilium/lb-ipam-ips"];
-const SHARING_KEY: [&str; 2] = ["lbipam.cilium.io/sharing-key", "io.cilium/lb-ipam-sharing-key"];
-const CROSS_NAMESPACE: [&str; 2] =
+/// Annotation with the addresses that a Service asks for, separated by commas; with its older name, as the next.
+pub const ADDRESSES: [&str; 2] = ["lbipam.cilium.io/ips", "io.cilium/lb-ipam-ips"];
+/// Annotation with the key of Services that may have an address together.
+pub const SHARING_KEY: [&str; 2] = ["lbipam.cilium.io/sharing-key", "io.cilium/lb-ipam-sharing-key"];
+/// Annotation with the namespaces of these, separated by commas.
+pub const CROSS_NAMESPACE: [&str; 2] =
     ["lbipam.cilium.io/sharing-cross-namespace", "io.cilium/lb-ipam-sharing-cross-namespace"];
 
 /// Which Services get addresses.

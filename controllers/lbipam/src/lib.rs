@@ -36,7 +36,7 @@ mod pools;
 mod sharing;
 
 pub use block::Invalid;
-pub use claim::{Claim, Config, FIELD_MANAGER, Role};
+pub use claim::{ADDRESSES, CROSS_NAMESPACE, Claim, Config, FIELD_MANAGER, Role, SHARING_KEY};
 pub use conditions::{POOL_OPTIONAL, SATISFIED};
 pub use failure::{Clash, Failure};
 pub use lbipam::{Changes, Lbipam, Outcome};

@@ -17,5 +17,5 @@ mod selectable;
 mod target;
 
 pub use index::{Face, ServiceName, Services};
-pub use selectable::{BGP_CLASS, L2_CLASS, selectable_labels};
+pub use selectable::{BGP_CLASS, L2_CLASS, NAMESPACE_LABEL, selectable_labels};
 pub use target::{Described, Target};

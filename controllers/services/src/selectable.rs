@@ -8,9 +8,10 @@ pub const L2_CLASS: &str = "io.cilium/l2-announcer";
 /// The same of those whose addresses go to routers by BGP.
 pub const BGP_CLASS: &str = "io.cilium/bgp-control-plane";
 
-/// Labels that selectors may name beside those of the Service.
+/// Label that selectors may name beside those of the Service: its name.
 const NAME_LABEL: &str = "io.kubernetes.service.name";
-const NAMESPACE_LABEL: &str = "io.kubernetes.service.namespace";
+/// The same: its namespace.
+pub const NAMESPACE_LABEL: &str = "io.kubernetes.service.namespace";
 
 /// Labels of a Service, and its name and namespace.
 pub fn selectable_labels(service: &slim::Service) -> Labels {

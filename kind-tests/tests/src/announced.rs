@@ -9,28 +9,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::{Context as _, ensure};
 
 use crate::kubectl::{feed, kubectl};
-use crate::nodes::{dbg, names};
+use crate::nodes::{control, dbg, hook, names};
 use crate::wait::eventually;
-
-/// The hook of the cluster under test.
-fn hook(args: &[&str]) -> anyhow::Result<Command> {
-    let hook = std::env::var("CLUSTER_CONTROL")
-        .context("CLUSTER_CONTROL is not set: run through `just test-e2e`")?;
-    let mut command = Command::new(hook);
-    command.args(args);
-    Ok(command)
-}
-
-/// What the hook prints.
-///
-/// # Errors
-/// It fails.
-pub fn control(args: &[&str]) -> anyhow::Result<String> {
-    let output = hook(args)?.output().context("cannot run the hook")?;
-    let error = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "{}: {error}", args.join(" "));
-    Ok(String::from_utf8(output.stdout)?)
-}
 
 /// What a program on the machine outside prints, whether it is content or not.
 ///

@@ -80,15 +80,36 @@ fn killer(node: &str) -> anyhow::Result<String> {
     Ok(name)
 }
 
-/// Stops (`["stop", "apiserver"]`) or starts a part of the control plane, through the hook of the cluster under test.
+/// The hook of the cluster under test, which does what `kubectl` cannot.
 ///
 /// # Errors
-/// The hook failed, or this kind of cluster has none (`CLUSTER_CONTROL` is not set).
-pub fn control_plane(action: &[&str]) -> anyhow::Result<()> {
+/// This kind of cluster has none (`CLUSTER_CONTROL` is not set).
+pub fn hook(args: &[&str]) -> anyhow::Result<Command> {
     let hook = std::env::var("CLUSTER_CONTROL")
         .context("CLUSTER_CONTROL is not set: run through `just test-e2e`")?;
-    let status = Command::new(&hook).args(action).status().with_context(|| format!("cannot run {hook}"))?;
-    ensure!(status.success(), "{hook} {} failed", action.join(" "));
+    let mut command = Command::new(hook);
+    command.args(args);
+    Ok(command)
+}
+
+/// What the hook prints.
+///
+/// # Errors
+/// As [`hook`]; or it failed.
+pub fn control(args: &[&str]) -> anyhow::Result<String> {
+    let output = hook(args)?.output().context("cannot run the hook")?;
+    let error = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{}: {error}", args.join(" "));
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+/// Stops (`["stop", "apiserver"]`) or starts a part of the control plane.
+///
+/// # Errors
+/// As [`control`].
+pub fn control_plane(action: &[&str]) -> anyhow::Result<()> {
+    let status = hook(action)?.status().context("cannot run the hook")?;
+    ensure!(status.success(), "{} failed", action.join(" "));
     Ok(())
 }
 

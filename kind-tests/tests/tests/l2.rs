@@ -6,8 +6,8 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use cluster_tests::announced::{Policy, answering, control, macs, macs6, nodes_by_mac, outside, settled};
-use cluster_tests::nodes::{self, SYSTEM, control_plane, kill_in_pod};
+use cluster_tests::announced::{Policy, answering, macs, macs6, nodes_by_mac, outside, settled};
+use cluster_tests::nodes::{self, SYSTEM, control, control_plane, kill_in_pod};
 use cluster_tests::outside::node_address;
 use cluster_tests::scenes::{backends, serve};
 use cluster_tests::{Namespace, eventually, kubectl, kubectl_json};

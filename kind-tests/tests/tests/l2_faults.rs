@@ -6,9 +6,8 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use cluster_tests::announced::{
-    Answer, Policy, Watcher, control, nodes_by_mac, now, order, outside, settled,
-};
+use cluster_tests::announced::{Answer, Policy, Watcher, nodes_by_mac, now, order, outside, settled};
+use cluster_tests::nodes::control;
 use cluster_tests::outside::node_address;
 use cluster_tests::scenes::{backends, serve};
 use cluster_tests::{Namespace, eventually, kubectl};
