@@ -7,6 +7,7 @@
 //! An object that the API server accepted under these schemas parses. That holds for enumerated strings of other
 //! versions too: they parse as `Other`. An absent list is `None`, an empty one is `Some` and empty: policies tell them apart.
 
+pub mod bgp;
 pub mod cidr_group;
 pub mod cluster_network_policy;
 pub mod clusterwide_network_policy;

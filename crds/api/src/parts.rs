@@ -13,6 +13,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::bgp::{BgpInstance, Route};
 use crate::frontends::FrontendKind;
 
 /// Version of the format of parts and slices. An agent refuses a version it does not know and keeps the old state.
@@ -65,6 +66,18 @@ impl PartKey {
     pub fn announcement(address: IpAddr) -> Self {
         Self(format!("announcement/{address}").into())
     }
+    /// Key of one BGP instance.
+    pub fn bgp_instance(name: &str) -> Self {
+        Self(format!("bgp/{name}").into())
+    }
+    /// Key of a prefix that nodes make known, whichever they are.
+    pub fn route(prefix: IpNet) -> Self {
+        Self(format!("route/{prefix}").into())
+    }
+    /// Key of a prefix that one node makes known.
+    pub fn node_route(prefix: IpNet) -> Self {
+        Self(format!("nodeRoute/{prefix}").into())
+    }
     /// The part of the key before the first `/`.
     pub fn kind(&self) -> &str {
         self.0.split('/').next().unwrap_or_default()
@@ -92,6 +105,12 @@ pub enum Part {
     Redirect(Redirect),
     /// Node scope: an address for which the node answers on its links, or would if other nodes did not live.
     Announcement(Announcement),
+    /// Node scope: a BGP router on this node.
+    Bgp(Box<BgpInstance>),
+    /// Node scope: a prefix that this node makes known by BGP; beside what [`Part::Route`] says of the same prefix.
+    NodeRoute(Route),
+    /// Cluster scope: a prefix that every node makes known that speaks BGP with a peer for it.
+    Route(Route),
     /// Cluster scope: which identity an address has and on which node it lives.
     Address(Address),
     /// Cluster scope: which identity addresses outside of the cluster have.
@@ -105,13 +124,17 @@ pub enum Part {
 }
 
 impl Part {
-    /// The kind as it stands in the key: `endpoint`, `policy`, `redirect`, `announcement`, `address`, `prefix`, `identity`, `node` or `service`.
+    /// The kind as it stands in the key: `endpoint`, `policy`, `redirect`, `announcement`, `bgp`, `nodeRoute`, `route`, `address`, `prefix`, `identity`,
+    /// `node` or `service`.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Endpoint(_) => "endpoint",
             Self::Policy(_) => "policy",
             Self::Redirect(_) => "redirect",
             Self::Announcement(_) => "announcement",
+            Self::Bgp(_) => "bgp",
+            Self::NodeRoute(_) => "nodeRoute",
+            Self::Route(_) => "route",
             Self::Address(_) => "address",
             Self::Prefix(_) => "prefix",
             Self::Identity(_) => "identity",
@@ -121,7 +144,16 @@ impl Part {
     }
     /// Whether the part goes to one node only.
     pub fn is_node_scoped(&self) -> bool {
-        matches!(self, Self::Endpoint(_) | Self::Policy(_) | Self::Redirect(_) | Self::Announcement(_))
+        match self {
+            Self::Endpoint(_) | Self::Policy(_) | Self::Redirect(_) | Self::Announcement(_) => true,
+            Self::Bgp(_) | Self::NodeRoute(_) => true,
+            Self::Route(_)
+            | Self::Address(_)
+            | Self::Prefix(_)
+            | Self::Identity(_)
+            | Self::Node(_)
+            | Self::Service(_) => false,
+        }
     }
 }
 

@@ -1,9 +1,10 @@
 //! What the agent's REST API says ([`model`]), and a client for it ([`Client`]); what agent and DNS proxy say to each other
-//! ([`dns`]).
+//! ([`dns`]), and agent and BGP speaker ([`bgp`]).
 //!
 //! Paths and fields follow upstream's `/v1` API where it has them; see `docs/design/agent-api.md`. The client is
 //! blocking: the programs that use it (CNI plugin, `cilium-dbg`) make one request after the other and must start fast.
 
+pub mod bgp;
 mod client;
 pub mod dns;
 pub mod model;
