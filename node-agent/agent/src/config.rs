@@ -60,6 +60,8 @@ pub(crate) struct Settings {
     pub(crate) local_redirects: bool,
     /// Addresses of Services are announced on the node's links, and nodes agree so who does.
     pub(crate) announces: Option<Agreement>,
+    /// The node speaks BGP where the plan says so.
+    pub(crate) bgp: Option<Bgp>,
     /// Destinations that are reached with the pod's own address.
     pub(crate) native: Vec<IpNet>,
     /// 0: that of the node's device.
@@ -104,6 +106,17 @@ pub(crate) struct Settings {
     pub(crate) raw: BTreeMap<String, String>,
 }
 
+/// How the node comes to speak BGP.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Bgp {
+    /// Where the speaker listens.
+    pub(crate) socket: PathBuf,
+    /// Where Secrets with passwords are.
+    pub(crate) secrets_namespace: String,
+    /// How sessions stand is written to the node's CiliumBGPNodeConfig.
+    pub(crate) reports: bool,
+}
+
 /// How nodes agree on who answers for an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Agreement {
@@ -138,6 +151,7 @@ impl Settings {
             host_firewall: keys.bool("enable-host-firewall", false)?,
             local_redirects: keys.bool("enable-local-redirect-policy", false)?,
             announces: keys.announces()?,
+            bgp: keys.bgp()?,
             native: keys.prefixes()?,
             mtu: keys.value("mtu", "a number of bytes")?.unwrap_or(0),
             tcx: keys.bool("enable-tcx", true)?,
@@ -195,6 +209,11 @@ impl Settings {
     /// Where the key of heartbeats is kept.
     pub(crate) fn heartbeat_key_file(&self) -> PathBuf {
         self.state_dir.join("state").join("l2-heartbeat.key")
+    }
+
+    /// Where passwords of BGP sessions are kept.
+    pub(crate) fn bgp_secrets_file(&self) -> PathBuf {
+        self.state_dir.join("state").join("bgp-secrets.json")
     }
 
     /// Where is kept how pods are linked.
@@ -310,6 +329,16 @@ impl Keys<'_> {
         let parsed = text.parse::<SignedDuration>().ok().filter(|_| is_plain);
         let parsed = parsed.ok_or_else(|| Error::Value { key, value: text.to_owned(), expected })?;
         Ok(Duration::try_from(parsed).unwrap_or_default())
+    }
+
+    /// `None` where no node speaks BGP.
+    fn bgp(&self) -> Result<Option<Bgp>, Error> {
+        let bgp = Bgp {
+            socket: self.text("bgp-socket-path", cilium_rest::bgp::SOCKET).into(),
+            secrets_namespace: self.text("bgp-secrets-namespace", "kube-system"),
+            reports: self.bool("enable-bgp-control-plane-status-report", true)?,
+        };
+        Ok(self.bool("enable-bgp-control-plane", false)?.then_some(bgp))
     }
 
     /// `None` where addresses are not announced.

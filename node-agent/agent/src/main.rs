@@ -12,6 +12,7 @@
 //! | [`kube_proxy`] | whether kube-proxy's rules are on the node, too |
 //! | [`health`] | ports where load balancers ask whether a Service has backends here |
 //! | [`announce`] | addresses that the node makes known on its links |
+//! | [`bgp`] | what the BGP speaker is told, and says |
 //! | [`dns`] | what the DNS proxy is told and tells |
 //! | [`monitor`] | drops and verdicts for those who listen |
 //! | [`conflist`], [`install`] | CNI configuration and plugin on the node |
@@ -19,6 +20,7 @@
 mod acceleration;
 mod ack;
 mod announce;
+mod bgp;
 mod backoff;
 mod balancing;
 mod brain;

@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, oneshot, watch as channel};
 
 use crate::announce::{Announcements, Line};
 use crate::backoff::Backoff;
+use crate::bgp::Routing;
 use crate::brain::{Brain, Health, Outside};
 use crate::config::{Agreement, Settings};
 use crate::health::{Checks, Failures};
@@ -77,7 +78,9 @@ pub(crate) async fn run(settings: Settings, namespace: String) -> anyhow::Result
     if settings.announces == Some(Agreement::Heartbeats) {
         announce::key::recall(&settings.heartbeat_key_file(), &line);
     }
-    let outside = Outside { health, announcements, pressures: pressures.clone(), kube_proxy };
+    let (routing, reader) = Routing::start(&settings)?;
+    let mut routed = routing.intent();
+    let outside = Outside { health, announcements, routing, pressures: pressures.clone(), kube_proxy };
     let mut brain = Brain::new(settings.clone(), told_sender, rules_sender, outside)?;
 
     tokio::spawn(monitor::run(settings.bpffs.clone(), handle.clone(), listeners));
@@ -88,7 +91,12 @@ pub(crate) async fn run(settings: Settings, namespace: String) -> anyhow::Result
     tokio::spawn(dns::serve(dns_socket, handle.clone(), rules));
     let (client_sender, client) = oneshot::channel();
     let campaign = leases.map(|leases| tokio::spawn(leases.run(client, namespace.clone())));
-    let connection = Connection { settings, namespace, line: line.clone(), campaign: client_sender };
+    let (secrets_sender, client) = oneshot::channel();
+    if let Some(reader) = reader {
+        tokio::spawn(reader.run(client));
+    }
+    let clients = vec![client_sender, secrets_sender];
+    let connection = Connection { settings, namespace, line: line.clone(), clients };
     tokio::spawn(connect(connection, seen_sender, told, handle.clone()));
 
     let mut terminate = signal(SignalKind::terminate())?;
@@ -109,6 +117,7 @@ pub(crate) async fn run(settings: Settings, namespace: String) -> anyhow::Result
             Ok(()) = health_failures.changed() => brain.ack_soon(),
             Ok(()) = pressures.changed() => brain.ack_soon(),
             Ok(()) = announced.changed() => brain.ack_soon(),
+            Ok(()) = routed.changed() => brain.ack_soon(),
             Some(job) = jobs.recv() => timed("a request", || job(&mut brain)),
             () = tokio::time::sleep_until(deadline) => timed("a timer", || brain.tick()),
         }
@@ -142,13 +151,13 @@ struct Connection {
     settings: Settings,
     namespace: String,
     line: Line,
-    /// Who takes part in elections, if anybody.
-    campaign: oneshot::Sender<Client>,
+    /// Who waits for it: for elections, and Secrets.
+    clients: Vec<oneshot::Sender<Client>>,
 }
 
 /// Finds the API server and starts what talks to it. Tries for ever: the node works from disk meanwhile.
 async fn connect(
-    Connection { settings, namespace, line, campaign }: Connection,
+    Connection { settings, namespace, line, clients }: Connection,
     seen: mpsc::Sender<Seen>,
     told: channel::Receiver<Option<ack::Told>>,
     handle: Handle,
@@ -169,8 +178,10 @@ async fn connect(
     tokio::spawn(watch::header(client.clone(), settings.node.clone(), seen.clone()));
     tokio::spawn(watch::slices(client.clone(), settings.node.clone(), seen));
     tokio::spawn(ack::run(client.clone(), settings.node.clone(), told));
-    // Nobody waits for it where heartbeats decide.
-    drop(campaign.send(client.clone()));
+    for waiting in clients {
+        // Nobody may wait for it.
+        drop(waiting.send(client.clone()));
+    }
     if settings.announces == Some(Agreement::Heartbeats) {
         let file = settings.heartbeat_key_file();
         tokio::spawn(announce::key::fetch(client.clone(), namespace, file, line));

@@ -55,6 +55,9 @@ pub(crate) enum Command {
     /// Policies that redirect to pods of this node
     #[command(subcommand)]
     Lrp(RedirectCommand),
+    /// Sessions and routes of this node's BGP speaker
+    #[command(subcommand)]
+    Bgp(BgpCommand),
     /// Addresses of Services that this node makes known on its links
     #[command(subcommand, name = "l2-announce")]
     L2Announce(AnnouncementCommand),
@@ -218,6 +221,61 @@ list_command!(IpcacheCommand, "bpf ipcache", "Prefixes with identity and tunnel 
 list_command!(CtCommand, "bpf ct", "Connections");
 list_command!(NatCommand, "bpf nat", "Translations of masqueraded connections");
 list_command!(MetricsCommand, "bpf metrics", "Packets by what happened to them");
+
+/// `bgp …`
+#[derive(Debug, Subcommand)]
+pub(crate) enum BgpCommand {
+    /// Neighbours, with the state of each session and why it is not established
+    #[command(after_help = "Examples:
+  cilium-dbg bgp peers
+  cilium-dbg bgp peers -o json")]
+    Peers(TableOutput),
+    /// Routes: what there is to make known, what peers were told, what they told
+    #[command(after_help = "Examples:
+  cilium-dbg bgp routes
+  cilium-dbg bgp routes advertised ipv4 unicast
+  cilium-dbg bgp routes received ipv6 unicast peer fd00::1
+  cilium-dbg bgp routes available ipv4 unicast vrouter 64512 -o yaml")]
+    Routes {
+        /// Which table
+        #[arg(default_value = "available")]
+        table: TableName,
+        /// Address family
+        #[arg(default_value = "ipv4")]
+        afi: Afi,
+        /// The only one there is
+        #[arg(default_value = "unicast", value_parser = ["unicast"])]
+        safi: String,
+        /// vrouter ASN: of instances with this AS number; peer ADDRESS: of this neighbour
+        #[arg(value_name = "vrouter ASN | peer ADDRESS")]
+        which: Vec<String>,
+        #[command(flatten)]
+        output: TableOutput,
+    },
+    /// Which prefixes go to which peer, and with what
+    #[command(after_help = "Examples:
+  cilium-dbg bgp route-policies
+  cilium-dbg bgp route-policies -o json")]
+    RoutePolicies(TableOutput),
+}
+
+/// Tables of routes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TableName {
+    /// What there is to make known
+    Available,
+    /// What peers were told
+    Advertised,
+    /// What peers told
+    Received,
+}
+
+/// Address families.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Afi {
+    Ipv4,
+    Ipv6,
+}
 
 /// `bpf …`
 #[derive(Debug, Subcommand)]
@@ -383,7 +441,7 @@ mod tests {
         Cli::command().debug_assert();
         let mut found = Vec::new();
         leaves(&Cli::command(), &mut found);
-        assert_eq!(found.len(), 24);
+        assert_eq!(found.len(), 27);
         for (command, help) in found {
             let examples: Vec<&str> = help.lines().filter_map(|line| line.strip_prefix("  ")).collect();
             assert!(!examples.is_empty(), "{command}");

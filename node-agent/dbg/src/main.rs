@@ -1,8 +1,9 @@
 //! `cilium-dbg`: what the agent of this node knows and does, for people and scripts.
 //!
-//! It asks the agent over its unix socket (`docs/design/agent-api.md`) and prints tables, or the data itself with `-o`.
+//! It asks the agent, and about BGP the speaker, over its unix socket (`docs/design/agent-api.md`) and prints tables, or the data itself with `-o`.
 //! The exit status is 1 when the agent does not answer; `status` also tells by it whether the agent is well.
 
+mod bgp;
 mod cli;
 mod cluster;
 mod endpoint;
@@ -56,6 +57,7 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Identity(IdentityCommand::Get { id, output }) => cluster::identity(&client, *id, output),
         Command::Service(ServiceCommand::List(output)) => list::<Service>(&client, output),
         Command::Lrp(RedirectCommand::List(output)) => list::<Redirect>(&client, output),
+        Command::Bgp(command) => bgp::run(command),
         Command::L2Announce(AnnouncementCommand::List(output)) => list::<Announcement>(&client, output),
         Command::Ip(IpCommand::List(output)) => list::<IpEntry>(&client, output),
         Command::Fqdn(FqdnCommand::Cache(FqdnCacheCommand::List(output))) => {

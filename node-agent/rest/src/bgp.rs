@@ -24,6 +24,9 @@ use serde::{Deserialize, Serialize};
 /// Where the speaker listens unless told otherwise.
 pub const SOCKET: &str = "/var/run/cilium/bgp/speaker.sock";
 
+/// Environment variable that names another socket.
+pub const SOCKET_VARIABLE: &str = "CILIUM_BGP_SOCK";
+
 /// All that the speaker shall be, but for prefixes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -232,6 +235,20 @@ pub struct FamilyState {
     pub received: u64,
     /// Prefixes that it was told.
     pub advertised: u64,
+}
+
+impl SessionState {
+    /// As it is written.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Connect => "connect",
+            Self::Active => "active",
+            Self::OpenSent => "open_sent",
+            Self::OpenConfirm => "open_confirm",
+            Self::Established => "established",
+        }
+    }
 }
 
 /// State of a session (RFC 4271, 8.2.2), written as upstream writes it.

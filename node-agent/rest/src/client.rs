@@ -8,12 +8,14 @@ use serde::de::DeserializeOwned;
 
 use crate::model;
 
-/// Speaks HTTP/1.0 to the agent: one connection for each request, and the body ends with the connection.
+/// Speaks HTTP/1.0 to the agent, or to another of our programs: one connection for each request, and the body ends with the
+/// connection.
 ///
 /// # Assumptions
-/// The other side is the agent: nothing here is hardened against a hostile server on a socket that only root opens.
+/// The other side is our program: nothing here is hardened against a hostile server on a socket that only root opens.
 #[derive(Clone, Debug)]
 pub struct Client {
+    server: &'static str,
     socket: PathBuf,
     timeout: Option<Duration>,
 }
@@ -22,8 +24,10 @@ pub struct Client {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Nobody listens, or we may not connect.
-    #[error("cannot connect to {socket}: is the agent running?")]
+    #[error("cannot connect to {socket}: is the {server} running?")]
     Connect {
+        /// Who should listen.
+        server: &'static str,
         /// Path of the socket.
         socket: PathBuf,
         /// The reason.
@@ -45,18 +49,18 @@ pub enum Error {
         /// The reason.
         source: io::Error,
     },
-    /// The agent refused.
+    /// The other side refused.
     #[error("{request}: {message}")]
     Refused {
         /// Method and path.
         request: String,
         /// HTTP status code.
         status: u16,
-        /// What the agent said.
+        /// What it said.
         message: String,
     },
     /// The answer is not what the API promises.
-    #[error("the answer to {request} cannot be read: are agent and client of one version?")]
+    #[error("the answer to {request} cannot be read: are both sides of one version?")]
     Decode {
         /// Method and path.
         request: String,
@@ -96,7 +100,12 @@ type Result<T> = std::result::Result<T, Error>;
 impl Client {
     /// A client of the agent behind `socket`. Reading and writing give up after `timeout` without progress.
     pub fn new(socket: &Path, timeout: Option<Duration>) -> Self {
-        Self { socket: socket.to_owned(), timeout }
+        Self { server: "agent", socket: socket.to_owned(), timeout }
+    }
+
+    /// A client of the BGP speaker behind `socket`, in the same way.
+    pub fn of_speaker(socket: &Path, timeout: Option<Duration>) -> Self {
+        Self { server: "BGP speaker", socket: socket.to_owned(), timeout }
     }
 
     /// `GET`; the answer as JSON.
@@ -120,8 +129,23 @@ impl Client {
     /// # Errors
     /// Any [`Error`].
     pub fn put<B: Serialize, T: DeserializeOwned>(&self, path: &str, body: &B) -> Result<T> {
-        let decode = |source| Error::Decode { request: format!("PUT {path}"), source };
-        self.json("PUT", path, &serde_json::to_vec(body).map_err(decode)?)
+        self.json("PUT", path, &encode("PUT", path, body)?)
+    }
+
+    /// `PUT` of a JSON body that has no answer but that it was taken.
+    ///
+    /// # Errors
+    /// Any [`Error`].
+    pub fn replace<B: Serialize>(&self, path: &str, body: &B) -> Result<()> {
+        self.bytes("PUT", path, &encode("PUT", path, body)?).map(drop)
+    }
+
+    /// `PATCH` with a JSON body, in the same way.
+    ///
+    /// # Errors
+    /// Any [`Error`].
+    pub fn patch<B: Serialize>(&self, path: &str, body: &B) -> Result<()> {
+        self.bytes("PATCH", path, &encode("PATCH", path, body)?).map(drop)
     }
 
     /// `DELETE`; what the answer holds is not looked at.
@@ -170,7 +194,7 @@ impl Client {
         body: &[u8],
         timeout: Option<Duration>,
     ) -> Result<(BufReader<UnixStream>, u16)> {
-        let connect = |source| Error::Connect { socket: self.socket.clone(), source };
+        let connect = |source| Error::Connect { server: self.server, socket: self.socket.clone(), source };
         let request = format!("{method} {path}");
         let mut stream = UnixStream::connect(&self.socket).map_err(connect)?;
         stream.set_read_timeout(timeout).map_err(connect)?;
@@ -186,6 +210,10 @@ impl Client {
         let status = read_head(&mut reader).map_err(|source| Error::Receive { request, source })?;
         Ok((reader, status))
     }
+}
+
+fn encode<B: Serialize>(method: &str, path: &str, body: &B) -> Result<Vec<u8>> {
+    serde_json::to_vec(body).map_err(|source| Error::Decode { request: format!("{method} {path}"), source })
 }
 
 /// Reads status line and headers; returns the status code.

@@ -29,6 +29,7 @@ use tokio::task::JoinHandle;
 
 use crate::ack::Told;
 use crate::announce::Announcements;
+use crate::bgp::Routing;
 use crate::clock::Clock;
 use crate::config::Settings;
 use crate::conflist::Conflist;
@@ -106,6 +107,7 @@ struct Due {
 pub(crate) struct Outside {
     pub(crate) health: Health,
     pub(crate) announcements: Announcements,
+    pub(crate) routing: Routing,
     pub(crate) pressures: watch::Receiver<Vec<Pressure>>,
     /// Modes of kube-proxy of which there are rules on the node.
     pub(crate) kube_proxy: watch::Receiver<Vec<KubeProxyMode>>,
@@ -245,6 +247,7 @@ impl Brain {
         let changed = std::mem::take(&mut self.changed);
         self.outside.health.update(&changed, &Desired(&self.state), &self.settings.node);
         self.outside.announcements.update(&changed, &Desired(&self.state));
+        self.outside.routing.update(&changed, &Desired(&self.state), self.state.is_complete());
         if self.running.is_none() || self.host_changed(&changed) {
             self.start();
         } else if let Some(running) = &mut self.running
@@ -490,6 +493,7 @@ impl Brain {
         failures.extend(self.store_failure.iter().chain(&self.set_up_failure).cloned());
         failures.extend(self.outside.health.failures());
         failures.extend(self.outside.announcements.failures());
+        failures.extend(self.outside.routing.failures());
         if let Some(running) = &self.running {
             failures.extend(running.dataplane.failures());
             failures.extend(running.tables.wires.failures());

@@ -59,6 +59,7 @@ impl Agent {
     pub(crate) fn command(&self, args: &str) -> Command {
         let mut command = program(args);
         command.args(["--host", &format!("unix://{}", self.socket().display())]);
+        command.env("CILIUM_BGP_SOCK", self.socket());
         command
     }
 

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use crate::agent::Agent;
 use crate::data::{answers, beside_kube_proxy, troubled};
+use crate::speaker::with_speaker;
 use crate::text;
 
 /// File below `golden/`, arguments.
@@ -19,6 +20,13 @@ const CASES: &[(&str, &str)] = &[
     ("service-list.json", "service ls -o json"),
     ("lrp-list.txt", "lrp list"),
     ("lrp-list.json", "lrp list -o json"),
+    ("bgp-peers.txt", "bgp peers"),
+    ("bgp-peers.json", "bgp peers -o json"),
+    ("bgp-routes.txt", "bgp routes"),
+    ("bgp-routes-advertised.txt", "bgp routes advertised ipv6 unicast peer fd00::2"),
+    ("bgp-routes-received.json", "bgp routes received ipv4 unicast vrouter 64512 -o json"),
+    ("bgp-route-policies.txt", "bgp route-policies"),
+    ("help-bgp-routes.txt", "bgp routes --help"),
     ("l2-announce-list.txt", "l2-announce list"),
     ("l2-announce-list.json", "l2-announce list -o json"),
     ("ip-list.txt", "ip list"),
@@ -72,7 +80,7 @@ fn check(agent: &Agent, file: &str, args: &str) {
 
 #[test]
 fn output_is_as_checked_in() {
-    let agent = Agent::start(answers());
+    let agent = Agent::start(with_speaker(answers()));
     for (file, args) in CASES {
         check(&agent, file, args);
     }

@@ -4,6 +4,7 @@ mod agent;
 mod data;
 mod flush;
 mod golden;
+mod speaker;
 
 use cilium_rest::model::Health;
 use serde_json::Value;

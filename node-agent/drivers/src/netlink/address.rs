@@ -19,6 +19,24 @@ pub(super) struct Found {
     link_local: bool,
 }
 
+/// Where everything goes that no other route of the main table leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Gateway {
+    /// Its address.
+    pub address: IpAddr,
+    /// Index of the device on whose link it is.
+    pub device: u32,
+    /// Priority of the route; the lowest wins.
+    pub metric: u32,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct DefaultRoute {
+    metric: u32,
+    device: u32,
+    gateway: Option<IpAddr>,
+}
+
 impl Netlink {
     /// All addresses of the namespace with the index of their device.
     ///
@@ -97,6 +115,24 @@ impl Netlink {
 
     /// Metric and device of the main table's default routes.
     fn default_routes(&mut self) -> Result<Vec<(u32, u32)>, Error> {
+        let found = self.read_default_routes()?;
+        Ok(found.into_iter().map(|route| (route.metric, route.device)).collect())
+    }
+
+    /// The main table's default routes that lead over a gateway, those of the lowest metric first.
+    ///
+    /// # Errors
+    /// [`Error::ReadRoutes`].
+    pub fn default_gateways(&mut self) -> Result<Vec<Gateway>, Error> {
+        let mut found = self.read_default_routes()?;
+        found.sort_by_key(|route| (route.metric, route.gateway, route.device));
+        let with_gateway = |route: DefaultRoute| {
+            route.gateway.map(|address| Gateway { address, device: route.device, metric: route.metric })
+        };
+        Ok(found.into_iter().filter_map(with_gateway).collect())
+    }
+
+    fn read_default_routes(&mut self) -> Result<Vec<DefaultRoute>, Error> {
         let mut routes = Vec::new();
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
             let mut request = RouteMessage::default();
@@ -141,22 +177,24 @@ pub(super) fn parse(message: RouteNetlinkMessage) -> Option<Found> {
     Some(Found { device: message.header.index, address, link_local })
 }
 
-pub(super) fn parse_default(message: RouteNetlinkMessage) -> Option<(u32, u32)> {
+pub(super) fn parse_default(message: RouteNetlinkMessage) -> Option<DefaultRoute> {
     let RouteNetlinkMessage::NewRoute(route) = message else { return None };
     let header = &route.header;
     let main = header.table == RouteHeader::RT_TABLE_MAIN && header.kind == RouteType::Unicast;
     if !main || header.destination_prefix_length != 0 {
         return None;
     }
-    let (mut metric, mut device) = (0, None);
+    let (mut metric, mut device, mut gateway) = (0, None, None);
     for attribute in route.attributes {
         match attribute {
             RouteAttribute::Priority(value) => metric = value,
             RouteAttribute::Oif(value) => device = Some(value),
+            RouteAttribute::Gateway(RouteAddress::Inet(address)) => gateway = Some(address.into()),
+            RouteAttribute::Gateway(RouteAddress::Inet6(address)) => gateway = Some(address.into()),
             // A default route to a zero-length prefix of something else than everything does not exist.
             RouteAttribute::Destination(RouteAddress::Other(_)) => return None,
             _ => {}
         }
     }
-    Some((metric, device?))
+    Some(DefaultRoute { metric, device: device?, gateway })
 }

@@ -1,11 +1,13 @@
 //! Bodies of requests and answers. Field names are upstream's where upstream has the field.
 
+mod bgp;
 mod cluster;
 mod endpoint;
 mod map;
 mod monitor;
 mod status;
 
+pub use bgp::{BgpFamily, BgpPeer};
 pub use cluster::{
     Address, Announcement, ClusterNode, ClusterNodes, Identity, IpEntry, NameEntry, Policy, Redirect,
     RedirectBackend, RedirectMapping, SCOPE_INTERNAL, Service, ServiceAddress, ServiceSpec,
