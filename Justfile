@@ -17,7 +17,7 @@ default:
 
 # Build what ships, optimised: operator, agent, CNI plugin, DNS proxy, cilium-dbg, cilium, demo server, probe
 build:
-    cargo build --release --locked -p cilium-operator -p cilium-agent -p cilium-cni -p cilium-dns-proxy -p cilium-dbg -p cilium-cli -p starwars -p probe
+    cargo build --release --locked -p cilium-operator -p cilium-agent -p cilium-cni -p cilium-dns-proxy -p cilium-bgp -p cilium-dbg -p cilium-cli -p starwars -p probe
 
 # Format the code
 fmt:

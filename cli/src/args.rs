@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use cilium_api::selector::LabelSelector;
 use cilium_core::Selector;
-use cilium_print::output::DataOutput;
+use cilium_print::output::{DataOutput, TableOutput};
 use clap::{Args, Parser, Subcommand};
 
 /// Questions about a cluster, from wherever a kubeconfig is
@@ -19,6 +19,7 @@ use clap::{Args, Parser, Subcommand};
   cilium policy explain --from default/xwing --to default/deathstar --port 80/TCP
   cilium policy diff -f rule1.yaml
   cilium migrate metallb -f metallb.yaml
+  cilium bgp peers
 
 It reads through the API server and changes nothing. What policy commands need to read: pods, namespaces, nodes, services,
 endpointslices, and the kinds of cilium.io."
@@ -46,9 +47,69 @@ pub(crate) enum Command {
     /// What policies do to traffic
     #[command(subcommand)]
     Policy(PolicyCommand),
+    /// BGP sessions and routes of all nodes
+    #[command(subcommand)]
+    Bgp(BgpCommand),
     /// What another product's objects are here
     #[command(subcommand)]
     Migrate(MigrateCommand),
+}
+
+/// `bgp …`
+#[derive(Debug, Subcommand)]
+pub(crate) enum BgpCommand {
+    /// Neighbours of each node, with the state of each session and why it is not established
+    #[command(after_help = "Examples:
+  cilium bgp peers
+  cilium bgp peers --node worker-1
+  cilium bgp peers -o json
+
+It runs cilium-dbg in the pods of the speakers (k8s-app=cilium-bgp), for which the right to create pods/exec in the system
+namespace is needed; an agent need not run.
+
+Exit status: 0 all nodes answered, 1 some did not: which, is on standard error.")]
+    Peers(BgpPeersArgs),
+    /// Routes of each node: what there is to make known, what peers were told, what they told
+    #[command(after_help = "Examples:
+  cilium bgp routes
+  cilium bgp routes advertised ipv4 unicast
+  cilium bgp routes received ipv6 unicast peer fd00::1
+  cilium bgp routes available ipv4 unicast vrouter 64512 --node worker-1 -o json
+
+Exit status: as of bgp peers.")]
+    Routes(BgpRoutesArgs),
+}
+
+/// Options of `bgp peers`.
+#[derive(Debug, Args)]
+pub(crate) struct BgpPeersArgs {
+    /// Only this node
+    #[arg(long, value_name = "NAME")]
+    pub(crate) node: Option<String>,
+    #[command(flatten)]
+    pub(crate) output: TableOutput,
+}
+
+/// Options of `bgp routes`.
+#[derive(Debug, Args)]
+pub(crate) struct BgpRoutesArgs {
+    /// Which table
+    #[arg(default_value = "available", value_parser = ["available", "advertised", "received"])]
+    pub(crate) table: String,
+    /// Address family
+    #[arg(default_value = "ipv4", value_parser = ["ipv4", "ipv6"])]
+    pub(crate) afi: String,
+    /// The only one there is
+    #[arg(default_value = "unicast", value_parser = ["unicast"])]
+    pub(crate) safi: String,
+    /// vrouter ASN: of instances with this AS number; peer ADDRESS: of this neighbour
+    #[arg(value_name = "vrouter ASN | peer ADDRESS")]
+    pub(crate) which: Vec<String>,
+    /// Only this node
+    #[arg(long, value_name = "NAME")]
+    pub(crate) node: Option<String>,
+    #[command(flatten)]
+    pub(crate) output: TableOutput,
 }
 
 /// `migrate …`

@@ -76,7 +76,7 @@ pub(crate) fn now() -> i64 {
     jiff::Timestamp::now().as_second()
 }
 
-async fn kubeconfig(cli: &Cli) -> anyhow::Result<kube::Config> {
+pub(crate) async fn kubeconfig(cli: &Cli) -> anyhow::Result<kube::Config> {
     let options = KubeConfigOptions { context: cli.context.clone(), ..KubeConfigOptions::default() };
     let config = match (&cli.kubeconfig, &cli.context) {
         (Some(path), _) => {

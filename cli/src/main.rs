@@ -1,9 +1,10 @@
 //! `cilium`: questions about a cluster, for people and scripts.
 //!
 //! It lists objects through the API server and plans them with the same code as the operator, so what it says is what the operator
-//! does. It writes nothing. What other products' objects are here, it says without a cluster.
+//! does. It writes nothing. What nodes know of themselves, it asks their pods. What other products' objects are here, it says without a cluster.
 
 mod args;
+mod bgp;
 mod cluster;
 mod diff;
 mod explain;
@@ -46,6 +47,7 @@ async fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Policy(PolicyCommand::Diff(args)) => diff::run(cli, args).await,
+        Command::Bgp(command) => bgp::run(cli, command).await,
         Command::Migrate(MigrateCommand::Metallb(args)) => migrate::run(cli, args),
     }
 }

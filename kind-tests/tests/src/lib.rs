@@ -7,6 +7,8 @@ pub mod kubectl;
 pub mod nodes;
 pub mod outside;
 pub mod pods;
+pub mod routed;
+pub mod router;
 pub mod scenes;
 pub mod wait;
 pub mod watches;

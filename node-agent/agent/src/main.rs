@@ -20,9 +20,9 @@
 mod acceleration;
 mod ack;
 mod announce;
-mod bgp;
 mod backoff;
 mod balancing;
+mod bgp;
 mod brain;
 mod clock;
 mod config;

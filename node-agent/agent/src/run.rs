@@ -78,7 +78,7 @@ pub(crate) async fn run(settings: Settings, namespace: String) -> anyhow::Result
     if settings.announces == Some(Agreement::Heartbeats) {
         announce::key::recall(&settings.heartbeat_key_file(), &line);
     }
-    let (routing, reader) = Routing::start(&settings)?;
+    let (routing, reader, reporter) = Routing::start(&settings)?;
     let mut routed = routing.intent();
     let outside = Outside { health, announcements, routing, pressures: pressures.clone(), kube_proxy };
     let mut brain = Brain::new(settings.clone(), told_sender, rules_sender, outside)?;
@@ -95,7 +95,11 @@ pub(crate) async fn run(settings: Settings, namespace: String) -> anyhow::Result
     if let Some(reader) = reader {
         tokio::spawn(reader.run(client));
     }
-    let clients = vec![client_sender, secrets_sender];
+    let (status_sender, client) = oneshot::channel();
+    if let Some(reporter) = reporter {
+        tokio::spawn(reporter.run(client));
+    }
+    let clients = vec![client_sender, secrets_sender, status_sender];
     let connection = Connection { settings, namespace, line: line.clone(), clients };
     tokio::spawn(connect(connection, seen_sender, told, handle.clone()));
 
@@ -151,7 +155,7 @@ struct Connection {
     settings: Settings,
     namespace: String,
     line: Line,
-    /// Who waits for it: for elections, and Secrets.
+    /// Who waits for it: for elections, Secrets and status.
     clients: Vec<oneshot::Sender<Client>>,
 }
 

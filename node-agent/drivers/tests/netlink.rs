@@ -334,6 +334,23 @@ fn the_nodes_device_is_found() {
 }
 
 #[test]
+fn gateways_come_best_first() {
+    let (host, world) = (testing::namespace(), testing::namespace());
+    testing::connect((&host, "up0", &[net("192.0.2.1/24"), net("2001:db8::1/64")]), (&world, "up0", &[]));
+    let mut netlink = Netlink::open_in(&host).unwrap();
+    assert_eq!(netlink.default_gateways().unwrap(), []);
+    for (gateway, metric) in [("192.0.2.9", "200"), ("192.0.2.8", "100"), ("2001:db8::9", "50")] {
+        let family = if gateway.contains(':') { "-6" } else { "-4" };
+        ip_command(&host, &[family, "route", "add", "default", "via", gateway, "metric", metric]);
+    }
+    ip_command(&host, &["route", "add", "default", "dev", "up0", "metric", "10"]);
+    let device = netlink.require_link("up0").unwrap().index;
+    let mk = |gateway: &str, metric| Gateway { address: ip(gateway), device, metric };
+    let found = netlink.default_gateways().unwrap();
+    assert_eq!(found, [mk("2001:db8::9", 50), mk("192.0.2.8", 100), mk("192.0.2.9", 200)]);
+}
+
+#[test]
 fn kernel_parameters_belong_to_the_namespace() {
     let host = testing::namespace();
     let before = sysctl::get("net.ipv4.conf.all.rp_filter");

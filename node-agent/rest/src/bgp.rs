@@ -291,6 +291,8 @@ pub enum BfdState {
 pub struct RouteView {
     /// Name of the instance.
     pub instance: String,
+    /// Its AS number.
+    pub local_asn: u32,
     /// Where it stands.
     pub table: RouteTable,
     /// The peer that it came from or goes to; `None` for routes of the node in the instance's own table.
@@ -351,6 +353,8 @@ pub struct ImportedRoute {
 pub struct RoutePolicy {
     /// Name of the instance.
     pub instance: String,
+    /// Its AS number.
+    pub local_asn: u32,
     /// Name of the peer.
     pub peer: String,
     /// Address of the peer.

@@ -7,9 +7,11 @@
 //! | `routes` | prefixes, and which of them the speaker has not been told |
 //! | `secrets` | passwords: from the API server once, then from disk |
 //! | `follow` | what the speaker says of its sessions |
+//! | `report` | the same in the status of CiliumBGPNodeConfig |
 
 mod facts;
 mod follow;
+pub(crate) mod report;
 mod resolve;
 mod routes;
 pub(crate) mod secrets;
@@ -23,11 +25,12 @@ use cilium_api::bgp::BgpInstance;
 use cilium_api::node_state::Failure;
 use cilium_api::parts::{Part, PartKey};
 use cilium_dataplane::Parts;
-use cilium_rest::bgp::Peers;
+use cilium_rest::bgp::{PeerState, Peers};
 use ipnet::IpNet;
 use tokio::sync::watch;
 
 use crate::config::Settings;
+use report::Reporter;
 use resolve::Instances;
 use routes::{Ids, Source};
 use secrets::{Passwords, Reader, Wanted};
@@ -95,16 +98,16 @@ pub(crate) struct Routing {
 }
 
 impl Routing {
-    /// Starts the threads, where the settings say so. Gives what reads Secrets for them.
+    /// Starts the threads, where the settings say so. Gives what reads Secrets for them, and what writes their status.
     ///
     /// # Errors
     /// There is no thread to be had.
-    pub(crate) fn start(settings: &Settings) -> std::io::Result<(Self, Option<Reader>)> {
+    pub(crate) fn start(settings: &Settings) -> std::io::Result<(Self, Option<Reader>, Option<Reporter>)> {
         let (intent_sender, intent) = watch::channel(Intent::default());
         let (peers_sender, peers) = watch::channel(None);
         let node = PartKey::node(&settings.node);
         let this = |line| Self { line, node, planned: BTreeSet::new(), is_complete: false, intent, peers };
-        let Some(bgp) = &settings.bgp else { return Ok((this(Line(None)), None)) };
+        let Some(bgp) = &settings.bgp else { return Ok((this(Line(None)), None, None)) };
         let (sender, receiver) = mpsc::channel();
         let line = Line(Some(sender));
         let (wanted_sender, wanted) = watch::channel(Wanted::new());
@@ -121,7 +124,13 @@ impl Routing {
         let run = move || follow::run(&socket, &to_thread, &peers_sender);
         std::thread::Builder::new().name("bgp-peers".to_owned()).spawn(run)?;
         let reader = Reader { wanted, namespace: bgp.secrets_namespace.clone(), file, line: line.clone() };
-        Ok((this(line), Some(reader)))
+        let this = this(line);
+        let reporter = bgp.reports.then(|| Reporter {
+            node: settings.node.clone(),
+            intent: this.intent.clone(),
+            peers: this.peers.clone(),
+        });
+        Ok((this, Some(reader), reporter))
     }
 
     /// What became of the plan, for those who wait for news.
@@ -129,9 +138,9 @@ impl Routing {
         self.intent.clone()
     }
 
-    /// What the speaker says of its sessions; `None` while it says nothing.
-    pub(crate) fn peers(&self) -> watch::Receiver<Option<Peers>> {
-        self.peers.clone()
+    /// What the speaker says of its sessions; nothing while it says nothing.
+    pub(crate) fn peers(&self) -> Vec<PeerState> {
+        self.peers.borrow().as_ref().map(|peers| peers.peers.clone()).unwrap_or_default()
     }
 
     /// Takes parts that changed. `is_complete`: all that is planned is among the parts.

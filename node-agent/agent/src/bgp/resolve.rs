@@ -96,7 +96,12 @@ fn attributes(instance: &BgpInstance) -> BTreeMap<String, bgp::Attributes> {
     instance.advertisements.iter().map(of).collect()
 }
 
-fn resolve_peer(name: &str, peer: &BgpPeer, facts: &Facts, passwords: &Passwords) -> Result<bgp::Peer, String> {
+fn resolve_peer(
+    name: &str,
+    peer: &BgpPeer,
+    facts: &Facts,
+    passwords: &Passwords,
+) -> Result<bgp::Peer, String> {
     let address = match peer.address {
         BgpPeerAddress::At(address) => address,
         BgpPeerAddress::DefaultGateway(family) => *facts.gateways.get(&family).ok_or_else(|| {
@@ -158,7 +163,7 @@ fn address_of(device: &str, peer: IpAddr, facts: &Facts) -> Result<IpAddr, Strin
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use cilium_api::bgp::{BgpAdvertisement, BgpSecret};
 
     use super::*;
@@ -167,7 +172,7 @@ mod tests {
         text.parse().expect("an address")
     }
 
-    fn mk_peer(address: BgpPeerAddress) -> BgpPeer {
+    pub(crate) fn mk_peer(address: BgpPeerAddress) -> BgpPeer {
         BgpPeer {
             address,
             asn: 64500,
@@ -189,7 +194,7 @@ mod tests {
         }
     }
 
-    fn mk_instances(peers: Vec<(&str, BgpPeer)>) -> Instances {
+    pub(crate) fn mk_instances(peers: Vec<(&str, BgpPeer)>) -> Instances {
         let instance = BgpInstance {
             asn: 64512,
             router_id: Ipv4Addr::new(192, 0, 2, 1),
@@ -287,6 +292,9 @@ mod tests {
         let routes: Vec<String> =
             resolved.routes.iter().map(|(prefix, ids)| format!("{prefix} {ids:?}")).collect();
         assert_eq!(routes, [r#"198.51.100.7/32 {"a/0"}"#, r#"2001:db8::7/128 {"a/0"}"#]);
-        assert_eq!(resolved.problems["rack"], ["advertisement a/1: device gone is not up, or has no address"]);
+        assert_eq!(
+            resolved.problems["rack"],
+            ["advertisement a/1: device gone is not up, or has no address"]
+        );
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use cilium_api::parts::Part;
 use cilium_drivers::datapath::AttachMode;
 use cilium_drivers::probe;
+use cilium_rest::bgp::PeerState;
 use cilium_rest::model;
 use cilium_rest::model::Health;
 
@@ -46,6 +47,8 @@ pub(crate) struct Numbers {
     pub(crate) dns: DnsNumbers,
     /// How full tables are that traffic fills.
     pub(crate) pressures: Vec<Pressure>,
+    /// Neighbours of the BGP speaker.
+    pub(crate) bgp: Vec<PeerState>,
 }
 
 /// What the kernel can do, for people.
@@ -264,6 +267,7 @@ impl Brain {
             running: self.is_running(),
             dns: self.dns_numbers(),
             pressures: self.outside.pressures.borrow().clone(),
+            bgp: self.outside.routing.peers(),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Prometheus text format (version 0.0.4). Counters of packets are the kernel's own, read when they are asked for.
 
 use std::fmt::{Display, Write as _};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use cilium_bpf::layout::{METRIC_COLUMNS, Metric};
 use cilium_drivers::maps::Maps;
+use cilium_rest::bgp::{FamilyState, PeerState, SessionState};
 use cilium_rest::dns::{BUCKETS, Counts};
 
 use crate::brain::{DnsNumbers, Numbers};
@@ -116,8 +118,48 @@ fn render(numbers: &Numbers, packets: impl Iterator<Item = (u32, Metric)>) -> St
         );
     }
     render_dns(&mut page, &numbers.dns);
+    render_bgp(&mut page, &numbers.bgp);
     render_packets(&mut page, packets);
     page.0
+}
+
+/// Names and labels are upstream's.
+fn render_bgp(page: &mut Page, peers: &[PeerState]) {
+    if peers.is_empty() {
+        return;
+    }
+    let labels = |peer: &PeerState| {
+        let neighbor = SocketAddr::new(peer.address, peer.port);
+        let PeerState { instance, local_asn, asn, .. } = peer;
+        let instance = escaped(instance);
+        format!(
+            "instance_name=\"{instance}\",local_asn=\"{local_asn}\",neighbor=\"{neighbor}\",neighbor_asn=\"{asn}\""
+        )
+    };
+    let is_up = |peer: &PeerState| peer.state == SessionState::Established;
+    let name = "cilium_bgp_control_plane_session_state";
+    page.family(name, "gauge", "1 while the session with a neighbour is established.");
+    for peer in peers {
+        page.sample(name, &labels(peer), u8::from(is_up(peer)));
+    }
+    for (name, help, count) in [
+        (
+            "cilium_bgp_control_plane_advertised_routes",
+            "Routes that a neighbour was told.",
+            (|family| family.advertised) as fn(&FamilyState) -> u64,
+        ),
+        ("cilium_bgp_control_plane_received_routes", "Routes that a neighbour told.", |family| {
+            family.received
+        }),
+    ] {
+        page.family(name, "gauge", help);
+        for peer in peers.iter().filter(|peer| is_up(peer)) {
+            for family in &peer.families {
+                let labels = format!("{},afi=\"{}\",safi=\"unicast\"", labels(peer), family.family.afi());
+                page.sample(name, &labels, count(family));
+            }
+        }
+    }
 }
 
 /// Names are upstream's where it has them; what the proxy counts begins anew with it.
@@ -196,6 +238,46 @@ mod tests {
     use cilium_bpf::reason::DropReason;
 
     use super::*;
+
+    #[test]
+    fn sessions_have_upstreams_names() {
+        let family = |family, received, advertised| FamilyState { family, received, advertised };
+        let mk = |address: &str, state| PeerState {
+            instance: "rack".into(),
+            local_asn: 64512,
+            name: "tor".into(),
+            address: address.parse().expect("an address"),
+            port: 179,
+            asn: 64500,
+            state,
+            since: 0,
+            established_count: 0,
+            hold_time: 0,
+            keepalive: 0,
+            families: vec![family(cilium_rest::bgp::Family::Ipv6, 3, 4)],
+            reason: None,
+            bfd: None,
+            capabilities: vec![],
+        };
+        let bgp = vec![mk("192.0.2.1", SessionState::Established), mk("fd00::1", SessionState::Active)];
+        let text = render(&Numbers { bgp, ..Numbers::default() }, [].into_iter());
+        let found: Vec<&str> = text.lines().filter(|line| line.starts_with("cilium_bgp")).collect();
+        let of = |neighbor: &str| {
+            format!(
+                "instance_name=\"rack\",local_asn=\"64512\",neighbor=\"{neighbor}\",neighbor_asn=\"64500\""
+            )
+        };
+        let (up, down) = (of("192.0.2.1:179"), of("[fd00::1]:179"));
+        assert_eq!(
+            found,
+            [
+                format!("cilium_bgp_control_plane_session_state{{{up}}} 1"),
+                format!("cilium_bgp_control_plane_session_state{{{down}}} 0"),
+                format!("cilium_bgp_control_plane_advertised_routes{{{up},afi=\"ipv6\",safi=\"unicast\"}} 4"),
+                format!("cilium_bgp_control_plane_received_routes{{{up},afi=\"ipv6\",safi=\"unicast\"}} 3"),
+            ]
+        );
+    }
 
     #[test]
     fn counters_and_gauges_are_rendered() {

@@ -1,7 +1,8 @@
 //! What a BGP speaker would answer. Times are of tests: what is up, is since far in the future, and so for 0 seconds.
 
 use cilium_rest::bgp::{
-    Attributes, BfdState, Family, FamilyState, PeerState, Peers, RoutePolicy, RouteTable, RouteView, SessionState,
+    Attributes, BfdState, Family, FamilyState, PeerState, Peers, RoutePolicy, RouteTable, RouteView,
+    SessionState,
 };
 
 use crate::agent::Answers;
@@ -50,6 +51,7 @@ fn peers() -> Vec<PeerState> {
 fn routes() -> Vec<RouteView> {
     let mk = |table, peer: Option<&str>, prefix: &str, next_hop: &str| RouteView {
         instance: "rack".into(),
+        local_asn: 64512,
         table,
         peer: peer.map(|peer| peer.parse().expect("an address")),
         prefix: prefix.parse().expect("a prefix"),
@@ -89,6 +91,7 @@ fn routes() -> Vec<RouteView> {
 fn policies() -> Vec<RoutePolicy> {
     vec![RoutePolicy {
         instance: "rack".into(),
+        local_asn: 64512,
         peer: "tor-1".into(),
         address: "192.0.2.254".parse().expect("an address"),
         advertisement: "services/0".into(),
