@@ -2,12 +2,15 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use cluster_tests::announced::outside;
 use cluster_tests::nodes::{self, SYSTEM, in_agent};
 use cluster_tests::routed::{GRACEFUL, Stage, peer_status};
 use cluster_tests::router::{NODE_ASN, ROUTER_ASN};
 use cluster_tests::{eventually, kubectl, kubectl_json};
+
+/// Its objects are those of the guide, word for word.
+const GUIDE: &str = include_str!("../../../docs/guides/bgp.md");
 
 #[test]
 fn a_router_learns_prefixes_of_pods_and_services() -> anyhow::Result<()> {
@@ -160,5 +163,14 @@ fn with_passwords(
     })?;
     let all = kubectl(&["get", "ciliumnodestates,ciliumnodestateslices,ciliumbgpnodeconfigs", "-o", "yaml"])?;
     ensure!(!all.contains("s3cret"), "a password stands in an object");
+    Ok(())
+}
+
+#[test]
+fn the_guides_objects_are_taken() -> anyhow::Result<()> {
+    let block = GUIDE.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next());
+    let block = block.context("the guide has objects")?;
+    let said = cluster_tests::feed(&["apply", "--dry-run=server", "-f", "-"], block)?;
+    ensure!(said.lines().count() == 3 && !said.contains("Warning"), "{said}");
     Ok(())
 }
