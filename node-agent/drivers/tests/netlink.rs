@@ -10,8 +10,9 @@ use std::{
 use cilium_delta::{Table, Tracker};
 use cilium_drivers::{
     netlink::{
-        Error, HOST_DEVICE, Kind, Mac, NET_DEVICE, Neighbour, NeighbourTable, Netlink, PodAddress, PodLink,
-        PodNetwork, Route, RouteTable, VXLAN_DEVICE, configure_pod, lxc_name, remove_pod_device,
+        Error, Gateway, HOST_DEVICE, Kind, LearnedRoutes, Mac, NET_DEVICE, Neighbour, NeighbourTable,
+        Netlink, PodAddress, PodLink, PodNetwork, Route, RouteTable, VXLAN_DEVICE, configure_pod, lxc_name,
+        remove_pod_device,
     },
     netns::Netns,
     sysctl, testing,
@@ -331,6 +332,37 @@ fn the_nodes_device_is_found() {
     ip_command(&host, &["route", "add", "default", "via", "198.51.100.9", "metric", "200"]);
     ip_command(&host, &["route", "add", "default", "via", "192.0.2.9", "metric", "100"]);
     assert_eq!(netlink.node_device(&[ip("198.51.100.1")]).unwrap().name, "up0");
+}
+
+#[test]
+fn learned_routes_are_apart_from_ours_and_lose_to_others() {
+    let (host, world) = (testing::namespace(), testing::namespace());
+    testing::connect((&host, "up0", &[net("192.0.2.1/24"), net("2001:db8::1/64")]), (&world, "up0", &[]));
+    let mut table = LearnedRoutes::new(Netlink::open_in(&host).unwrap());
+    let mut tracker = Tracker::new();
+    let two = vec![ip("192.0.2.8"), ip("192.0.2.9")];
+    let wanted = [
+        (net("198.51.100.0/24"), two.clone()),
+        (net("0.0.0.0/0"), vec![ip("192.0.2.9")]),
+        (net("2001:db8:1::/48"), vec![ip("2001:db8::8"), ip("2001:db8::9")]),
+        (net("192.0.2.0/24"), vec![ip("192.0.2.9")]),
+    ];
+    tracker.replace_desired(wanted.clone());
+    assert!(tracker.apply(&mut table).is_complete());
+    let mut found = table.list().unwrap();
+    found.sort();
+    let mut expected = wanted.to_vec();
+    expected.sort();
+    assert_eq!(found, expected);
+    let way = |to: &str| ip_command(&host, &["route", "get", to]);
+    assert!(way("192.0.2.77").contains("dev up0 src"), "a connected network comes first");
+    assert!(way("203.0.113.1").contains("via 192.0.2.9"));
+    assert_eq!(RouteTable::new(Netlink::open_in(&host).unwrap()).list().unwrap(), []);
+    tracker.replace_desired([(net("198.51.100.0/24"), vec![ip("192.0.2.7")])]);
+    assert!(tracker.apply(&mut table).is_complete());
+    assert_eq!(table.list().unwrap(), [(net("198.51.100.0/24"), vec![ip("192.0.2.7")])]);
+    let nowhere = table.set(&net("198.51.100.0/24"), &vec![ip("203.0.113.9")]).unwrap_err();
+    assert!(nowhere.to_string().contains("198.51.100.0/24 by way of [203.0.113.9]"), "{nowhere}");
 }
 
 #[test]

@@ -5,12 +5,14 @@
 //! | `thread` | the loop: plan, facts and passwords in, configuration and prefixes out |
 //! | `resolve`, `facts` | the plan with what only the node knows: gateways, addresses of devices |
 //! | `routes` | prefixes, and which of them the speaker has not been told |
+//! | `import` | routes of peers, in the node's table |
 //! | `secrets` | passwords: from the API server once, then from disk |
 //! | `follow` | what the speaker says of its sessions |
 //! | `report` | the same in the status of CiliumBGPNodeConfig |
 
 mod facts;
 mod follow;
+mod import;
 pub(crate) mod report;
 mod resolve;
 mod routes;

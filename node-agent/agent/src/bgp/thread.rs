@@ -8,13 +8,14 @@ use std::time::{Duration, Instant};
 use cilium_rest::{Client, bgp};
 use tokio::sync::watch;
 
+use super::import::Imports;
 use super::resolve::{Facts, Instances, Resolved, needs_facts, resolve};
 use super::routes::{Source, Table};
 use super::secrets::{Passwords, Wanted};
 use super::{Changes, Intent, Message, facts};
 use crate::watch::chain;
 
-/// Gateways and addresses are looked at so often, where any are asked for.
+/// Gateways and addresses, and routes of peers, are looked at so often, where any are asked for.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// What the speaker did not take is tried again.
 const RETRY: Duration = Duration::from_secs(1);
@@ -62,6 +63,9 @@ struct Router {
     /// What the speaker has; `None`: not known.
     sent: Option<bgp::Config>,
     has_routes: bool,
+    imports: Imports,
+    imported: Option<Instant>,
+    import_failures: Vec<String>,
     /// Why the speaker cannot be told, or what it did not take.
     refusal: Option<String>,
     answers: bool,
@@ -82,6 +86,9 @@ impl Router {
             routes: Table::default(),
             sent: None,
             has_routes: false,
+            imports: Imports::new(),
+            imported: None,
+            import_failures: Vec::new(),
             refusal: None,
             answers: false,
         }
@@ -89,7 +96,7 @@ impl Router {
 
     fn wait(&self) -> Duration {
         let retry = (self.answers && self.refusal.is_some()).then_some(RETRY);
-        let look = needs_facts(&self.instances).then_some(LOOK_EVERY);
+        let look = (needs_facts(&self.instances) || self.is_importing()).then_some(LOOK_EVERY);
         retry.into_iter().chain(look).min().unwrap_or(Duration::MAX)
     }
 
@@ -105,6 +112,7 @@ impl Router {
                 self.answers = state.is_ok();
                 self.refusal = state.err();
                 (self.sent, self.has_routes) = (None, false);
+                self.imports.hold();
             }
         }
     }
@@ -148,8 +156,11 @@ impl Router {
         if self.answers {
             self.refusal = self.tell(config).err().map(|error| error.chain());
         }
+        if self.answers && self.refusal.is_none() {
+            self.import();
+        }
         let common = [&self.refusal, &self.look_failure].into_iter().flatten();
-        for problem in common.chain(&self.secret_failures) {
+        for problem in common.chain(&self.secret_failures).chain(&self.import_failures) {
             for name in self.instances.keys() {
                 problems.entry(name.clone()).or_default().push(problem.clone());
             }
@@ -165,6 +176,30 @@ impl Router {
         let wanted: Wanted =
             secrets.filter_map(|secret| Some((secret.name.clone(), secret.version.clone()?))).collect();
         self.place.wanted.send_if_modified(|known| std::mem::replace(known, wanted.clone()) != wanted);
+    }
+
+    fn is_importing(&self) -> bool {
+        self.instances.values().flat_map(|instance| instance.peers.values()).any(|peer| peer.import)
+    }
+
+    /// Without a peer whose routes are wanted, what was there goes.
+    fn import(&mut self) {
+        let routes = if self.is_importing() {
+            if self.imported.is_some_and(|at| at.elapsed() < LOOK_EVERY) {
+                return;
+            }
+            match self.client.get("/v1/import") {
+                Ok(routes) => routes,
+                Err(error) => {
+                    self.import_failures = vec![error.chain()];
+                    return;
+                }
+            }
+        } else {
+            Vec::new()
+        };
+        self.imported = Some(Instant::now());
+        self.import_failures = self.imports.set(routes);
     }
 
     /// Prefixes go first: a session that comes up has them all before it says that these were all.

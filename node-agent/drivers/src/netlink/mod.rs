@@ -17,6 +17,7 @@ mod address;
 mod diag;
 mod filter;
 mod host;
+mod learned;
 mod link;
 mod neighbour;
 mod netfilter;
@@ -33,7 +34,9 @@ use thiserror::Error;
 
 pub(crate) use self::socket::{CREATE, EXCLUSIVE, REPLACE, Request, Socket};
 pub use self::{
+    address::Gateway,
     diag::{Connected, Sockets, Transport, read_sockets},
+    learned::LearnedRoutes,
     link::{Kind, Link, Mac},
     neighbour::{Neighbour, NeighbourTable},
     netfilter::{KubeProxyMode, KubeProxyRules},
@@ -49,6 +52,8 @@ use crate::{netns, netns::Netns, sysctl};
 
 /// Protocol number of all routes that are ours (`rtm_protocol`).
 pub const ROUTE_PROTOCOL: u8 = 87;
+/// Protocol number of routes that neighbours made known by BGP.
+pub const LEARNED_PROTOCOL: u8 = 88;
 /// Names of pod devices start so.
 pub const POD_PREFIX: &str = "lxc";
 /// Aliases of pod devices start so; the endpoint's number follows.
@@ -120,6 +125,9 @@ pub enum Error {
     /// A route could not be written.
     #[error("cannot set the route to {destination} ({route})")]
     SetRoute { destination: IpNet, route: Route, source: Fault },
+    /// A route that was learned could not be written.
+    #[error("cannot set the route to {destination} by way of {next_hops:?}")]
+    SetLearned { destination: IpNet, next_hops: Vec<IpAddr>, source: Fault },
     /// The main table has a route to this destination that is not ours.
     #[error("there is a route to {destination} that is not ours; remove it or choose other prefixes")]
     ForeignRoute { destination: IpNet },
@@ -171,6 +179,7 @@ pub fn read_replies(datagram: &[u8]) -> Result<Vec<String>, Fault> {
         let read = [
             link::parse(message.clone()).map(|it| format!("{it:?}")),
             address::parse(message.clone()).map(|it| format!("{it:?}")),
+            learned::parse(message.clone()).map(|it| format!("{it:?}")),
             address::parse_default(message.clone()).map(|it| format!("{it:?}")),
             neighbour::parse(message.clone()).map(|it| format!("{it:?}")),
             route::parse(message.clone()).map(|it| format!("{it:?}")),

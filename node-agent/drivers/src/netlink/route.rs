@@ -176,7 +176,7 @@ pub(super) fn parse(message: RouteNetlinkMessage) -> Option<(IpNet, Route)> {
     Some((IpNet::new(destination, header.destination_prefix_length).ok()?, route))
 }
 
-fn parse_address(address: &RouteAddress) -> Option<IpAddr> {
+pub(super) fn parse_address(address: &RouteAddress) -> Option<IpAddr> {
     match address {
         RouteAddress::Inet(address) => Some((*address).into()),
         RouteAddress::Inet6(address) => Some((*address).into()),
