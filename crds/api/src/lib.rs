@@ -8,6 +8,11 @@
 //! versions too: they parse as `Other`. An absent list is `None`, an empty one is `Some` and empty: policies tell them apart.
 
 pub mod bgp;
+pub mod bgp_advertisement;
+pub mod bgp_cluster_config;
+pub mod bgp_node_config;
+pub mod bgp_node_config_override;
+pub mod bgp_peer_config;
 pub mod cidr_group;
 pub mod cluster_network_policy;
 pub mod clusterwide_network_policy;
@@ -42,6 +47,11 @@ mod string_enum;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube_core::CustomResourceExt;
 
+pub use bgp_advertisement::CiliumBGPAdvertisement;
+pub use bgp_cluster_config::CiliumBGPClusterConfig;
+pub use bgp_node_config::CiliumBGPNodeConfig;
+pub use bgp_node_config_override::CiliumBGPNodeConfigOverride;
+pub use bgp_peer_config::CiliumBGPPeerConfig;
 pub use cidr_group::CiliumCIDRGroup;
 pub use clusterwide_network_policy::CiliumClusterwideNetworkPolicy;
 pub use definition::{ApiVersion, GROUP, SCHEMA_VERSION, SCHEMA_VERSION_LABEL, VERSION};
@@ -62,6 +72,11 @@ pub fn all() -> Vec<CustomResourceDefinition> {
         CiliumLocalRedirectPolicy::crd(),
         CiliumLoadBalancerIPPool::with_old_version(),
         CiliumL2AnnouncementPolicy::crd(),
+        CiliumBGPClusterConfig::with_old_version(),
+        CiliumBGPPeerConfig::with_old_version(),
+        CiliumBGPAdvertisement::with_old_version(),
+        CiliumBGPNodeConfig::with_old_version(),
+        CiliumBGPNodeConfigOverride::with_old_version(),
         CiliumEndpoint::crd(),
         CiliumIdentity::crd(),
         CiliumNode::crd(),

@@ -1,12 +1,12 @@
 //! `CiliumLocalRedirectPolicy`: what goes to an address or a Service goes to a pod of the client's own node.
 
 use kube_core::ObjectMeta;
-use schemars::{JsonSchema, Schema};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 
 use crate::condition::Condition;
 use crate::definition::{ApiVersion, Column, Definition, VERSION, resource};
+use crate::schema;
 use crate::selector::LabelSelector;
 use crate::string_enum::string_enum;
 
@@ -88,7 +88,7 @@ pub struct RedirectFrontend {
 #[serde(rename_all = "camelCase")]
 pub struct AddressMatcher {
     /// The address, of either family.
-    #[schemars(transform = ip)]
+    #[schemars(transform = schema::ip)]
     pub ip: String,
     /// Ports. Several of them need names, by which they find their backends.
     pub to_ports: Vec<PortInfo>,
@@ -158,29 +158,6 @@ pub struct LocalRedirectStatus {
     /// Generation of the policy that this status is about.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-}
-
-/// What upstream takes for an address; spaces around it, too.
-const IP_PATTERN: &str = concat!(
-    r"((^\s*((([0-9]|[1-9][0-9]|1[0-9]{2}|2[0-4][0-9]|25[0-5])\.){3}([0-9]|[1-9][0-9]|1[0-9]{2}|2[0-4][0-9]|25[0-5]))\s*$)",
-    r"|(^\s*((([0-9A-Fa-f]{1,4}:){7}([0-9A-Fa-f]{1,4}|:))",
-    r"|(([0-9A-Fa-f]{1,4}:){6}(:[0-9A-Fa-f]{1,4}|((25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)(\.(25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)){3})|:))",
-    r"|(([0-9A-Fa-f]{1,4}:){5}(((:[0-9A-Fa-f]{1,4}){1,2})|:((25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)(\.(25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)){3})|:))",
-    r"|(([0-9A-Fa-f]{1,4}:){4}(((:[0-9A-Fa-f]{1,4}){1,3})",
-    r"|((:[0-9A-Fa-f]{1,4})?:((25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)(\.(25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)){3}))|:))",
-    r"|(([0-9A-Fa-f]{1,4}:){3}(((:[0-9A-Fa-f]{1,4}){1,4})",
-    r"|((:[0-9A-Fa-f]{1,4}){0,2}:((25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)(\.(25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)){3}))|:))",
-    r"|(([0-9A-Fa-f]{1,4}:){2}(((:[0-9A-Fa-f]{1,4}){1,5})",
-    r"|((:[0-9A-Fa-f]{1,4}){0,3}:((25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)(\.(25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)){3}))|:))",
-    r"|(([0-9A-Fa-f]{1,4}:){1}(((:[0-9A-Fa-f]{1,4}){1,6})",
-    r"|((:[0-9A-Fa-f]{1,4}){0,4}:((25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)(\.(25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)){3}))|:))",
-    r"|(:(((:[0-9A-Fa-f]{1,4}){1,7})",
-    r"|((:[0-9A-Fa-f]{1,4}){0,5}:((25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)(\.(25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)){3}))|:)))(%.+)?\s*$))",
-);
-
-/// An address of either family.
-fn ip(schema: &mut Schema) {
-    schema.insert("pattern".into(), json!(IP_PATTERN));
 }
 
 resource!(CiliumLocalRedirectPolicy, NamespaceResourceScope, DEFINITION);

@@ -158,6 +158,22 @@ pub(crate) fn cidr_list(schema: &mut Schema) {
     }
 }
 
+/// Field hook: a string that is an address of either family.
+pub(crate) fn ip(schema: &mut Schema) {
+    schema.insert("pattern".into(), json!(IP_PATTERN));
+}
+
+/// Field hook: a string that the API server checks as an IPv4 address.
+pub(crate) fn ipv4(schema: &mut Schema) {
+    schema.insert("format".into(), json!("ipv4"));
+}
+
+/// Field hook: a list of which each entry has its own name.
+pub(crate) fn by_name(schema: &mut Schema) {
+    schema.insert("x-kubernetes-list-type".into(), json!("map"));
+    schema.insert("x-kubernetes-list-map-keys".into(), json!(["name"]));
+}
+
 /// Field hook: a list of conditions that are complete, within the bounds that Kubernetes sets (API, `metav1.Condition`).
 pub(crate) fn meta_conditions(schema: &mut Schema) {
     let Some(item) = schema.get_mut("items").and_then(Value::as_object_mut) else { return };
@@ -184,6 +200,24 @@ pub(crate) fn meta_conditions(schema: &mut Schema) {
 
 /// A qualified name (Kubernetes API, `metav1.Condition`).
 const CONDITION_TYPE: &str = r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])$";
+
+/// What upstream takes for an address; spaces around it, too.
+const IP_PATTERN: &str = concat!(
+    r"((^\s*((([0-9]|[1-9][0-9]|1[0-9]{2}|2[0-4][0-9]|25[0-5])\.){3}([0-9]|[1-9][0-9]|1[0-9]{2}|2[0-4][0-9]|25[0-5]))\s*$)",
+    r"|(^\s*((([0-9A-Fa-f]{1,4}:){7}([0-9A-Fa-f]{1,4}|:))",
+    r"|(([0-9A-Fa-f]{1,4}:){6}(:[0-9A-Fa-f]{1,4}|((25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)(\.(25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)){3})|:))",
+    r"|(([0-9A-Fa-f]{1,4}:){5}(((:[0-9A-Fa-f]{1,4}){1,2})|:((25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)(\.(25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)){3})|:))",
+    r"|(([0-9A-Fa-f]{1,4}:){4}(((:[0-9A-Fa-f]{1,4}){1,3})",
+    r"|((:[0-9A-Fa-f]{1,4})?:((25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)(\.(25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)){3}))|:))",
+    r"|(([0-9A-Fa-f]{1,4}:){3}(((:[0-9A-Fa-f]{1,4}){1,4})",
+    r"|((:[0-9A-Fa-f]{1,4}){0,2}:((25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)(\.(25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)){3}))|:))",
+    r"|(([0-9A-Fa-f]{1,4}:){2}(((:[0-9A-Fa-f]{1,4}){1,5})",
+    r"|((:[0-9A-Fa-f]{1,4}){0,3}:((25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)(\.(25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)){3}))|:))",
+    r"|(([0-9A-Fa-f]{1,4}:){1}(((:[0-9A-Fa-f]{1,4}){1,6})",
+    r"|((:[0-9A-Fa-f]{1,4}){0,4}:((25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)(\.(25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)){3}))|:))",
+    r"|(:(((:[0-9A-Fa-f]{1,4}){1,7})",
+    r"|((:[0-9A-Fa-f]{1,4}){0,5}:((25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)(\.(25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)){3}))|:)))(%.+)?\s*$))",
+);
 
 #[cfg(test)]
 mod tests {

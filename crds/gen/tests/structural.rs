@@ -9,7 +9,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 
 /// Formats that OpenAPI v3 defines or the API server checks. An unknown one costs whoever installs a warning;
 /// `idn-hostname` is one, and stays because upstream has it.
-const FORMATS: &[&str] = &["int32", "int64", "date-time", "cidr", "idn-hostname"];
+const FORMATS: &[&str] = &["int32", "int64", "date-time", "ipv4", "cidr", "idn-hostname"];
 
 /// Calls `visit` for a schema and everything below it, with paths.
 fn walk(path: &str, schema: &JSONSchemaProps, visit: &mut impl FnMut(&str, &JSONSchemaProps)) {
