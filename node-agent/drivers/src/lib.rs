@@ -9,6 +9,7 @@
 //! | [`maps`] | the pinned maps as typed tables |
 //! | [`events`] | drops and verdicts as they happen |
 //! | [`frames`] | frames of the agent itself, multicast groups |
+//! | [`bgp_sockets`] | passwords and hop limits of sessions with routers |
 //! | [`netlink`] | devices, addresses, routes, neighbours, sockets of programs |
 //! | [`netns`] | network namespaces |
 //! | [`sysctl`] | kernel parameters |
@@ -16,6 +17,7 @@
 //! | [`turns`] | how soon threads get a processor |
 //! | [`testrun`], [`testing`] | running programs on packets; throwaway namespaces for tests |
 
+pub mod bgp_sockets;
 pub mod datapath;
 pub mod events;
 pub mod frames;

@@ -6,6 +6,7 @@ pub(crate) mod cookie;
 pub(crate) mod ethtool;
 pub(crate) mod packet;
 pub(crate) mod sched;
+pub(crate) mod tcp;
 pub(crate) mod xtables;
 
 use std::{
