@@ -42,7 +42,7 @@ test-nightly:
     ORACLE_TUPLES=10000000 ORACLE_SEED="$RANDOM$RANDOM" cargo test --locked --release -p bpf-tests --test datapath oracle -- --nocapture
     PROPTEST_CASES=20000 cargo test --locked --release -p cilium-policy -p cilium-plan -p cilium-lbipam -p cilium-l2 -p cilium-dataplane -p cilium-state
 
-# Go on with one fuzz test (any_policy, any_object, any_state, any_answer, any_message, any_reply, any_socket, any_manifest), with libFuzzer (needs cargo-bolero and a nightly toolchain)
+# Go on with one fuzz test (any_policy, any_object, any_state, any_answer, any_message, any_packet, any_reply, any_socket, any_manifest), with libFuzzer (needs cargo-bolero and a nightly toolchain)
 fuzz TEST *ARGS:
     cargo bolero test -p fuzz {{ TEST }} --toolchain nightly "${@:2}"
 
