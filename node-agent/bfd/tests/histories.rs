@@ -47,7 +47,7 @@ struct World {
 
 impl World {
     fn new(parameters: [Parameters; 2], ways: [Way; 2], random: u32) -> Self {
-        let session = |number, parameters| Session::new(NonZeroU32::new(number).unwrap(), parameters);
+        let session = |number, parameters| Session::new(NonZeroU32::new(number).expect("not 0"), parameters);
         let ends = [session(1, parameters[0]), session(2, parameters[1])];
         let (now, on_the_way) = (Duration::ZERO, BTreeMap::new());
         Self { now, ends, ways, on_the_way, heard: [None; 2], sent: 0, random, turns: Vec::new() }
@@ -83,7 +83,7 @@ impl World {
             let Some(next) = next else { break };
             self.now = self.now.max(next);
             if arrival == Some(next) {
-                let ((..), (to, packet)) = self.on_the_way.pop_first().unwrap();
+                let ((..), (to, packet)) = self.on_the_way.pop_first().expect("it was there");
                 let (random, before) = (self.random(), self.ends[to].state());
                 let answer = self.ends[to].receive(&packet, self.now, random);
                 self.heard[to] = Some(self.now);
@@ -114,7 +114,7 @@ fn any_parameters() -> impl Strategy<Value = Parameters> {
     (10_u64..600, 10_u64..600, 2_u8..6).prop_map(|(transmit, receive, multiplier)| Parameters {
         transmit: Duration::from_millis(transmit),
         receive: Duration::from_millis(receive),
-        multiplier: NonZeroU8::new(multiplier).unwrap(),
+        multiplier: NonZeroU8::new(multiplier).expect("not 0"),
     })
 }
 
