@@ -154,6 +154,9 @@ pub struct BgpPeerStatus {
     /// Numbers of routes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub route_count: Option<Vec<BgpRouteCount>>,
+    /// Why it is not established: a sentence.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 /// Timers that are in force.

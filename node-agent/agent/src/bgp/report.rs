@@ -2,14 +2,18 @@
 
 use std::time::Duration;
 
-use cilium_api::bgp::{BgpInstance, BgpPeerAddress};
+use cilium_api::bgp::{BgpInstance, BgpPeer, BgpPeerAddress};
+use cilium_api::bgp_node_config::{
+    BgpInstanceStatus, BgpNodeConfigStatus, BgpPeerStatus, BgpRouteCount, BgpTimersStatus,
+};
+use cilium_api::bgp_peer_config::{Afi, Safi};
 use cilium_api::condition::Condition;
-use cilium_rest::bgp::{FamilyState, PeerState, Peers, SessionState};
+use cilium_rest::bgp::{Family, FamilyState, PeerState, Peers, SessionState};
 use hyper::Request;
 use jiff::Timestamp;
 use kube::Client;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::sync::{oneshot, watch};
 
 use super::Intent;
@@ -59,7 +63,7 @@ impl Reporter {
         let mut backoff = Backoff::new();
         // As the object has them; not known before the first answer.
         let mut known: Option<NodeConfig> = None;
-        let mut written: Option<Value> = None;
+        let mut written: Option<BgpNodeConfigStatus> = None;
         loop {
             let intent = self.intent.borrow_and_update().clone();
             let peers = self.peers.borrow_and_update().clone();
@@ -96,7 +100,7 @@ impl Reporter {
         }
     }
 
-    async fn write(&self, client: &Client, status: &Value) -> kube::Result<NodeConfig> {
+    async fn write(&self, client: &Client, status: &BgpNodeConfigStatus) -> kube::Result<NodeConfig> {
         let node = &self.node;
         let path = format!("/apis/cilium.io/v2/ciliumbgpnodeconfigs/{node}/status?fieldManager={MANAGER}");
         let body = serde_json::to_vec(&json!({ "status": status })).map_err(kube::Error::SerdeError)?;
@@ -105,58 +109,63 @@ impl Reporter {
     }
 }
 
-fn status(intent: &Intent, peers: Option<&Peers>, known: Option<&NodeConfig>) -> Value {
+fn status(intent: &Intent, peers: Option<&Peers>, known: Option<&NodeConfig>) -> BgpNodeConfigStatus {
     let states = peers.map(|peers| peers.peers.as_slice()).unwrap_or_default();
     let instance = |(name, planned): (&String, &BgpInstance)| {
         let peers = planned.peers.iter().map(|(peer, planned)| {
             let state = states.iter().find(|state| state.instance == *name && state.name == *peer);
-            match state {
-                Some(state) => of_state(state),
-                // It is configured, but does not run.
-                None => {
-                    let address = match planned.address {
-                        BgpPeerAddress::At(address) => address.to_string(),
-                        BgpPeerAddress::DefaultGateway(_) => String::new(),
-                    };
-                    json!({ "name": peer, "peerAddress": address, "peerASN": planned.asn })
-                }
-            }
+            state.map_or_else(|| at_rest(peer, planned), of_state)
         });
-        json!({ "name": name, "localASN": planned.asn, "peers": peers.collect::<Vec<_>>() })
+        BgpInstanceStatus {
+            name: name.clone(),
+            local_asn: Some(planned.asn.into()),
+            peers: Some(peers.collect()),
+        }
     };
-    let mut status = json!({ "bgpInstances": intent.instances.iter().map(instance).collect::<Vec<_>>() });
-    if let Some(known) = known {
+    let conditions = known.map(|known| {
         let mut conditions =
             known.status.as_ref().map(|status| status.conditions.clone()).unwrap_or_default();
         let condition =
             Condition { observed_generation: Some(known.metadata.generation), ..condition(intent) };
         cilium_core::condition::set(&mut conditions, condition, Timestamp::now().as_second());
-        status["conditions"] = json!(conditions);
-    }
-    status
+        conditions
+    });
+    BgpNodeConfigStatus { bgp_instances: Some(intent.instances.iter().map(instance).collect()), conditions }
 }
 
-fn of_state(state: &PeerState) -> Value {
-    let count = |family: &FamilyState| {
-        json!({
-            "afi": family.family.afi(), "safi": "unicast", "received": family.received, "advertised": family.advertised,
-        })
+/// It is configured, but does not run.
+fn at_rest(name: &str, planned: &BgpPeer) -> BgpPeerStatus {
+    let peer_address = match planned.address {
+        BgpPeerAddress::At(address) => address.to_string(),
+        BgpPeerAddress::DefaultGateway(_) => String::new(),
     };
-    let mut peer = json!({
-        "name": state.name,
-        "peerAddress": state.address,
-        "peerASN": state.asn,
-        "peeringState": state.state,
-        "timers": { "appliedHoldTimeSeconds": state.hold_time, "appliedKeepaliveSeconds": state.keepalive },
-        "routeCount": state.families.iter().map(count).collect::<Vec<_>>(),
-    });
-    if state.state == SessionState::Established {
-        let since = i64::try_from(state.since).ok().and_then(|since| Timestamp::from_second(since).ok());
-        peer["establishedTime"] = json!(since.map(|since| since.to_string()));
-    } else if let Some(reason) = &state.reason {
-        peer["reason"] = json!(reason);
+    let peer_asn = Some(planned.asn.into());
+    BgpPeerStatus { name: name.to_owned(), peer_address, peer_asn, ..BgpPeerStatus::default() }
+}
+
+fn of_state(state: &PeerState) -> BgpPeerStatus {
+    let number = |count: u64| Some(i32::try_from(count).unwrap_or(i32::MAX));
+    let count = |it: &FamilyState| BgpRouteCount {
+        afi: if it.family == Family::Ipv4 { Afi::Ipv4 } else { Afi::Ipv6 },
+        safi: Safi::Unicast,
+        received: number(it.received),
+        advertised: number(it.advertised),
+    };
+    let is_up = state.state == SessionState::Established;
+    let since = i64::try_from(state.since).ok().and_then(|since| Timestamp::from_second(since).ok());
+    BgpPeerStatus {
+        name: state.name.clone(),
+        peer_address: state.address.to_string(),
+        peer_asn: Some(state.asn.into()),
+        peering_state: Some(state.state.name().to_owned()),
+        timers: Some(BgpTimersStatus {
+            applied_hold_time_seconds: Some(state.hold_time.into()),
+            applied_keepalive_seconds: Some(state.keepalive.into()),
+        }),
+        established_time: since.filter(|_| is_up).map(|since| since.to_string()),
+        route_count: Some(state.families.iter().map(count).collect()),
+        reason: state.reason.clone().filter(|_| !is_up),
     }
-    peer
 }
 
 /// Whether anything that was planned is not so.
@@ -211,7 +220,7 @@ mod tests {
     #[test]
     fn every_planned_peer_is_there_with_what_is_known() {
         let peers = Peers { generation: 1, peers: vec![mk_state("tor-1", SessionState::Established)] };
-        let told = status(&mk_intent(&[]), Some(&peers), None);
+        let told = json!(status(&mk_intent(&[]), Some(&peers), None));
         assert_eq!(
             told,
             json!({"bgpInstances": [{"name": "rack", "localASN": 64512, "peers": [
@@ -225,7 +234,7 @@ mod tests {
             ]}]})
         );
         let peers = Peers { generation: 1, peers: vec![mk_state("tor-1", SessionState::Active)] };
-        let told = status(&mk_intent(&[]), Some(&peers), None);
+        let told = json!(status(&mk_intent(&[]), Some(&peers), None));
         let peer = &told["bgpInstances"][0]["peers"][0];
         assert_eq!(peer["reason"], "the peer refused the connection");
         assert_eq!((&peer["peeringState"], peer.get("establishedTime")), (&json!("active"), None));
@@ -243,7 +252,7 @@ mod tests {
             last_transition_time: Some("2001-09-09T01:46:40Z".into()),
             ..Condition::default()
         };
-        let told = status(&mk_intent(&["one", "two"]), None, Some(&known(vec![before.clone()])));
+        let told = json!(status(&mk_intent(&["one", "two"]), None, Some(&known(vec![before.clone()]))));
         assert_eq!(
             told["conditions"],
             json!([{
@@ -251,7 +260,7 @@ mod tests {
                 "message": "rack: one\nrack: two", "observedGeneration": 4, "lastTransitionTime": "2001-09-09T01:46:40Z",
             }])
         );
-        let told = status(&mk_intent(&[]), None, Some(&known(vec![before])));
+        let told = json!(status(&mk_intent(&[]), None, Some(&known(vec![before]))));
         assert_eq!(told["conditions"][0]["reason"], "ReconcileSucceeded");
         assert_ne!(told["conditions"][0]["lastTransitionTime"], "2001-09-09T01:46:40Z");
         assert_eq!(condition(&mk_intent(&["x"; 9])).message.map(|text| text.lines().count()), Some(5));
