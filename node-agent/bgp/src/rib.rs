@@ -1,0 +1,200 @@
+//! What a peer made known (Adj-RIB-In), and which of it is best.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use cilium_rest::bgp::{Family, ImportedRoute};
+use ipnet::IpNet;
+
+use crate::export::{LOCAL_PREFERENCE, family};
+use crate::session::{Path, Update};
+
+/// Not to be kept for long without a session (RFC 9494, 4.7).
+pub const NO_LLGR: u32 = 0xFFFF_0007;
+
+/// Kept for long without a session by somebody on the way (RFC 9494, 4.6).
+pub const LLGR_STALE: u32 = 0xFFFF_0006;
+
+/// How much is known of a route.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Age {
+    /// The session that brought it holds.
+    #[default]
+    Fresh,
+    /// From before the peer's restart (RFC 4724).
+    Stale,
+    /// The same, and the restart takes long (RFC 9494).
+    LongLived,
+}
+
+/// A route of a peer.
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// What the peer said of it.
+    pub path: Arc<Path>,
+    /// When it came, in seconds since 1970.
+    pub since: u32,
+    /// How much is known of it.
+    pub age: Age,
+}
+
+/// Paths, each once: thousands of prefixes have one in common.
+#[derive(Debug, Default)]
+pub struct Paths {
+    all: HashSet<Arc<Path>>,
+    /// Nobody looked for unused ones since there were half as many.
+    limit: usize,
+}
+
+impl Paths {
+    fn shared(&mut self, path: Path) -> Arc<Path> {
+        if let Some(path) = self.all.get(&path) {
+            return path.clone();
+        }
+        if self.all.len() >= self.limit {
+            self.all.retain(|it| Arc::strong_count(it) > 1);
+            self.limit = (2 * self.all.len()).max(1024);
+        }
+        let path = Arc::new(path);
+        self.all.insert(path.clone());
+        path
+    }
+}
+
+/// Routes of one peer.
+#[derive(Debug, Default)]
+pub struct AdjIn {
+    routes: HashMap<IpNet, Route>,
+    counts: BTreeMap<Family, u64>,
+}
+
+impl AdjIn {
+    /// Prefixes of a family.
+    pub fn count(&self, family: Family) -> u64 {
+        self.counts.get(&family).copied().unwrap_or_default()
+    }
+
+    /// All routes, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = (&IpNet, &Route)> {
+        self.routes.iter()
+    }
+
+    /// Takes what an UPDATE says; `now` in seconds since 1970.
+    pub fn apply(&mut self, update: Update, now: u32, paths: &mut Paths) {
+        for prefix in update.withdrawn {
+            self.remove(prefix);
+        }
+        for (path, prefixes) in update.announced {
+            let path = paths.shared(path);
+            for prefix in prefixes {
+                let route = Route { path: path.clone(), since: now, age: Age::Fresh };
+                if self.routes.insert(prefix, route).is_none() {
+                    *self.counts.entry(family(&prefix)).or_default() += 1;
+                }
+            }
+        }
+    }
+
+    fn remove(&mut self, prefix: IpNet) {
+        if self.routes.remove(&prefix).is_some() {
+            *self.counts.entry(family(&prefix)).or_default() -= 1;
+        }
+    }
+
+    fn retain(&mut self, keep: impl Fn(&IpNet, &Route) -> bool) {
+        let Self { routes, counts } = self;
+        routes.retain(|prefix, route| {
+            let keeps = keep(prefix, route);
+            if !keeps {
+                *counts.entry(family(prefix)).or_default() -= 1;
+            }
+            keeps
+        });
+        routes.shrink_to_fit();
+    }
+
+    /// Forgets all.
+    pub fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    /// The session ended, and routes of these families may stay for now. Ones that were stale already go: the peer had its time.
+    pub fn mark_stale(&mut self, families: &[Family]) {
+        self.retain(|prefix, route| families.contains(&family(prefix)) && route.age == Age::Fresh);
+        self.routes.values_mut().for_each(|route| route.age = Age::Stale);
+    }
+
+    /// Stale routes of a family stay for longer, but for those that say no.
+    pub fn mark_long_lived(&mut self, of: Family) {
+        self.retain(|prefix, route| {
+            family(prefix) != of || route.age == Age::Fresh || !route.path.communities.contains(&NO_LLGR)
+        });
+        let stale = self.routes.iter_mut().filter(|(prefix, _)| family(prefix) == of);
+        stale.filter(|(_, route)| route.age == Age::Stale).for_each(|(_, route)| route.age = Age::LongLived);
+    }
+
+    /// Stale routes of a family go.
+    pub fn drop_stale(&mut self, of: Family) {
+        self.retain(|prefix, route| family(prefix) != of || route.age == Age::Fresh);
+    }
+}
+
+/// Who brought a route.
+#[derive(Clone, Copy, Debug)]
+pub struct From {
+    /// Our AS number and BGP identifier: what went through us before does not count.
+    pub local: (u32, Ipv4Addr),
+    /// The peer has our AS number.
+    pub is_internal: bool,
+}
+
+/// The better, the greater: RFC 4271, 9.1.2.2 without what needs an IGP, and without its last steps, which choose one of equal ones.
+type Rank = (bool, u32, Reverse<usize>, Reverse<crate::session::Origin>);
+
+fn rank(route: &Route) -> Rank {
+    let path = &route.path;
+    let is_last_resort = route.age == Age::LongLived || path.communities.contains(&LLGR_STALE);
+    let preference = path.local_preference.unwrap_or(LOCAL_PREFERENCE);
+    (!is_last_resort, preference, Reverse(path.length()), Reverse(path.origin))
+}
+
+fn is_usable(from: From, path: &Path) -> bool {
+    !path.contains(from.local.0) && path.originator != Some(from.local.1)
+}
+
+/// The best routes of all peers, equally good ones together; sorted.
+pub fn best<'a>(routes: impl Iterator<Item = (From, &'a IpNet, &'a Route)>) -> Vec<ImportedRoute> {
+    let mut candidates: BTreeMap<IpNet, Vec<(From, &Route)>> = BTreeMap::new();
+    for (from, prefix, route) in routes.filter(|(from, _, route)| is_usable(*from, &route.path)) {
+        let all = candidates.entry(*prefix).or_default();
+        match all.first().map(|(_, best)| rank(best).cmp(&rank(route))) {
+            Some(std::cmp::Ordering::Greater) => continue,
+            Some(std::cmp::Ordering::Less) => all.clear(),
+            _ => {}
+        }
+        all.push((from, route));
+    }
+    let imported = candidates.into_iter().map(|(prefix, mut routes)| {
+        drop_worse_meds(&mut routes);
+        if routes.iter().any(|(from, _)| !from.is_internal) {
+            routes.retain(|(from, _)| !from.is_internal);
+        }
+        let mut next_hops: Vec<IpAddr> = routes.iter().map(|(_, route)| route.path.next_hop).collect();
+        next_hops.sort_unstable();
+        next_hops.dedup();
+        ImportedRoute { prefix, next_hops }
+    });
+    imported.collect()
+}
+
+/// MEDs compare between routes of one neighbouring AS (RFC 4271, 9.1.2.2 c).
+fn drop_worse_meds(routes: &mut Vec<(From, &Route)>) {
+    let mut lowest: HashMap<Option<u32>, u32> = HashMap::new();
+    for (_, route) in routes.iter() {
+        let med = route.path.med.unwrap_or_default();
+        lowest.entry(route.path.neighbour()).and_modify(|it| *it = med.min(*it)).or_insert(med);
+    }
+    routes.retain(|(_, route)| lowest[&route.path.neighbour()] == route.path.med.unwrap_or_default());
+}

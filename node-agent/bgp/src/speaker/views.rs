@@ -1,0 +1,216 @@
+//! What the speaker says of itself.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use cilium_rest::bgp::{
+    FamilyState, ImportedRoute, Instance, Peer, PeerState, Peers, RoutePolicy, RouteTable, RouteView,
+};
+use ipnet::IpNet;
+
+use super::{Neighbour, Speaker, State, name, peers};
+use crate::export::{Offer, family};
+use crate::peer::Sent;
+use crate::rib::{Age, From, Route, best};
+use crate::session::Origin;
+
+/// The longest that a question for news is left without an answer.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+impl Speaker {
+    /// Every neighbour.
+    pub fn peers(&self) -> Peers {
+        // Before the rest: what changes meanwhile is news.
+        let generation = *self.0.common.generation().borrow();
+        let state = self.state();
+        let peers = peers(&state.config);
+        let known = peers.filter_map(|(instance, peer)| {
+            let neighbour = state.neighbours.get(&name(instance, peer))?;
+            Some(peer_state(instance, peer, neighbour))
+        });
+        Peers { generation, peers: known.collect() }
+    }
+
+    /// The same, as soon as its generation is not `after`, or after a while.
+    pub async fn peers_after(&self, after: u64) -> Peers {
+        let mut generation = self.0.common.generation();
+        let news = generation.wait_for(|generation| *generation != after);
+        // In time or not, there is an answer.
+        drop(tokio::time::timeout(PATIENCE, news).await);
+        self.peers()
+    }
+
+    /// Routes of all tables: the node's first, then those of each peer.
+    pub fn routes(&self) -> Vec<RouteView> {
+        let state = self.state();
+        let mut views = Vec::new();
+        for instance in &state.config.instances {
+            available(instance, &state, &mut views);
+            for peer in &instance.peers {
+                if let Some(neighbour) = state.neighbours.get(&name(instance, peer)) {
+                    of_peer(instance, peer, neighbour, &state, &mut views);
+                }
+            }
+        }
+        views
+    }
+
+    /// The best routes of peers whose routes are wanted.
+    pub fn import(&self) -> Vec<ImportedRoute> {
+        let state = self.state();
+        let mut routes: Vec<(From, IpNet, Route)> = Vec::new();
+        for (instance, peer) in peers(&state.config).filter(|(_, peer)| peer.import) {
+            let Some(neighbour) = state.neighbours.get(&name(instance, peer)) else { continue };
+            neighbour.status.change(|known| {
+                let asn = known.negotiated.as_ref().map_or(peer.asn, |it| it.peer_asn);
+                let from =
+                    From { local: (instance.asn, instance.router_id), is_internal: asn == instance.asn };
+                routes.extend(known.routes.iter().map(|(prefix, route)| (from, *prefix, route.clone())));
+            });
+        }
+        best(routes.iter().map(|(from, prefix, route)| (*from, prefix, route)))
+    }
+
+    /// Which prefixes go to which peer, by advertisement.
+    pub fn policies(&self) -> Vec<RoutePolicy> {
+        let state = self.state();
+        let routes = state.routes.clone().unwrap_or_default();
+        let mut policies = Vec::new();
+        for (instance, peer) in peers(&state.config) {
+            for (of, advertisement) in
+                peer.families.iter().flat_map(|(of, all)| all.iter().map(move |it| (of, it)))
+            {
+                let prefixes = routes
+                    .iter()
+                    .filter(|(prefix, names)| family(prefix) == *of && names.contains(advertisement));
+                policies.push(RoutePolicy {
+                    instance: instance.name.clone(),
+                    peer: peer.name.clone(),
+                    address: peer.address,
+                    advertisement: advertisement.clone(),
+                    family: *of,
+                    prefixes: prefixes.map(|(prefix, _)| *prefix).collect(),
+                    attributes: instance.advertisements.get(advertisement).cloned().unwrap_or_default(),
+                });
+            }
+        }
+        policies
+    }
+}
+
+fn peer_state(instance: &Instance, peer: &Peer, neighbour: &Neighbour) -> PeerState {
+    neighbour.status.change(|known| {
+        let negotiated = known.negotiated.clone().unwrap_or_default();
+        let families = match &known.negotiated {
+            Some(negotiated) => negotiated.families.clone(),
+            None => neighbour.spec.families.clone(),
+        };
+        let of = |family| FamilyState {
+            family,
+            received: known.routes.count(family),
+            advertised: known.sent.get(&family).map_or(0, |sent| sent.table.len() as u64),
+        };
+        PeerState {
+            instance: instance.name.clone(),
+            local_asn: instance.asn,
+            name: peer.name.clone(),
+            address: peer.address,
+            port: peer.port,
+            asn: if known.negotiated.is_some() { negotiated.peer_asn } else { peer.asn },
+            state: known.state,
+            since: known.since,
+            established_count: known.established_count,
+            hold_time: negotiated.hold_time,
+            keepalive: negotiated.keepalive,
+            families: families.into_iter().map(of).collect(),
+            reason: known.reason.clone(),
+            bfd: known.bfd,
+            capabilities: negotiated.capabilities.clone(),
+        }
+    })
+}
+
+fn unspecified(prefix: &IpNet) -> IpAddr {
+    match prefix {
+        IpNet::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpNet::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    }
+}
+
+/// A route of the node.
+fn own(instance: &Instance, prefix: IpNet, offer: &Offer, state: &State) -> RouteView {
+    RouteView {
+        instance: instance.name.clone(),
+        table: RouteTable::Available,
+        peer: None,
+        prefix,
+        next_hop: unspecified(&prefix),
+        as_path: Vec::new(),
+        origin: Origin::Igp.as_str().to_owned(),
+        local_preference: offer.local_preference,
+        med: None,
+        communities: offer.communities.clone(),
+        large_communities: offer.large_communities.clone(),
+        since: state.since.get(&prefix).copied().unwrap_or_default().into(),
+        stale: false,
+    }
+}
+
+fn available(instance: &Instance, state: &State, views: &mut Vec<RouteView>) {
+    for (prefix, names) in state.routes.iter().flat_map(|routes| routes.iter()) {
+        let known: Vec<_> = names.iter().filter_map(|name| instance.advertisements.get(name)).collect();
+        if !known.is_empty() {
+            views.push(own(instance, *prefix, &Offer::merge(known, true), state));
+        }
+    }
+}
+
+fn of_peer(
+    instance: &Instance,
+    peer: &Peer,
+    neighbour: &Neighbour,
+    state: &State,
+    views: &mut Vec<RouteView>,
+) {
+    neighbour.status.change(|known| {
+        for sent in known.sent.values() {
+            advertised(instance, peer, sent, state, views);
+        }
+        let mut received: Vec<_> = known.routes.iter().collect();
+        received.sort_unstable_by_key(|(prefix, _)| **prefix);
+        views.extend(received.into_iter().map(|(prefix, route)| of_route(instance, peer, *prefix, route)));
+    });
+}
+
+fn advertised(instance: &Instance, peer: &Peer, sent: &Sent, state: &State, views: &mut Vec<RouteView>) {
+    let Some(voice) = sent.voice else { return };
+    for (prefix, offer) in Arc::as_ref(&sent.table) {
+        views.push(RouteView {
+            table: RouteTable::Advertised,
+            peer: Some(peer.address),
+            next_hop: voice.next_hop.address(),
+            as_path: voice.asn.iter().map(ToString::to_string).collect(),
+            ..own(instance, *prefix, offer, state)
+        });
+    }
+}
+
+fn of_route(instance: &Instance, peer: &Peer, prefix: IpNet, route: &Route) -> RouteView {
+    let path = &route.path;
+    RouteView {
+        instance: instance.name.clone(),
+        table: RouteTable::Received,
+        peer: Some(peer.address),
+        prefix,
+        next_hop: path.next_hop,
+        as_path: path.hops(),
+        origin: path.origin.as_str().to_owned(),
+        local_preference: path.local_preference,
+        med: path.med,
+        communities: path.communities.to_vec(),
+        large_communities: path.large_communities.to_vec(),
+        since: route.since.into(),
+        stale: route.age != Age::Fresh,
+    }
+}
