@@ -86,6 +86,7 @@ impl Speaker {
                     .filter(|(prefix, names)| family(prefix) == *of && names.contains(advertisement));
                 policies.push(RoutePolicy {
                     instance: instance.name.clone(),
+                    local_asn: instance.asn,
                     peer: peer.name.clone(),
                     address: peer.address,
                     advertisement: advertisement.clone(),
@@ -142,6 +143,7 @@ fn unspecified(prefix: &IpNet) -> IpAddr {
 fn own(instance: &Instance, prefix: IpNet, offer: &Offer, state: &State) -> RouteView {
     RouteView {
         instance: instance.name.clone(),
+        local_asn: instance.asn,
         table: RouteTable::Available,
         peer: None,
         prefix,
@@ -200,6 +202,7 @@ fn of_route(instance: &Instance, peer: &Peer, prefix: IpNet, route: &Route) -> R
     let path = &route.path;
     RouteView {
         instance: instance.name.clone(),
+        local_asn: instance.asn,
         table: RouteTable::Received,
         peer: Some(peer.address),
         prefix,
