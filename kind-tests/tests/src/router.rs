@@ -13,6 +13,8 @@ use crate::wait::eventually;
 
 /// AS number of the router.
 pub const ROUTER_ASN: u32 = 64500;
+/// A prefix that the router makes known, as if it were behind it.
+pub const BEHIND: &str = "192.0.2.0/25";
 /// AS number of the nodes.
 pub const NODE_ASN: u32 = 64512;
 
@@ -168,12 +170,14 @@ router bgp {ROUTER_ASN}
  bgp router-id 172.30.0.250
  no bgp ebgp-requires-policy
  no bgp default ipv4-unicast
+ no bgp network import-check
  bgp graceful-restart
  bgp bestpath as-path multipath-relax
  neighbor nodes peer-group
  neighbor nodes remote-as {NODE_ASN}
 {more}{ranges} address-family ipv4 unicast
   neighbor nodes activate
+  network {BEHIND}
   maximum-paths 8
  exit-address-family
  address-family ipv6 unicast

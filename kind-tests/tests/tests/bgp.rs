@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use cluster_tests::announced::outside;
-use cluster_tests::nodes::{self, SYSTEM, in_agent};
+use cluster_tests::nodes::{self, SYSTEM, control, in_agent};
 use cluster_tests::routed::{GRACEFUL, Stage, peer_status};
-use cluster_tests::router::{NODE_ASN, ROUTER_ASN};
+use cluster_tests::router::{BEHIND, NODE_ASN, ROUTER_ASN};
 use cluster_tests::{eventually, kubectl, kubectl_json};
 
 /// Its objects are those of the guide, word for word.
@@ -117,6 +117,32 @@ fn what_is_wrong_is_said() -> anyhow::Result<()> {
     };
     waits("cilium.io/MissingPeerConfigs", &format!("ciliumbgpclusterconfig/{}", stage.ns.name))?;
     eventually("the sessions end", || Ok(router.established("ipv4")?.is_empty()))
+}
+
+#[test]
+fn what_a_router_makes_known_is_only_taken_where_its_configuration_says_so() -> anyhow::Result<()> {
+    let node = &nodes::names()?[0];
+    let stage = Stage::new("import", &[], GRACEFUL)?;
+    let router = stage.router(&[])?;
+    eventually("the router's prefix is heard", || {
+        Ok(nodes::dbg(node, &["bgp", "routes", "received", "ipv4", "unicast"])?.contains(BEHIND))
+    })?;
+    let learned = || control(&["node", node, "ip", "route", "show", "proto", "88"]);
+    ensure!(learned()?.trim().is_empty(), "it is in the node's table: {}", learned()?);
+    let name = format!("{}-v4", stage.ns.name);
+    let set = |import: bool| {
+        let patch = format!(r#"{{"spec": {{"importRoutes": {import}}}}}"#);
+        kubectl(&["patch", "ciliumbgppeerconfig", &name, "--type=merge", "-p", &patch])
+    };
+    set(true)?;
+    let way = format!("{BEHIND} via {}", stage.network.router[0]);
+    eventually("it is in the node's table", || Ok(learned()?.contains(&way)))?;
+    // What the nodes made known themselves comes back by way of the router, and is nobody's way.
+    ensure!(learned()?.lines().count() == 1, "{}", learned()?);
+    set(false)?;
+    eventually("it is gone", || Ok(learned()?.trim().is_empty()))?;
+    ensure!(router.established("ipv4")?.len() == nodes::names()?.len(), "sessions ended");
+    Ok(())
 }
 
 #[test]
