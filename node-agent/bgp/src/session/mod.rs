@@ -341,7 +341,7 @@ impl Session {
         match encode_message(message) {
             Ok(bytes) => events.push(Event::Send(bytes.freeze())),
             Err(error) => {
-                tracing::error!(peer = %self.parameters.peer, %error, "a message cannot be written")
+                tracing::error!(peer = %self.parameters.peer, %error, "a message cannot be written");
             }
         }
     }
