@@ -236,3 +236,101 @@ impl Soft {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn mk_config() -> Value {
+        json!({"instances": [{"name": "i", "asn": 65001, "routerId": "192.0.2.1", "port": 179,
+            "advertisements": {"a": {}},
+            "peers": [{"name": "p", "address": "192.0.2.2", "asn": 65002, "port": 179, "connectRetry": 120,
+                "holdTime": 90, "keepalive": 30, "hops": 1, "families": {"ipv4": ["a"]}}]}]})
+    }
+
+    fn refusal(change: impl FnOnce(&mut Value)) -> Option<String> {
+        let mut config = mk_config();
+        change(&mut config);
+        let config: Config = serde_json::from_value(config).unwrap();
+        check(&config).err().map(|error| error.to_string())
+    }
+
+    fn with_peer(field: &str, value: Value) -> Option<String> {
+        refusal(|config| config["instances"][0]["peers"][0][field] = value)
+    }
+
+    #[test]
+    fn what_is_right_is_taken() {
+        assert_eq!(refusal(|_| ()), None);
+        assert_eq!(with_peer("asn", json!(0)), None);
+        assert_eq!(with_peer("restartTime", json!(4095)), None);
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let peer = |text: &str| Some(format!("instance \"i\", peer \"p\": {text}"));
+        let cases = [
+            ("holdTime", json!(2), "holdTime is at least 3"),
+            ("keepalive", json!(91), "keepalive is between 1 and holdTime"),
+            ("hops", json!(0), "hops is 0; it is at least 1"),
+            ("password", json!(""), "the password has 1 to 80 bytes"),
+            ("restartTime", json!(4096), "restartTime is at most 4095"),
+            ("staleTime", json!(1), "staleTime needs restartTime"),
+            ("address", json!("fe80::1"), "its address is link-local, and device is not there"),
+            ("localAddress", json!("2001:db8::1"), "its address and localAddress are of two families"),
+            ("families", json!({}), "it has no families"),
+            ("families", json!({"ipv4": ["b"]}), "there is no advertisement \"b\""),
+        ];
+        for (field, value, text) in cases {
+            assert_eq!(with_peer(field, value), peer(text), "{field}");
+        }
+        assert_eq!(
+            refusal(|config| config["instances"][0]["asn"] = json!(0)).unwrap(),
+            "instance \"i\": its AS number is 0"
+        );
+    }
+
+    #[test]
+    fn names_ports_and_addresses_are_unique() {
+        let twice = |field: &str, value: Value| {
+            refusal(|config| {
+                let mut other = config["instances"][0].clone();
+                other[field] = value;
+                config["instances"].as_array_mut().unwrap().push(other);
+            })
+        };
+        let port =
+            "instances \"i\" and \"j\" both listen on port 179; give one of them another port, or none";
+        assert_eq!(twice("name", json!("j")).unwrap(), port);
+        assert_eq!(
+            twice("port", json!(1179)).unwrap(),
+            "there are two instances with the name \"i\"; names are unique"
+        );
+        let peers = |field: &str, value: Value| {
+            refusal(|config| {
+                let peers = config["instances"][0]["peers"].as_array_mut().unwrap();
+                let mut other = peers[0].clone();
+                other[field] = value;
+                peers.push(other);
+            })
+        };
+        assert_eq!(
+            peers("name", json!("q")).unwrap(),
+            "instance \"i\": peers \"p\" and \"q\" both have the address 192.0.2.2"
+        );
+        assert_eq!(
+            peers("address", json!("192.0.2.3")).unwrap(),
+            "instance \"i\": there are two peers with the name \"p\"; names are unique"
+        );
+    }
+
+    #[test]
+    fn communities_leave_room_for_prefixes() {
+        let many: Vec<u32> = (0..800).collect();
+        let text =
+            refusal(|config| config["instances"][0]["advertisements"]["a"] = json!({"communities": many}));
+        let expected = "instance \"i\", peer \"p\": the communities of the advertisements for it have 3200 bytes; at most 3072 fit into an UPDATE";
+        assert_eq!(text.unwrap(), expected);
+    }
+}

@@ -103,3 +103,63 @@ impl Retention {
         fates
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::PeerRestart;
+
+    const fn at(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    fn mk_negotiated(forwards: bool) -> Negotiated {
+        let restart = PeerRestart {
+            is_restarting: false,
+            time: 10,
+            families: vec![(Family::Ipv4, forwards)],
+            long_lived: vec![(Family::Ipv4, 100, forwards)],
+        };
+        let families = vec![Family::Ipv4, Family::Ipv6];
+        Negotiated { families, restart: Some(restart), ..Negotiated::default() }
+    }
+
+    #[test]
+    fn first_short_then_long_then_gone() {
+        let mut retention = Retention::default();
+        assert_eq!(retention.lost(&mk_negotiated(true), at(1)), [Family::Ipv4]);
+        assert_eq!(retention.deadline(), Some(at(11)));
+        assert!(retention.advance(at(10)).is_empty());
+        assert_eq!(retention.advance(at(11)), [Fate::LongLived(Family::Ipv4)]);
+        assert_eq!(retention.deadline(), Some(at(111)));
+        assert_eq!(retention.advance(at(111)), [Fate::Dropped(Family::Ipv4)]);
+        assert_eq!(retention.deadline(), None);
+    }
+
+    #[test]
+    fn who_is_back_has_its_time() {
+        let mut retention = Retention::default();
+        retention.lost(&mk_negotiated(true), at(1));
+        assert!(retention.back(&mk_negotiated(true), at(5)).is_empty());
+        assert_eq!(retention.deadline(), Some(at(65)));
+        assert!(retention.is_complete(Family::Ipv4));
+        assert!(!retention.is_complete(Family::Ipv4));
+        assert_eq!(retention.deadline(), None);
+    }
+
+    #[test]
+    fn who_does_not_forward_any_more_loses_its_routes() {
+        let mut retention = Retention::default();
+        retention.lost(&mk_negotiated(true), at(1));
+        assert_eq!(retention.back(&mk_negotiated(false), at(5)), [Family::Ipv4]);
+        assert_eq!(retention.deadline(), None);
+    }
+
+    #[test]
+    fn without_the_capability_nothing_stays() {
+        let mut retention = Retention::default();
+        let plain = Negotiated { families: vec![Family::Ipv4], ..Negotiated::default() };
+        assert!(retention.lost(&plain, at(1)).is_empty());
+        assert_eq!(retention.deadline(), None);
+    }
+}

@@ -198,3 +198,113 @@ fn drop_worse_meds(routes: &mut Vec<(From, &Route)>) {
     }
     routes.retain(|(_, route)| lowest[&route.path.neighbour()] == route.path.med.unwrap_or_default());
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::{Origin, Segment};
+
+    const LOCAL: (u32, Ipv4Addr) = (65001, Ipv4Addr::new(192, 0, 2, 1));
+
+    fn mk_path(next_hop: u8, as_path: &[u32]) -> Path {
+        Path {
+            next_hop: Ipv4Addr::new(192, 0, 2, next_hop).into(),
+            as_path: Box::new([Segment::Sequence(as_path.into())]),
+            origin: Origin::Igp,
+            local_preference: None,
+            med: None,
+            communities: Box::default(),
+            large_communities: Box::default(),
+            originator: None,
+        }
+    }
+
+    fn mk_update(path: Path, prefixes: &[&str]) -> Update {
+        let prefixes = prefixes.iter().map(|it| it.parse().unwrap()).collect();
+        Update { announced: vec![(path, prefixes)], ..Update::default() }
+    }
+
+    fn shown(table: &AdjIn) -> Vec<(String, Age)> {
+        let mut all: Vec<_> = table.iter().map(|(prefix, route)| (prefix.to_string(), route.age)).collect();
+        all.sort_unstable();
+        all
+    }
+
+    /// Last byte of next hops that are chosen for the one prefix of all paths.
+    fn chosen(paths: &[(Path, bool, Age)]) -> Vec<u8> {
+        let prefix: IpNet = "10.0.0.0/24".parse().unwrap();
+        let route = |path: &Path, age| Route { path: Arc::new(path.clone()), since: 0, age };
+        let routes: Vec<_> = paths
+            .iter()
+            .map(|(path, is_internal, age)| {
+                (From { local: LOCAL, is_internal: *is_internal }, route(path, *age))
+            })
+            .collect();
+        let all = best(routes.iter().map(|(from, route)| (*from, &prefix, route)));
+        let last = |address: &IpAddr| match address {
+            IpAddr::V4(address) => address.octets()[3],
+            IpAddr::V6(_) => 0,
+        };
+        all.iter().flat_map(|it| &it.next_hops).map(last).collect()
+    }
+
+    #[test]
+    fn the_best_of_several_is_chosen() {
+        let fresh = |path| (path, false, Age::Fresh);
+        let short = mk_path(1, &[65002]);
+        let preferred = Path { local_preference: Some(200), ..mk_path(3, &[65002, 65003, 65004]) };
+        let incomplete = Path { origin: Origin::Incomplete, ..mk_path(4, &[65002]) };
+        let far = Path { med: Some(10), ..mk_path(5, &[65002]) };
+        let other_as = Path { med: Some(10), ..mk_path(6, &[65007]) };
+        let looped = mk_path(7, &[65001]);
+        let all =
+            |paths: &[&Path]| chosen(&paths.iter().map(|path| fresh((*path).clone())).collect::<Vec<_>>());
+        assert_eq!(all(&[&mk_path(2, &[65002, 65003]), &short]), [1]);
+        assert_eq!(all(&[&short, &preferred]), [3]);
+        assert_eq!(all(&[&incomplete, &short]), [1]);
+        assert_eq!(all(&[&far, &short, &other_as]), [1, 6]);
+        assert!(all(&[&looped]).is_empty());
+        let reflected = Path { originator: Some(LOCAL.1), ..short.clone() };
+        assert!(all(&[&reflected]).is_empty());
+        assert_eq!(chosen(&[(mk_path(8, &[65002]), true, Age::Fresh), fresh(short.clone())]), [1]);
+        assert_eq!(
+            chosen(&[(short.clone(), false, Age::LongLived), fresh(mk_path(2, &[65002, 65003]))]),
+            [2]
+        );
+        assert_eq!(chosen(&[(short, false, Age::LongLived)]), [1]);
+    }
+
+    #[test]
+    fn routes_age_and_go() {
+        let (mut table, mut paths) = (AdjIn::default(), Paths::default());
+        table.apply(
+            mk_update(mk_path(1, &[65002]), &["10.0.0.0/24", "10.0.1.0/24", "fd00::/64"]),
+            5,
+            &mut paths,
+        );
+        let no_llgr = Path { communities: Box::new([NO_LLGR]), ..mk_path(1, &[65002]) };
+        table.apply(mk_update(no_llgr, &["10.0.2.0/24"]), 6, &mut paths);
+        table.mark_stale(&[Family::Ipv4]);
+        let of = |text: &str, age| (text.to_owned(), age);
+        let all = ["10.0.0.0/24", "10.0.1.0/24", "10.0.2.0/24"].map(|it| of(it, Age::Stale));
+        assert_eq!(shown(&table), all);
+        assert_eq!((table.count(Family::Ipv4), table.count(Family::Ipv6)), (3, 0));
+        table.apply(mk_update(mk_path(1, &[65002]), &["10.0.0.0/24"]), 7, &mut paths);
+        table.mark_long_lived(Family::Ipv4);
+        assert_eq!(shown(&table), [of("10.0.0.0/24", Age::Fresh), of("10.0.1.0/24", Age::LongLived)]);
+        table.drop_stale(Family::Ipv4);
+        assert_eq!((shown(&table), table.count(Family::Ipv4)), (vec![of("10.0.0.0/24", Age::Fresh)], 1));
+        let gone = Update { withdrawn: vec!["10.0.0.0/24".parse().unwrap()], ..Update::default() };
+        table.apply(gone, 8, &mut paths);
+        assert_eq!((shown(&table), table.count(Family::Ipv4)), (vec![], 0));
+    }
+
+    #[test]
+    fn equal_paths_are_one() {
+        let (mut table, mut paths) = (AdjIn::default(), Paths::default());
+        table.apply(mk_update(mk_path(1, &[65002]), &["10.0.0.0/24"]), 5, &mut paths);
+        table.apply(mk_update(mk_path(1, &[65002]), &["10.0.1.0/24"]), 6, &mut paths);
+        let all: Vec<_> = table.iter().map(|(_, route)| route.path.clone()).collect();
+        assert!(Arc::ptr_eq(&all[0], &all[1]));
+    }
+}
