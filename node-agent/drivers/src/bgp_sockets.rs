@@ -70,6 +70,30 @@ pub fn set_min_ttl(fd: BorrowedFd<'_>, v6: bool, ttl: u8) -> io::Result<()> {
     if v6 { tcp::set_min_hop_count(fd, ttl) } else { tcp::set_min_ttl(fd, ttl) }
 }
 
+/// Has a listener keep the first segments of connections, for [`opening_ttl`].
+///
+/// # Errors
+/// What the kernel says.
+pub fn keep_openings(listener: BorrowedFd<'_>) -> io::Result<()> {
+    tcp::save_syn(listener)
+}
+
+/// TTL (or hop limit) of the first segment of an accepted connection: a listener for many peers takes any, and what a peer sends before
+/// [`set_min_ttl`] is said for it was taken, too. `None`: the segment was not kept, because of its listener, because it was read before,
+/// or because the kernel used a SYN cookie.
+///
+/// # Errors
+/// What the kernel says.
+pub fn opening_ttl(accepted: BorrowedFd<'_>) -> io::Result<Option<u8>> {
+    let segment = tcp::saved_syn(accepted)?;
+    let place = match segment.first().map(|first| first >> 4) {
+        Some(4) => 8,
+        Some(6) => 7,
+        _ => return Ok(None),
+    };
+    Ok(segment.get(place).copied())
+}
+
 #[cfg(test)]
 mod tests {
     use std::net::{SocketAddr, TcpListener};
@@ -212,6 +236,31 @@ mod tests {
             check_hops(V4, V4);
             check_hops(V6, V6);
             check_hops("::", V4);
+        };
+        namespace().run(check).unwrap();
+    }
+
+    fn check_openings(at: &str, to: &str) {
+        let listener = mk_listener(at);
+        let ttl_of = |ttl| {
+            let socket = mk_socket(address(to));
+            set_ttl(socket.as_fd(), address(to).is_ipv6(), ttl).unwrap();
+            assert!(connects(&socket, &listener, to, "TCPMinTTLDrop"));
+            let (accepted, _) = listener.accept().unwrap();
+            [(); 2].map(|()| opening_ttl(accepted.as_fd()).unwrap())
+        };
+        assert_eq!(ttl_of(9), [None, None]);
+        keep_openings(listener.as_fd()).unwrap();
+        assert_eq!(ttl_of(9), [Some(9), None]);
+        assert_eq!(ttl_of(255), [Some(255), None]);
+    }
+
+    #[test]
+    fn an_accepted_connection_tells_its_first_ttl_once() {
+        let check = || {
+            check_openings(V4, V4);
+            check_openings(V6, V6);
+            check_openings("::", V4);
         };
         namespace().run(check).unwrap();
     }

@@ -59,6 +59,35 @@ pub(crate) fn set_min_hop_count(fd: BorrowedFd<'_>, hops: u8) -> io::Result<()> 
     set(fd, libc::IPPROTO_IPV6, libc::IPV6_MINHOPCOUNT, &i32::from(hops))
 }
 
+/// Keeps the SYNs of connections that a listener accepts.
+pub(crate) fn save_syn(fd: BorrowedFd<'_>) -> io::Result<()> {
+    set(fd, libc::IPPROTO_TCP, libc::TCP_SAVE_SYN, &1_i32)
+}
+
+/// Most bytes of a SYN that are read; its IP header is shorter.
+const SYN: usize = 512;
+
+/// The SYN of an accepted connection, from its IP header on. It can be read once; empty: it was not kept.
+pub(crate) fn saved_syn(fd: BorrowedFd<'_>) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0_u8; SYN];
+    let mut length = SYN as libc::socklen_t;
+    // SAFETY: the kernel writes at most `length` bytes, which the vector has, and the length itself; both outlive the call.
+    let result = unsafe {
+        libc::getsockopt(
+            fd.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_SAVED_SYN,
+            bytes.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    bytes.truncate(length as usize);
+    Ok(bytes)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
