@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
-use cilium_drivers::bgp_sockets::{set_md5, set_min_ttl, set_ttl};
+use cilium_drivers::bgp_sockets::{keep_openings, opening_ttl, set_md5, set_min_ttl, set_ttl};
 use cilium_rest::bgp::Password;
 use rustix::net::netdevice::name_to_index;
 use rustix::net::sockopt;
@@ -38,6 +38,11 @@ pub(crate) async fn connect(spec: Spec, retry: Duration) -> Result<TcpStream, St
         Ok(Err(error)) => Err(format!("cannot connect to {to}: {error}")),
         Err(_) => Err(format!("no answer from {to} within {} s{}", patience.as_secs(), hint(&spec))),
     }
+}
+
+/// Why there is no session with a peer that is connected, and says nothing.
+pub(crate) fn silence(spec: &Spec) -> String {
+    format!("{} is connected, but its OPEN does not come{}", spec.address, hint(spec))
 }
 
 /// What else leads to silence.
@@ -77,18 +82,35 @@ fn set_hops(fd: BorrowedFd<'_>, spec: &Spec) -> io::Result<()> {
     let is_v6 = spec.address.is_ipv6();
     if spec.ttl_security {
         set_ttl(fd, is_v6, 255)?;
-        // 255 is what a direct neighbour's packets have, one less for each further hop.
-        set_min_ttl(fd, is_v6, 255 - (spec.hops - 1))?;
+        set_min_ttl(fd, is_v6, least_ttl(spec))?;
     } else if !spec.is_internal() {
         set_ttl(fd, is_v6, spec.hops)?;
     }
     Ok(())
 }
 
-/// Makes an accepted connection one of the peer's.
-pub(crate) fn adopt(stream: &TcpStream, spec: &Spec) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    set_hops(stream.as_fd(), spec)
+/// Makes an accepted connection one of the peer's. The error is a sentence.
+pub(crate) fn adopt(stream: &TcpStream, spec: &Spec) -> Result<(), String> {
+    let set = || {
+        stream.set_nodelay(true)?;
+        set_hops(stream.as_fd(), spec)?;
+        opening_ttl(stream.as_fd())
+    };
+    let ttl = set().map_err(|error| format!("a connection of {} cannot be taken: {error}", spec.address))?;
+    // The port is for all peers, and takes any TTL.
+    match ttl {
+        Some(ttl) if spec.ttl_security && ttl < least_ttl(spec) => Err(format!(
+            "a connection of {} was refused: its packets have TTL {ttl}, and TTL security takes {} or more",
+            spec.address,
+            least_ttl(spec)
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// 255 is what a direct neighbour's packets have, one less for each further hop.
+fn least_ttl(spec: &Spec) -> u8 {
+    255 - (spec.hops - 1)
 }
 
 /// Whether a connection from `address` is one of the peer's.
@@ -147,10 +169,15 @@ impl Listeners {
         Ok(())
     }
 
-    /// Answers so that peers with GTSM take it: their first packet from us has TTL 255.
-    pub(crate) fn raise_ttl(&self) -> io::Result<()> {
-        set_ttl(self.v4.as_fd(), false, 255)?;
-        self.v6.as_ref().map_or(Ok(()), |it| set_ttl(it.as_fd(), true, 255))
+    /// Answers so that peers with GTSM take it: their first packet from us has TTL 255. Keeps their first packets, to see their TTL.
+    pub(crate) fn secure_ttl(&self) -> io::Result<()> {
+        let listeners = [(Some(&self.v4), false), (self.v6.as_ref(), true)];
+        for (listener, is_v6) in listeners {
+            let Some(listener) = listener else { continue };
+            set_ttl(listener.as_fd(), is_v6, 255)?;
+            keep_openings(listener.as_fd())?;
+        }
+        Ok(())
     }
 
     /// The next connection.

@@ -152,6 +152,9 @@ impl Task {
             if let Some(connection) = &mut self.connections[slot] {
                 let mut events = Vec::new();
                 connection.advance(now, &mut events);
+                if connection.becomes_overdue(now) {
+                    self.set_reason(Some(connect::silence(&self.spec)));
+                }
                 self.queue(slot, events);
             }
         }
@@ -219,8 +222,11 @@ impl Task {
     }
 
     fn incoming(&mut self, stream: TcpStream) {
-        if let Err(error) = connect::adopt(&stream, &self.spec) {
-            tracing::warn!(peer = %self.spec.address, %error, "a connection cannot be taken");
+        if let Err(reason) = connect::adopt(&stream, &self.spec) {
+            tracing::warn!(peer = %self.spec.address, reason, "a connection is not taken");
+            if !self.connections.iter().flatten().any(|it| it.is_established) {
+                self.set_reason(Some(reason));
+            }
             return;
         }
         // The later one of two counts: the peer has given up the other.

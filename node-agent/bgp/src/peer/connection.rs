@@ -22,6 +22,9 @@ const CHUNKS: usize = 16;
 /// A peer that takes nothing for so long is gone, whatever it says (RFC 9687, 6), or for twice the hold time if that is longer.
 const STALLED: Duration = Duration::from_secs(480);
 
+/// How long a peer may take for its OPEN until it is said that it is missing. The session waits for minutes (RFC 4271, 8.2.2).
+const OVERDUE: Duration = Duration::from_secs(5);
+
 /// How long a NOTIFICATION is given to arrive before the connection is cut.
 const FAREWELL: Duration = Duration::from_secs(1);
 
@@ -36,6 +39,8 @@ pub(super) struct Connection {
     pub(super) since: Duration,
     /// It was established at some time.
     pub(super) is_established: bool,
+    /// It was said that the peer's OPEN is missing.
+    is_overdue: bool,
     stream: TcpStream,
     output: VecDeque<Bytes>,
     /// Since when the peer takes nothing.
@@ -46,7 +51,17 @@ impl Connection {
     pub(super) fn new(stream: TcpStream, session: Session, is_ours: bool, now: Duration) -> io::Result<Self> {
         let local = stream.local_addr()?.ip();
         let output = VecDeque::new();
-        Ok(Self { session, local, is_ours, since: now, is_established: false, stream, output, stalled: None })
+        Ok(Self {
+            session,
+            local,
+            is_ours,
+            since: now,
+            is_established: false,
+            is_overdue: false,
+            stream,
+            output,
+            stalled: None,
+        })
     }
 
     pub(super) fn state(&self) -> SessionState {
@@ -78,8 +93,20 @@ impl Connection {
         Some(self.stalled? + STALLED.max(Duration::from_secs(2 * u64::from(hold))))
     }
 
+    fn overdue(&self) -> Option<Duration> {
+        let waits = self.state() == SessionState::OpenSent && !self.is_overdue;
+        waits.then_some(self.since + OVERDUE)
+    }
+
+    /// Whether the peer's OPEN is missing, once.
+    pub(super) fn becomes_overdue(&mut self, now: Duration) -> bool {
+        let becomes = self.overdue().is_some_and(|at| at <= now);
+        self.is_overdue |= becomes;
+        becomes
+    }
+
     pub(super) fn deadline(&self) -> Option<Duration> {
-        self.session.deadline().into_iter().chain(self.stall()).min()
+        self.session.deadline().into_iter().chain(self.stall()).chain(self.overdue()).min()
     }
 
     pub(super) fn advance(&mut self, now: Duration, events: &mut Vec<Event>) {

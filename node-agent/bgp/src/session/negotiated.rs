@@ -79,7 +79,10 @@ impl Negotiated {
             }),
             _ => false,
         });
-        let restart = parameters.restart_time.filter(|_| said.peer_gr_capable || said.peer_llgr_capable);
+        // One that names no families keeps no routes over its own restart, but ours over ours (RFC 4724, 3).
+        let does_restart =
+            said.peer_capabilities.iter().any(|it| matches!(it, Capability::GracefulRestart { .. }));
+        let restart = parameters.restart_time.filter(|_| does_restart);
         let restart = restart.map(|_| restart_of(parameters, said));
         let mut negotiated = Self {
             peer_asn: said.peer_asn,
@@ -103,7 +106,7 @@ impl Negotiated {
         let all = [
             ("extended-next-hop", self.extended_next_hop),
             ("four-octet-as", self.four_octet_as),
-            ("graceful-restart", self.restart.is_some() && said.peer_gr_capable),
+            ("graceful-restart", self.restart.is_some()),
             (
                 "long-lived-graceful-restart",
                 self.restart.is_some() && parameters.stale_time.is_some() && said.peer_llgr_capable,

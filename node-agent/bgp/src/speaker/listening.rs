@@ -142,7 +142,7 @@ fn prepare(
     now: &Wanted,
 ) -> io::Result<()> {
     if now.has_gtsm {
-        listeners.raise_ttl()?;
+        listeners.secure_ttl()?;
     }
     listeners.set_passwords(before, &now.passwords)
 }
