@@ -1,0 +1,134 @@
+//! What a session between the node and a router is to be, for both sides.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use cilium_rest::bgp::{Attributes, Bfd, Config, Family, Instance, Password, Peer, Routes};
+use ipnet::IpNet;
+
+/// Name of the one advertisement.
+const ADVERTISEMENT: &str = "all/0";
+
+pub(crate) const NODE_ASN: u32 = 65001;
+pub(crate) const ROUTER_ASN: u32 = 65002;
+pub(crate) const HOLD_TIME: u16 = 90;
+pub(crate) const RESTART_TIME: u16 = 60;
+
+/// A prefix of the node, by family.
+pub(crate) fn node_prefix(family: Family) -> IpNet {
+    let text = if family == Family::Ipv4 { "192.0.2.1/32" } else { "2001:db8:5::1/128" };
+    text.parse().expect("a prefix")
+}
+
+/// A prefix of the router, by family.
+pub(crate) fn router_prefix(family: Family) -> IpNet {
+    let text = if family == Family::Ipv4 { "198.51.100.0/24" } else { "2001:db8:f::/48" };
+    text.parse().expect("a prefix")
+}
+
+/// Address of the node, by family.
+pub(crate) fn node_address(family: Family) -> IpAddr {
+    let text = if family == Family::Ipv4 { "10.1.0.1" } else { "fd00:1::1" };
+    text.parse().expect("an address")
+}
+
+/// Address of the router, by family.
+pub(crate) fn router_address(family: Family) -> IpAddr {
+    let text = if family == Family::Ipv4 { "10.1.0.2" } else { "fd00:1::2" };
+    text.parse().expect("an address")
+}
+
+/// A session.
+#[derive(Clone, Debug)]
+pub(crate) struct Session {
+    /// Family of the addresses between which it is.
+    pub(crate) transport: Family,
+    /// What it carries.
+    pub(crate) families: Vec<Family>,
+    pub(crate) router_asn: u32,
+    /// What the node takes the router's AS number for.
+    pub(crate) expected_asn: u32,
+    pub(crate) node_password: Option<&'static str>,
+    pub(crate) router_password: Option<&'static str>,
+    pub(crate) node_ttl_security: bool,
+    pub(crate) router_ttl_security: bool,
+    pub(crate) node_passive: bool,
+    pub(crate) graceful_restart: bool,
+    pub(crate) extended_next_hop: bool,
+    pub(crate) bfd: bool,
+    /// What goes with the node's prefixes.
+    pub(crate) attributes: Attributes,
+}
+
+impl Session {
+    /// One over addresses of a family that carries these families, between different AS.
+    pub(crate) fn new(transport: Family, families: &[Family]) -> Self {
+        Self {
+            transport,
+            families: families.to_vec(),
+            router_asn: ROUTER_ASN,
+            expected_asn: ROUTER_ASN,
+            node_password: None,
+            router_password: None,
+            node_ttl_security: false,
+            router_ttl_security: false,
+            node_passive: false,
+            graceful_restart: false,
+            extended_next_hop: false,
+            bfd: false,
+            attributes: Attributes::default(),
+        }
+    }
+
+    pub(crate) fn is_internal(&self) -> bool {
+        self.router_asn == NODE_ASN
+    }
+
+    pub(crate) fn has(&self, family: Family) -> bool {
+        self.families.contains(&family)
+    }
+
+    fn peer(&self) -> Peer {
+        Peer {
+            name: "router".to_owned(),
+            address: router_address(self.transport),
+            device: None,
+            asn: self.expected_asn,
+            port: 179,
+            local_address: None,
+            connect_retry: 1,
+            hold_time: HOLD_TIME,
+            keepalive: 30,
+            password: self.node_password.map(|password| Password(password.to_owned())),
+            hops: 1,
+            ttl_security: self.node_ttl_security,
+            passive: self.node_passive,
+            restart_time: self.graceful_restart.then_some(RESTART_TIME),
+            stale_time: None,
+            bfd: self.bfd.then_some(Bfd { transmit: 100, receive: 100, multiplier: 3 }),
+            import: false,
+            families: self.families.iter().map(|it| (*it, vec![ADVERTISEMENT.to_owned()])).collect(),
+        }
+    }
+
+    /// What the speaker is told.
+    pub(crate) fn config(&self) -> Config {
+        let instance = Instance {
+            name: "main".to_owned(),
+            asn: NODE_ASN,
+            router_id: "10.1.0.1".parse().expect("an address"),
+            port: Some(179),
+            next_hop4: "10.1.0.1".parse().ok(),
+            next_hop6: "fd00:1::1".parse().ok(),
+            advertisements: BTreeMap::from([(ADVERTISEMENT.to_owned(), self.attributes.clone())]),
+            peers: vec![self.peer()],
+        };
+        Config { instances: vec![instance] }
+    }
+
+    /// The node's prefixes.
+    pub(crate) fn routes(&self) -> Routes {
+        let prefixes = [Family::Ipv4, Family::Ipv6].map(node_prefix);
+        prefixes.into_iter().map(|prefix| (prefix, vec![ADVERTISEMENT.to_owned()])).collect()
+    }
+}
