@@ -28,7 +28,7 @@ impl<'lab> Speaker<'lab> {
         let mut speaker = Self { lab, process, client };
         speaker.wait_for_socket()?;
         speaker.configure(session)?;
-        speaker.client.put_only("/v1/routes", &session.routes()).context("the speaker takes no prefixes")?;
+        speaker.client.replace("/v1/routes", &session.routes()).context("the speaker takes no prefixes")?;
         Ok(speaker)
     }
 
@@ -42,11 +42,11 @@ impl<'lab> Speaker<'lab> {
     }
 
     pub(crate) fn configure(&self, session: &Session) -> Result<()> {
-        self.client.put_only("/v1/config", &session.config()).context("the speaker takes no configuration")
+        self.client.replace("/v1/config", &session.config()).context("the speaker takes no configuration")
     }
 
     pub(crate) fn change(&self, changes: &RouteChanges) -> Result<()> {
-        self.client.patch_only("/v1/routes", changes).context("the speaker takes no changes")
+        self.client.patch("/v1/routes", changes).context("the speaker takes no changes")
     }
 
     /// Ends it as a crash would.
