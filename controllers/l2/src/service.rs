@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use cilium_api::frontends::FrontendKind;
 use cilium_api::{parts, slim};
 use cilium_core::Labels;
-use cilium_services::{L2_CLASS, selectable_labels};
+use cilium_services::{L2_CLASS, own_nodes, selectable_labels};
 
 /// What policies select a Service by.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,7 +49,8 @@ impl Served {
         // An annotation may leave addresses of the load balancer out (`service.cilium.io/type`).
         let is_balanced = part.only.is_none_or(|only| only == FrontendKind::LoadBalancer);
         let load_balancer = if is_balanced { part.load_balancer.clone() } else { Vec::new() };
-        let local = part.external_local.then(|| Local { ipv4: nodes(part, true), ipv6: nodes(part, false) });
+        let local =
+            part.external_local.then(|| Local { ipv4: own_nodes(part, true), ipv6: own_nodes(part, false) });
         Self { load_balancer, external: part.external.clone(), local }
     }
 
@@ -66,20 +67,4 @@ impl Served {
         };
         self.local.as_ref().is_none_or(of_family)
     }
-}
-
-/// Nodes with a ready backend of a family, on whichever port; if there is none, those with one on its way out that still serves. A node
-/// would use its own of the latter sort, too, but the address had better be where new clients find one that stays.
-fn nodes(part: &parts::Service, ipv4: bool) -> BTreeSet<String> {
-    let backends = part.ports.iter().flat_map(|port| &port.backends);
-    let of_family = backends.filter(|it| it.address.is_ipv4() == ipv4);
-    let places = of_family.filter_map(|backend| backend.place.as_deref());
-    let (mut ready, mut leaving) = (BTreeSet::new(), BTreeSet::new());
-    for place in places.filter(|place| !place.node.is_empty()) {
-        let nodes = if place.leaving { &mut leaving } else { &mut ready };
-        if !nodes.contains(&place.node) {
-            nodes.insert(place.node.clone());
-        }
-    }
-    if ready.is_empty() { leaving } else { ready }
 }

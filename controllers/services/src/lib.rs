@@ -11,11 +11,13 @@
 mod build;
 mod complaints;
 mod index;
+mod own_nodes;
 pub mod redirect;
 mod reduce;
 mod selectable;
 mod target;
 
 pub use index::{Face, ServiceName, Services};
+pub use own_nodes::own_nodes;
 pub use selectable::{BGP_CLASS, L2_CLASS, NAMESPACE_LABEL, selectable_labels};
 pub use target::{Described, Target};

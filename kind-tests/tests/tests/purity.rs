@@ -12,7 +12,7 @@ use anyhow::{Context as _, ensure};
 use serde_json::Value;
 
 /// Crates that decide, and the words of [`IMPURE_WORDS`] that each may use all the same.
-const PURE: [(&str, &[&str]); 15] = [
+const PURE: [(&str, &[&str]); 16] = [
     ("cilium-api", &[]),
     ("cilium-core", &[]),
     ("cilium-policy", &[]),
@@ -21,6 +21,7 @@ const PURE: [(&str, &[&str]); 15] = [
     ("cilium-services", &[]),
     ("cilium-lbipam", &[]),
     ("cilium-l2", &[]),
+    ("cilium-bgp-plan", &[]),
     ("cilium-plan", &[]),
     ("cilium-delta", &[]),
     ("cilium-dataplane", &[]),
