@@ -6,9 +6,10 @@ use cilium_api::cluster_network_policy::ClusterNetworkPolicy;
 use cilium_api::kubernetes_network_policy::NetworkPolicy;
 use cilium_api::node_slice::CiliumNodeStateSlice;
 use cilium_api::node_state::CiliumNodeState;
-use cilium_api::slim::{EndpointSlice, Namespace, Node, Pod, Service};
+use cilium_api::slim::{EndpointSlice, Namespace, Node, Pod, Secret, Service};
 use cilium_api::{
-    CiliumCIDRGroup, CiliumClusterwideNetworkPolicy, CiliumEndpoint, CiliumIdentity,
+    CiliumBGPAdvertisement, CiliumBGPClusterConfig, CiliumBGPNodeConfig, CiliumBGPNodeConfigOverride,
+    CiliumBGPPeerConfig, CiliumCIDRGroup, CiliumClusterwideNetworkPolicy, CiliumEndpoint, CiliumIdentity,
     CiliumL2AnnouncementPolicy, CiliumLoadBalancerIPPool, CiliumLocalRedirectPolicy, CiliumNetworkPolicy,
     CiliumNode,
 };
@@ -39,7 +40,7 @@ pub enum News {
 }
 
 /// Kinds that settings can leave out.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Wanted {
     /// ClusterNetworkPolicies, whose definition others install.
     pub cluster_network_policies: bool,
@@ -47,7 +48,19 @@ pub struct Wanted {
     pub load_balancer_pools: bool,
     /// CiliumL2AnnouncementPolicies.
     pub l2_announcement_policies: bool,
+    /// Kinds of BGP, and Secrets of this namespace, if any.
+    pub bgp: Option<String>,
 }
+
+/// Kinds of BGP.
+const OF_BGP: [Kind; 6] = [
+    Kind::BgpClusterConfig,
+    Kind::BgpPeerConfig,
+    Kind::BgpAdvertisement,
+    Kind::BgpNodeConfig,
+    Kind::BgpNodeConfigOverride,
+    Kind::Secret,
+];
 
 /// Starts a watch for every kind that is wanted. They end when the receiver is dropped.
 pub fn start(client: &Client, metrics: &Metrics, wanted: Wanted) -> mpsc::Receiver<News> {
@@ -78,6 +91,10 @@ pub fn start(client: &Client, metrics: &Metrics, wanted: Wanted) -> mpsc::Receiv
     } else {
         feed.leave_out(Kind::L2AnnouncementPolicy);
     }
+    match &wanted.bgp {
+        Some(namespace) => feed.watch_bgp(namespace),
+        None => OF_BGP.into_iter().for_each(|kind| feed.leave_out(kind)),
+    }
     if wanted.cluster_network_policies {
         feed.watch_optional::<ClusterNetworkPolicy>();
     } else {
@@ -93,6 +110,21 @@ struct Feed<'a> {
 }
 
 impl Feed<'_> {
+    /// Without a namespace for Secrets, there are none.
+    fn watch_bgp(&self, namespace: &str) {
+        self.watch_lenient::<CiliumBGPClusterConfig>();
+        self.watch_lenient::<CiliumBGPPeerConfig>();
+        self.watch_lenient::<CiliumBGPAdvertisement>();
+        self.watch_lenient::<CiliumBGPNodeConfig>();
+        self.watch_lenient::<CiliumBGPNodeConfigOverride>();
+        if namespace.is_empty() {
+            return self.leave_out(Kind::Secret);
+        }
+        let api = Api::<Secret>::namespaced(self.client.clone(), namespace);
+        let wrap = |event| news(Kind::Secret, event, |secret: Secret| News::Applied(secret.into()));
+        tokio::spawn(watch::run(api, self.metrics.clone(), self.sender.clone(), wrap));
+    }
+
     /// A kind of Kubernetes itself: the reduced type parses whatever the API server stores.
     fn watch<K>(&self)
     where
@@ -194,6 +226,12 @@ pub fn parse(kind: Kind, value: serde_json::Value) -> Result<News, serde_json::E
         Kind::LocalRedirectPolicy => lenient::<CiliumLocalRedirectPolicy>(value),
         Kind::LoadBalancerPool => lenient::<CiliumLoadBalancerIPPool>(value),
         Kind::L2AnnouncementPolicy => lenient::<CiliumL2AnnouncementPolicy>(value),
+        Kind::BgpClusterConfig => lenient::<CiliumBGPClusterConfig>(value),
+        Kind::BgpPeerConfig => lenient::<CiliumBGPPeerConfig>(value),
+        Kind::BgpAdvertisement => lenient::<CiliumBGPAdvertisement>(value),
+        Kind::BgpNodeConfig => lenient::<CiliumBGPNodeConfig>(value),
+        Kind::BgpNodeConfigOverride => lenient::<CiliumBGPNodeConfigOverride>(value),
+        Kind::Secret => strict::<Secret>(value),
         Kind::Identity => lenient::<CiliumIdentity>(value),
         Kind::Endpoint => lenient::<CiliumEndpoint>(value),
         Kind::CiliumNode => lenient::<CiliumNode>(value),

@@ -70,6 +70,12 @@ pub fn of_report(report: Report) -> Result<Vec<Job>> {
     for write in report.announcements {
         jobs.push(policy_status(write)?);
     }
+    for write in report.bgp_nodes {
+        jobs.push(object(write, Lane::Normal)?);
+    }
+    for write in report.bgp {
+        jobs.push(policy_status(write)?);
+    }
     for write in report.slices {
         jobs.push(object(write, Lane::Lazy)?);
     }

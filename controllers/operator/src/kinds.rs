@@ -4,9 +4,10 @@ use cilium_api::cluster_network_policy::ClusterNetworkPolicy;
 use cilium_api::kubernetes_network_policy::NetworkPolicy;
 use cilium_api::node_slice::CiliumNodeStateSlice;
 use cilium_api::node_state::CiliumNodeState;
-use cilium_api::slim::{EndpointSlice, Namespace, Node, Pod, Service};
+use cilium_api::slim::{EndpointSlice, Namespace, Node, Pod, Secret, Service};
 use cilium_api::{
-    CiliumCIDRGroup, CiliumClusterwideNetworkPolicy, CiliumEndpoint, CiliumIdentity,
+    CiliumBGPAdvertisement, CiliumBGPClusterConfig, CiliumBGPNodeConfig, CiliumBGPNodeConfigOverride,
+    CiliumBGPPeerConfig, CiliumCIDRGroup, CiliumClusterwideNetworkPolicy, CiliumEndpoint, CiliumIdentity,
     CiliumL2AnnouncementPolicy, CiliumLoadBalancerIPPool, CiliumLocalRedirectPolicy, CiliumNetworkPolicy,
     CiliumNode,
 };
@@ -52,6 +53,12 @@ watched! {
     CiliumLocalRedirectPolicy: LocalRedirectPolicy,
     CiliumLoadBalancerIPPool: LoadBalancerPool,
     CiliumL2AnnouncementPolicy: L2AnnouncementPolicy,
+    CiliumBGPClusterConfig: BgpClusterConfig,
+    CiliumBGPPeerConfig: BgpPeerConfig,
+    CiliumBGPAdvertisement: BgpAdvertisement,
+    CiliumBGPNodeConfig: BgpNodeConfig,
+    CiliumBGPNodeConfigOverride: BgpNodeConfigOverride,
+    Secret: Secret,
     CiliumIdentity: Identity,
     CiliumEndpoint: Endpoint,
     CiliumNode: CiliumNode,
@@ -60,7 +67,7 @@ watched! {
 }
 
 /// All kinds that are watched.
-pub const ALL: [Kind; 18] = [
+pub const ALL: [Kind; 24] = [
     Kind::Pod,
     Kind::Namespace,
     Kind::Node,
@@ -74,6 +81,12 @@ pub const ALL: [Kind; 18] = [
     Kind::LocalRedirectPolicy,
     Kind::LoadBalancerPool,
     Kind::L2AnnouncementPolicy,
+    Kind::BgpClusterConfig,
+    Kind::BgpPeerConfig,
+    Kind::BgpAdvertisement,
+    Kind::BgpNodeConfig,
+    Kind::BgpNodeConfigOverride,
+    Kind::Secret,
     Kind::Identity,
     Kind::Endpoint,
     Kind::CiliumNode,
@@ -112,6 +125,18 @@ pub const fn describe(kind: Kind) -> (Resource, Written) {
         Kind::L2AnnouncementPolicy => {
             (alpha("CiliumL2AnnouncementPolicy", "ciliuml2announcementpolicies"), Written::Status)
         }
+        Kind::BgpClusterConfig => {
+            (cilium("CiliumBGPClusterConfig", "ciliumbgpclusterconfigs"), Written::Status)
+        }
+        Kind::BgpPeerConfig => (cilium("CiliumBGPPeerConfig", "ciliumbgppeerconfigs"), Written::Status),
+        Kind::BgpAdvertisement => {
+            (cilium("CiliumBGPAdvertisement", "ciliumbgpadvertisements"), Written::Nothing)
+        }
+        Kind::BgpNodeConfig => (cilium("CiliumBGPNodeConfig", "ciliumbgpnodeconfigs"), Written::All),
+        Kind::BgpNodeConfigOverride => {
+            (cilium("CiliumBGPNodeConfigOverride", "ciliumbgpnodeconfigoverrides"), Written::Nothing)
+        }
+        Kind::Secret => (core("Secret", "secrets"), Written::Nothing),
         Kind::Identity => (cilium("CiliumIdentity", "ciliumidentities"), Written::All),
         Kind::Endpoint => (cilium("CiliumEndpoint", "ciliumendpoints"), Written::All),
         Kind::CiliumNode => (cilium("CiliumNode", "ciliumnodes"), Written::All),
@@ -183,6 +208,12 @@ mod tests {
         check::<CiliumLocalRedirectPolicy>();
         check::<CiliumLoadBalancerIPPool>();
         check::<CiliumL2AnnouncementPolicy>();
+        check::<CiliumBGPClusterConfig>();
+        check::<CiliumBGPPeerConfig>();
+        check::<CiliumBGPAdvertisement>();
+        check::<CiliumBGPNodeConfig>();
+        check::<CiliumBGPNodeConfigOverride>();
+        check::<Secret>();
         check::<CiliumIdentity>();
         check::<CiliumEndpoint>();
         check::<CiliumNode>();

@@ -10,6 +10,7 @@ use cilium_operator::{rbac, run};
 fn main() -> ExitCode {
     let result = Options::load().and_then(|options| match options.action {
         Some(Action::Rbac { heartbeat: true, .. }) => print(&rbac::heartbeat_rules()),
+        Some(Action::Rbac { bgp_secrets: true, .. }) => print(&rbac::bgp_secret_rules()),
         Some(Action::Rbac { namespaced: true, .. }) => print(&rbac::namespace_rules()),
         Some(Action::Rbac { .. }) => print(&rbac::cluster_rules()),
         None => start(options),

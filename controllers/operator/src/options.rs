@@ -98,6 +98,28 @@ pub struct Options {
         action = ArgAction::Set, value_parser = BoolishValueParser::new(), value_name = "BOOL")]
     pub enable_bgp_control_plane: bool,
 
+    /// Where Secrets with passwords of BGP sessions are; empty: nowhere. Agents need the same.
+    #[arg(long, default_value = "kube-system", value_name = "NAMESPACE")]
+    pub bgp_secrets_namespace: String,
+
+    /// Where BGP router IDs come from: default (a node's IPv4 address, or else its name), or ip-pool.
+    #[arg(long, default_value = "default", value_name = "HOW")]
+    pub bgp_router_id_allocation_mode: RouterIdMode,
+
+    /// IPv4 prefix that router IDs are taken from with ip-pool.
+    #[arg(long, default_value = "", value_name = "CIDR")]
+    pub bgp_router_id_allocation_ip_pool: String,
+
+    /// Write conditions of CiliumBGPClusterConfigs and CiliumBGPPeerConfigs. Agents need the same, for CiliumBGPNodeConfigs.
+    #[arg(long, default_value = "true", num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        action = ArgAction::Set, value_parser = BoolishValueParser::new(), value_name = "BOOL")]
+    pub enable_bgp_control_plane_status_report: bool,
+
+    /// Make addresses of Services known by BGP that have no backend at all, too.
+    #[arg(long, default_value = "true", num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        action = ArgAction::Set, value_parser = BoolishValueParser::new(), value_name = "BOOL")]
+    pub enable_no_service_endpoints_routable: bool,
+
     /// Put CiliumL2AnnouncementPolicies in force, and give addresses to Services of the class io.cilium/l2-announcer, too. Agents need the
     /// same flag.
     #[arg(long, default_value = "false", num_args = 0..=1, require_equals = true, default_missing_value = "true",
@@ -197,6 +219,9 @@ pub enum Action {
         /// Print the rules that it needs there in addition, to make the key of heartbeats.
         #[arg(long, conflicts_with = "namespaced")]
         heartbeat: bool,
+        /// Print the rules of its Role in the namespace for secrets of BGP.
+        #[arg(long, conflicts_with_all = ["namespaced", "heartbeat"])]
+        bgp_secrets: bool,
     },
 }
 
@@ -220,6 +245,15 @@ pub enum DefaultServiceIpam {
     Nodeipam,
     /// Somebody else.
     None,
+}
+
+/// Values of `--bgp-router-id-allocation-mode`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum RouterIdMode {
+    /// A node's IPv4 address, or else its name.
+    Default,
+    /// A pool of their own.
+    IpPool,
 }
 
 /// Values of `--l2-announcements-mode`.
@@ -301,6 +335,33 @@ impl Options {
     /// Whether agents need a key for heartbeats.
     pub fn needs_heartbeat_key(&self) -> bool {
         self.enable_l2_announcements && self.l2_announcements_mode == L2Mode::Heartbeat
+    }
+
+    /// How BGP is planned, if at all.
+    ///
+    /// # Errors
+    /// The pool of router IDs is no IPv4 prefix.
+    pub fn bgp(&self) -> anyhow::Result<Option<cilium_bgp_plan::Config>> {
+        if !self.enable_bgp_control_plane {
+            return Ok(None);
+        }
+        let pool = &self.bgp_router_id_allocation_ip_pool;
+        let router_ids = match self.bgp_router_id_allocation_mode {
+            RouterIdMode::Default => cilium_bgp_plan::RouterIds::Node,
+            RouterIdMode::IpPool => {
+                let parsed = pool.parse().with_context(|| {
+                    format!(
+                        "--bgp-router-id-allocation-ip-pool: {pool:?} is no IPv4 prefix such as 10.1.0.0/16"
+                    )
+                })?;
+                cilium_bgp_plan::RouterIds::Pool(parsed)
+            }
+        };
+        Ok(Some(cilium_bgp_plan::Config {
+            router_ids,
+            secrets: !self.bgp_secrets_namespace.is_empty(),
+            without_backends: self.enable_no_service_endpoints_routable,
+        }))
     }
 
     /// Prefixes in which redirected addresses have to lie.
@@ -450,6 +511,20 @@ mod tests {
         assert!(!needs(&[("enable-l2-announcements", "true"), ("l2-announcements-mode", "lease")]));
         assert!(!needs(&[("enable-l2-announcements", "false"), ("l2-announcements-mode", "heartbeat")]));
         assert!(load(&[("l2-announcements-mode", "both")], &[], &[]).is_err());
+    }
+
+    #[test]
+    fn router_ids_come_from_nodes_or_a_pool() {
+        let of = |files: &[(&str, &str)]| load(files, &[], &[]).unwrap().bgp();
+        assert_eq!(of(&[("bgp-router-id-allocation-mode", "ip-pool")]).unwrap(), None, "BGP is off");
+        let on = ("enable-bgp-control-plane", "true");
+        assert_eq!(of(&[on]).unwrap(), Some(cilium_bgp_plan::Config::default()));
+        let (mode, pool) = (("bgp-router-id-allocation-mode", "ip-pool"), "bgp-router-id-allocation-ip-pool");
+        let found = of(&[on, mode, (pool, "10.1.0.0/16"), ("bgp-secrets-namespace", "")]).unwrap().unwrap();
+        assert_eq!(found.router_ids, cilium_bgp_plan::RouterIds::Pool("10.1.0.0/16".parse().unwrap()));
+        assert!(!found.secrets);
+        let error = of(&[on, mode, (pool, "fd00::/64")]).unwrap_err();
+        assert!(format!("{error:#}").contains("is no IPv4 prefix"), "{error:#}");
     }
 
     #[test]

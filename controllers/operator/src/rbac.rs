@@ -38,7 +38,7 @@ impl Rule {
 
 /// Rules that hold in the whole cluster.
 pub fn cluster_rules() -> Vec<Rule> {
-    let mut rules = merge(kinds::ALL.into_iter().flat_map(rules_of));
+    let mut rules = merge(kinds::ALL.into_iter().filter(|kind| !is_confined(*kind)).flat_map(rules_of));
     rules.push(Rule::new(kinds::EVENTS.group, kinds::EVENTS.plural, &["create"]));
     let (group, crds) = ("apiextensions.k8s.io", "customresourcedefinitions");
     let names = cilium_api::all().into_iter().filter_map(|crd| crd.metadata.name);
@@ -68,6 +68,17 @@ pub fn namespace_rules() -> Vec<Rule> {
 pub fn heartbeat_rules() -> Vec<Rule> {
     let secrets = |verbs| Rule::new("", "secrets", verbs);
     vec![secrets(&["create"]), secrets(&["get"]).named([HEARTBEAT_SECRET.to_owned()])]
+}
+
+/// Rules that hold in the namespace for secrets of BGP: which there are. Kubernetes has no right to know that without what is in them; the
+/// operator passes over it.
+pub fn bgp_secret_rules() -> Vec<Rule> {
+    rules_of(cilium_plan::Kind::Secret)
+}
+
+/// Whether a kind is of interest in one namespace only.
+fn is_confined(kind: cilium_plan::Kind) -> bool {
+    kind == cilium_plan::Kind::Secret
 }
 
 fn rules_of(kind: cilium_plan::Kind) -> Vec<Rule> {
@@ -137,7 +148,8 @@ mod tests {
         for kind in kinds::ALL {
             let (resource, _) = kinds::describe(kind);
             for verb in ["list", "watch"] {
-                assert!(allows(&rules, resource.group, resource.plural, verb), "{kind:?} {verb}");
+                let rules = if is_confined(kind) { &bgp_secret_rules() } else { &rules };
+                assert!(allows(rules, resource.group, resource.plural, verb), "{kind:?} {verb}");
             }
         }
     }
@@ -155,6 +167,11 @@ mod tests {
                 ("cilium.io", "ciliumnetworkpolicies"),
                 ("cilium.io", "ciliumclusterwidenetworkpolicies"),
                 ("cilium.io", "ciliuml2announcementpolicies"),
+                ("cilium.io", "ciliumbgpclusterconfigs"),
+                ("cilium.io", "ciliumbgppeerconfigs"),
+                ("cilium.io", "ciliumbgpadvertisements"),
+                ("cilium.io", "ciliumbgpnodeconfigoverrides"),
+                ("cilium.io", "ciliumbgpnodeconfigs/status"),
             ] {
                 assert!(!allows(&rules, group, resource, verb), "{resource} {verb}");
             }
@@ -179,6 +196,12 @@ mod tests {
             - apiGroups: [\"\"]\n  resources: [\"secrets\"]\n  resourceNames: [\"cilium-l2-heartbeat\"]\n  \
             verbs: [\"get\"]\n";
         assert_eq!(to_yaml(&heartbeat_rules()), expected);
+    }
+
+    #[test]
+    fn secrets_of_bgp_are_listed_and_watched() {
+        let expected = "- apiGroups: [\"\"]\n  resources: [\"secrets\"]\n  verbs: [\"list\", \"watch\"]\n";
+        assert_eq!(to_yaml(&bgp_secret_rules()), expected);
     }
 
     #[test]

@@ -147,6 +147,7 @@ impl Operator {
             cluster_network_policies: self.options.enable_k8s_cluster_network_policy,
             load_balancer_pools: self.options.enable_lb_ipam,
             l2_announcement_policies: self.options.enable_l2_announcements,
+            bgp: self.options.enable_bgp_control_plane.then(|| self.options.bgp_secrets_namespace.clone()),
         };
         let news = feed::start(&self.client, &self.shell, wanted);
         let rate = self.options.operator_k8s_client_qps;
@@ -209,6 +210,8 @@ fn plan_config(options: &Options) -> anyhow::Result<cilium_plan::Config> {
         lb_l2_class: options.enable_l2_announcements,
         l2_announcements: options.enable_l2_announcements,
         l2_leases: options.l2_announcements_mode == L2Mode::Lease,
+        bgp: options.bgp()?,
+        bgp_status: options.enable_bgp_control_plane_status_report,
         policy_map_entries: options.policy_map_entries()?,
         identity_gc_interval: i64::try_from(options.identity_gc_interval.as_secs()).unwrap_or(i64::MAX),
     })

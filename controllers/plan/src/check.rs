@@ -24,6 +24,7 @@ impl Planner {
         self.check_shared(&mut notes);
         notes.extend(self.load_balancers.check());
         notes.extend(self.announcements.check());
+        notes.extend(self.routing.check());
         assert!(notes.is_empty(), "the plan contradicts itself:\n{}", notes.join("\n"));
     }
 
@@ -120,13 +121,14 @@ impl Planner {
             }
         }
         expected.extend(redirects.into_keys());
-        let announcements = self.announcements.expected(name);
-        for (key, part) in &announcements {
+        let mut decided = self.announcements.expected(name);
+        decided.extend(self.routing.expected(name));
+        for (key, part) in &decided {
             if entry.state.tree().get(key) != Some(&pack::encode(key, part)) {
                 notes.push(format!("{key} of node {name} is not as it was decided"));
             }
         }
-        expected.extend(announcements.into_keys());
+        expected.extend(decided.into_keys());
         let found: BTreeSet<PartKey> = entry.state.tree().keys().into_iter().cloned().collect();
         if found != expected {
             notes.push(format!("node {name} has {found:?} instead of {expected:?}"));
@@ -154,6 +156,16 @@ impl Planner {
         let found: BTreeSet<PartKey> = found.collect();
         if found != prefixes {
             notes.push(format!("prefixes are {found:?} instead of {prefixes:?}"));
+        }
+        let routes = self.routing.expected_shared();
+        let found = self.shared.tree().keys().into_iter().filter(|key| key.kind() == "route").cloned();
+        if found.collect::<BTreeSet<PartKey>>() != routes.keys().cloned().collect() {
+            notes.push("routes of the cluster are not those that were decided".to_owned());
+        }
+        for (key, part) in &routes {
+            if self.shared.tree().get(key) != Some(&pack::encode(key, part)) {
+                notes.push(format!("{key} is not as it was decided"));
+            }
         }
         check_slices("cluster", &self.shared.slices, self.shared.tree(), notes);
     }

@@ -43,6 +43,10 @@ pub struct Config {
     pub l2_announcements: bool,
     /// Leases say which node answers for an address, and nodes do not say it otherwise.
     pub l2_leases: bool,
+    /// BGP is planned so; `None`: not at all.
+    pub bgp: Option<cilium_bgp_plan::Config>,
+    /// Authors of BGP's kinds are told what became of them.
+    pub bgp_status: bool,
     /// Entries that the policy map of a node has room for.
     pub policy_map_entries: u32,
     /// Time between two looks for identities without endpoints, in seconds. 0 keeps them for ever.
@@ -85,6 +89,8 @@ impl Default for Config {
             lb_l2_class: false,
             l2_announcements: false,
             l2_leases: false,
+            bgp: None,
+            bgp_status: true,
             policy_map_entries: cilium_policy::MAP_ENTRIES,
             identity_gc_interval: 15 * 60,
         }

@@ -7,7 +7,7 @@
 //! |---|---|
 //! | [`Planner`] | the order of a plan |
 //! | `pod`, `node`, `policies`, ... | objects, reduced to what can change a plan |
-//! | `endpoints`, `identities`, `enforcement`, `prefixes`, `groups`, `references`, `api_server`, `redirects`, `announcements` | what follows from them |
+//! | `endpoints`, `identities`, `enforcement`, `prefixes`, `groups`, `references`, `api_server`, `redirects`, `announcements`, `routing` | what follows from them |
 //! | `pack` | parts in slices |
 //! | `load_balancers` | addresses for Services |
 //! | `ledger`, `slices`, `node::State` | what stands in the API, and what has to be written |
@@ -49,6 +49,7 @@ mod redirects;
 mod references;
 mod reports;
 mod restore;
+mod routing;
 mod slices;
 mod status;
 mod totals;

@@ -128,6 +128,7 @@ impl Planner {
 
     pub(crate) fn observe_node(&mut self, object: &slim::Node) {
         self.announcements.observe_node(object);
+        self.routing.observe_node(object);
         let node = Node::reduce(object, &self.config);
         self.put_node(object.metadata.name.as_deref().unwrap_or_default(), Some(node));
     }

@@ -6,9 +6,10 @@ use cilium_api::cluster_network_policy::ClusterNetworkPolicy;
 use cilium_api::kubernetes_network_policy::NetworkPolicy;
 use cilium_api::node_slice::CiliumNodeStateSlice;
 use cilium_api::node_state::CiliumNodeState;
-use cilium_api::slim::{EndpointSlice, Namespace, Node, Pod, Service};
+use cilium_api::slim::{EndpointSlice, Namespace, Node, Pod, Secret, Service};
 use cilium_api::{
-    CiliumCIDRGroup, CiliumClusterwideNetworkPolicy, CiliumEndpoint, CiliumIdentity,
+    CiliumBGPAdvertisement, CiliumBGPClusterConfig, CiliumBGPNodeConfig, CiliumBGPNodeConfigOverride,
+    CiliumBGPPeerConfig, CiliumCIDRGroup, CiliumClusterwideNetworkPolicy, CiliumEndpoint, CiliumIdentity,
     CiliumL2AnnouncementPolicy, CiliumLoadBalancerIPPool, CiliumLocalRedirectPolicy, CiliumNetworkPolicy,
     CiliumNode,
 };
@@ -42,6 +43,18 @@ pub enum Kind {
     LoadBalancerPool,
     /// CiliumL2AnnouncementPolicy.
     L2AnnouncementPolicy,
+    /// CiliumBGPClusterConfig.
+    BgpClusterConfig,
+    /// CiliumBGPPeerConfig.
+    BgpPeerConfig,
+    /// CiliumBGPAdvertisement.
+    BgpAdvertisement,
+    /// CiliumBGPNodeConfig.
+    BgpNodeConfig,
+    /// CiliumBGPNodeConfigOverride.
+    BgpNodeConfigOverride,
+    /// core/v1 Secret, of the namespace for secrets of BGP: its name and version, not what is in it.
+    Secret,
     /// CiliumIdentity.
     Identity,
     /// CiliumEndpoint.
@@ -130,6 +143,18 @@ pub enum Object {
     LoadBalancerPool(Box<CiliumLoadBalancerIPPool>),
     /// Which nodes announce which addresses.
     L2AnnouncementPolicy(Box<CiliumL2AnnouncementPolicy>),
+    /// Who speaks BGP with whom.
+    BgpClusterConfig(Box<CiliumBGPClusterConfig>),
+    /// How with a peer, and about what.
+    BgpPeerConfig(Box<CiliumBGPPeerConfig>),
+    /// What is made known by BGP.
+    BgpAdvertisement(Box<CiliumBGPAdvertisement>),
+    /// BGP of a node, as last written.
+    BgpNodeConfig(Box<CiliumBGPNodeConfig>),
+    /// What is different on a node.
+    BgpNodeConfigOverride(Box<CiliumBGPNodeConfigOverride>),
+    /// A password of BGP sessions, without it.
+    Secret(Box<Secret>),
     /// An identity: the record of numbers.
     Identity(Box<CiliumIdentity>),
     /// An endpoint: a record of addresses.
@@ -167,6 +192,12 @@ from_boxed! {
     LocalRedirectPolicy: CiliumLocalRedirectPolicy,
     LoadBalancerPool: CiliumLoadBalancerIPPool,
     L2AnnouncementPolicy: CiliumL2AnnouncementPolicy,
+    BgpClusterConfig: CiliumBGPClusterConfig,
+    BgpPeerConfig: CiliumBGPPeerConfig,
+    BgpAdvertisement: CiliumBGPAdvertisement,
+    BgpNodeConfig: CiliumBGPNodeConfig,
+    BgpNodeConfigOverride: CiliumBGPNodeConfigOverride,
+    Secret: Secret,
     Identity: CiliumIdentity,
     Endpoint: CiliumEndpoint,
     CiliumNode: CiliumNode,

@@ -1,5 +1,6 @@
 //! What the planner wants written.
 
+use cilium_api::bgp_cluster_config::BgpStatus;
 use cilium_api::condition::Condition;
 use cilium_api::l2_announcement_policy::L2AnnouncementStatus;
 use cilium_api::load_balancer_pool::LoadBalancerPoolStatus;
@@ -8,7 +9,7 @@ use cilium_api::node_slice::CiliumNodeStateSlice;
 use cilium_api::node_state::{AppliedState, DesiredState};
 use cilium_api::policy_status::PolicyStatus;
 use cilium_api::slim::LoadBalancerIngress;
-use cilium_api::{CiliumEndpoint, CiliumIdentity, CiliumNode};
+use cilium_api::{CiliumBGPNodeConfig, CiliumEndpoint, CiliumIdentity, CiliumNode};
 
 use crate::object::ObjectKey;
 
@@ -52,6 +53,10 @@ pub struct Report {
     pub pools: Vec<Write<LoadBalancerPoolStatus>>,
     /// Status of policies that announce addresses, as `policies`.
     pub announcements: Vec<Write<L2AnnouncementStatus>>,
+    /// BGP of nodes.
+    pub bgp_nodes: Vec<Write<CiliumBGPNodeConfig>>,
+    /// Status of CiliumBGPClusterConfigs and CiliumBGPPeerConfigs, as `policies`.
+    pub bgp: Vec<Write<BgpStatus>>,
     /// Slices that no node reads: records for the next start.
     pub slices: Vec<Write<CiliumNodeStateSlice>>,
 }

@@ -23,6 +23,7 @@ use crate::redirects::Redirects;
 use crate::references::References;
 use crate::reports::Reports;
 use crate::restore::Records;
+use crate::routing::Routing;
 use crate::slices;
 
 /// Objects in, writes out.
@@ -55,6 +56,7 @@ pub struct Planner {
     pub(crate) redirects: Redirects,
     pub(crate) load_balancers: LoadBalancers,
     pub(crate) announcements: Announcements,
+    pub(crate) routing: Routing,
     pub(crate) api_server: ApiServer,
     /// Parts that all nodes share.
     pub(crate) shared: Packed,
@@ -75,6 +77,7 @@ impl Planner {
         Self {
             load_balancers: LoadBalancers::new(&config),
             announcements: Announcements::new(&config),
+            routing: Routing::new(&config),
             config,
             pods: BTreeMap::new(),
             namespaces: BTreeMap::new(),
@@ -114,6 +117,7 @@ impl Planner {
                 self.services.set_service(&it);
                 self.load_balancers.observe_service(&it);
                 self.announcements.observe_service(&it);
+                self.routing.observe_service(&it);
             }
             Object::EndpointSlice(it) => self.services.set_slice(&it),
             Object::NetworkPolicy(it) => self.observe_cnp(&it),
@@ -125,6 +129,12 @@ impl Planner {
             Object::LocalRedirectPolicy(it) => self.observe_redirect(&it),
             Object::LoadBalancerPool(it) => self.load_balancers.observe_pool(&it),
             Object::L2AnnouncementPolicy(it) => self.announcements.observe_policy(&it),
+            Object::BgpClusterConfig(it) => self.routing.observe_cluster(&it),
+            Object::BgpPeerConfig(it) => self.routing.observe_peer(&it),
+            Object::BgpAdvertisement(it) => self.routing.observe_advertisement(&it),
+            Object::BgpNodeConfig(it) => self.routing.observe_node_config(&it),
+            Object::BgpNodeConfigOverride(it) => self.routing.observe_override(&it),
+            Object::Secret(it) => self.routing.observe_secret(&it),
             Object::Identity(it) => self.observe_identity(&it),
             Object::Endpoint(it) => self.observe_endpoint(&it),
             Object::CiliumNode(it) => self.observe_public_node(&it),
@@ -142,11 +152,13 @@ impl Planner {
             Kind::Node => {
                 self.put_node(name, None);
                 self.announcements.forget_node(name);
+                self.routing.forget_node(name);
             }
             Kind::Service => {
                 self.services.remove_service(namespace, name);
                 self.load_balancers.forget_service(key);
                 self.announcements.forget_service(key);
+                self.routing.forget_service(key);
             }
             Kind::EndpointSlice => self.services.remove_slice(namespace, name),
             Kind::NetworkPolicy
@@ -157,6 +169,12 @@ impl Planner {
             Kind::LocalRedirectPolicy => self.forget_redirect(key),
             Kind::LoadBalancerPool => self.load_balancers.forget_pool(key),
             Kind::L2AnnouncementPolicy => self.announcements.forget_policy(key),
+            Kind::BgpClusterConfig
+            | Kind::BgpPeerConfig
+            | Kind::BgpAdvertisement
+            | Kind::BgpNodeConfig
+            | Kind::BgpNodeConfigOverride
+            | Kind::Secret => self.routing.forget(key),
             Kind::Identity => self.forget_identity(key),
             Kind::Endpoint => self.reports.endpoints.forget(key),
             Kind::CiliumNode => self.reports.nodes.forget(key),
@@ -188,6 +206,8 @@ impl Planner {
             Kind::Service => self.load_balancers.service_written(key, outcome),
             Kind::LoadBalancerPool => self.load_balancers.pools.written(key, outcome),
             Kind::L2AnnouncementPolicy => self.announcements.statuses.written(key, outcome),
+            Kind::BgpClusterConfig | Kind::BgpPeerConfig => self.routing.statuses.written(key, outcome),
+            Kind::BgpNodeConfig => self.routing.node_configs.written(key, outcome),
             // Nothing writes these.
             Kind::Pod
             | Kind::Namespace
@@ -195,7 +215,10 @@ impl Planner {
             | Kind::EndpointSlice
             | Kind::CidrGroup
             | Kind::KubernetesNetworkPolicy
-            | Kind::ClusterNetworkPolicy => {}
+            | Kind::ClusterNetworkPolicy
+            | Kind::BgpAdvertisement
+            | Kind::BgpNodeConfigOverride
+            | Kind::Secret => {}
         }
     }
 
@@ -214,6 +237,7 @@ impl Planner {
         self.follow_redirects();
         self.load_balancers.follow();
         self.follow_announcements();
+        self.follow_routing();
         self.follow_references();
         self.follow_api_server();
         self.follow_prefixes();
@@ -294,6 +318,7 @@ impl Planner {
             let part = self.services.part(&service);
             self.follow_unserved(&service, part.as_ref());
             self.announcements.set_served(&service, part.as_ref());
+            self.routing.set_served(&service, part.as_ref());
             let part = part.map(cilium_api::parts::Part::Service);
             let key = cilium_api::parts::PartKey::service(&service.namespace, &service.name);
             self.shared.set(&key, part.as_ref());

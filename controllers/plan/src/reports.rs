@@ -38,6 +38,8 @@ impl Planner {
             redirects: redirects.iter().filter_map(|key| self.report_redirect(key, now)).collect(),
             pools: self.report_pools(now),
             announcements: self.report_announcements(now),
+            bgp_nodes: self.report_node_configs(),
+            bgp: self.report_bgp(now),
             slices: self.write_kept_slices(),
         }
     }
@@ -46,7 +48,8 @@ impl Planner {
         let of_objects = self.reports.endpoints.is_due() || self.reports.nodes.is_due();
         let of_policies = self.policies.statuses.is_due() || self.redirects.statuses.is_due();
         let of_addresses = self.load_balancers.pools.is_due() || self.announcements.statuses.is_due();
-        of_objects || of_policies || of_addresses || self.is_kept_due()
+        let of_bgp = self.routing.statuses.is_due() || self.routing.node_configs.is_due();
+        of_objects || of_policies || of_addresses || of_bgp || self.is_kept_due()
     }
 
     pub(crate) fn touch_status(&mut self, key: &PolicyKey) {

@@ -35,6 +35,8 @@ impl Planner {
             self.policies.statuses.unsettled(),
             self.redirects.statuses.unsettled(),
             self.announcements.statuses.unsettled(),
+            self.routing.statuses.unsettled(),
+            self.routing.node_configs.unsettled(),
         ];
         Totals {
             nodes: self.nodes.iter().filter(|(_, entry)| entry.object.is_some()).count(),

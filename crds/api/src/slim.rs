@@ -44,6 +44,7 @@ resource!(Pod, kube_core::NamespaceResourceScope, "", "v1", "Pod", "pods");
 resource!(Namespace, kube_core::ClusterResourceScope, "", "v1", "Namespace", "namespaces");
 resource!(Node, kube_core::ClusterResourceScope, "", "v1", "Node", "nodes");
 resource!(Service, kube_core::NamespaceResourceScope, "", "v1", "Service", "services");
+resource!(Secret, kube_core::NamespaceResourceScope, "", "v1", "Secret", "secrets");
 resource!(
     EndpointSlice,
     kube_core::NamespaceResourceScope,
@@ -52,6 +53,14 @@ resource!(
     "EndpointSlice",
     "endpointslices"
 );
+
+/// A Secret, without what is in it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Secret {
+    /// Name, namespace, resourceVersion.
+    pub metadata: ObjectMeta,
+}
 
 /// A pod.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

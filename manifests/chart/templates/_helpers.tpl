@@ -26,6 +26,7 @@
 {{- if not (has .Values.loadBalancer.acceleration (list "disabled" "native" "best-effort" "testing-only")) }}{{ fail (printf "loadBalancer.acceleration: %q is none of disabled, native, best-effort, testing-only" .Values.loadBalancer.acceleration) }}{{ end }}
 {{- if not (has (int .Values.maglev.tableSize) (list 251 509 1021 2039 4093 8191 16381 32749 65521 131071)) }}{{ fail (printf "maglev.tableSize: %v is none of 251, 509, 1021, 2039, 4093, 8191, 16381, 32749, 65521, 131071" .Values.maglev.tableSize) }}{{ end }}
 {{- if not (has .Values.defaultLBServiceIPAM (list "lbipam" "none")) }}{{ fail (printf "defaultLBServiceIPAM: %q is not offered; use lbipam, or none" .Values.defaultLBServiceIPAM) }}{{ end }}
+{{- if not (has .Values.bgpControlPlane.routerIDAllocation.mode (list "default" "ip-pool")) }}{{ fail (printf "bgpControlPlane.routerIDAllocation.mode: %q is neither default nor ip-pool" .Values.bgpControlPlane.routerIDAllocation.mode) }}{{ end }}
 {{- if not (has .Values.l2announcements.mode (list "heartbeat" "lease")) }}{{ fail (printf "l2announcements.mode: %q is neither heartbeat nor lease" .Values.l2announcements.mode) }}{{ end }}
 {{- if not (or .Values.ipv4.enabled .Values.ipv6.enabled) }}{{ fail "ipv4.enabled, ipv6.enabled: one of them must be true" }}{{ end }}
 {{- end }}
