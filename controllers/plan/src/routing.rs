@@ -76,6 +76,9 @@ impl Routing {
 
     /// Whether it is news.
     fn observe_status(&mut self, kind: Kind, meta: &ObjectMeta, status: Option<&BgpStatus>) -> bool {
+        if self.bgp.is_none() {
+            return false;
+        }
         let key = ObjectKey::cluster(kind, name_of(meta));
         let status = status.cloned().unwrap_or_default();
         if !self.statuses.observe(&key, status, meta.resource_version.as_deref(), None) {
@@ -101,6 +104,7 @@ impl Routing {
     }
 
     pub(crate) fn observe_node_config(&mut self, object: &CiliumBGPNodeConfig) {
+        let Some(bgp) = &mut self.bgp else { return };
         let meta = &object.metadata;
         let owners = meta.owner_references.iter().flatten();
         let owner =
@@ -108,9 +112,7 @@ impl Routing {
         let print = Print { owner: owner.last().unwrap_or_default(), spec: object.spec.clone() };
         let key = ObjectKey::cluster(Kind::BgpNodeConfig, name_of(meta));
         let (version, uid) = (meta.resource_version.as_deref(), meta.uid.as_deref());
-        if self.node_configs.observe(&key, print, version, uid)
-            && let Some(bgp) = &mut self.bgp
-        {
+        if self.node_configs.observe(&key, print, version, uid) {
             bgp.set_recorded(&key.name, Some(&object.spec));
         }
     }

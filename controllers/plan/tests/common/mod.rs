@@ -140,5 +140,7 @@ pub fn count_report(report: &Report) -> usize {
         + report.redirects.len()
         + report.pools.len()
         + report.announcements.len()
+        + report.bgp_nodes.len()
+        + report.bgp.len()
         + report.slices.len()
 }

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use cilium_api::bgp_cluster_config::BgpStatus;
 use cilium_api::l2_announcement_policy::L2AnnouncementStatus;
 use cilium_api::load_balancer_pool::LoadBalancerPoolStatus;
 use cilium_api::local_redirect_policy::LocalRedirectStatus;
 use cilium_api::node_slice::CiliumNodeStateSlice;
 use cilium_api::node_state::{CiliumNodeState, CiliumNodeStateSpec};
 use cilium_api::policy_status::PolicyStatus;
-use cilium_api::{CiliumEndpoint, CiliumIdentity, CiliumNode};
+use cilium_api::{CiliumBGPNodeConfig, CiliumEndpoint, CiliumIdentity, CiliumNode};
 use cilium_plan::{
     Action, Kind, NodeDesired, Object, ObjectKey, Outcome, Output, Planner, Precondition, Report,
     ServiceStatus, Write,
@@ -164,6 +165,12 @@ impl Store {
         }
         for Write { key, action } in &report.announcements {
             answers.push(self.suffer(key, fate, |store| store.write_announcement(key, action)));
+        }
+        for Write { key, action } in &report.bgp_nodes {
+            answers.push(self.suffer(key, fate, |store| store.write_object(key, action, merge_bgp_node)));
+        }
+        for Write { key, action } in &report.bgp {
+            answers.push(self.suffer(key, fate, |store| store.write_bgp(key, action)));
         }
         answers
     }
@@ -325,6 +332,26 @@ impl Store {
     }
 }
 
+impl Store {
+    fn write_bgp(&mut self, key: &ObjectKey, action: &Action<BgpStatus>) -> Outcome {
+        let Action::Update(status) = action else { panic!("{key}: only the status is written") };
+        let Some(mut object) = self.objects.get(key).cloned() else { return Outcome::Conflict };
+        match &mut object {
+            Object::BgpClusterConfig(config) => config.status = Some(status.clone()),
+            Object::BgpPeerConfig(config) => config.status = Some(status.clone()),
+            _ => panic!("{key} has no such status"),
+        }
+        Outcome::Done(self.apply(object))
+    }
+}
+
+/// The owner of an object stays as it is.
+fn merge_bgp_node(stored: &mut Object, new: &CiliumBGPNodeConfig) {
+    if let Object::BgpNodeConfig(stored) = stored {
+        stored.spec = new.spec.clone();
+    }
+}
+
 /// Who wrote addresses of a load balancer.
 pub fn mk_writer(manager: &str) -> ManagedFieldsEntry {
     let fields = serde_json::json!({"f:status": {"f:loadBalancer": {"f:ingress": {}}}});
@@ -379,6 +406,12 @@ macro_rules! each_kind {
             Object::LocalRedirectPolicy($it) => $value,
             Object::LoadBalancerPool($it) => $value,
             Object::L2AnnouncementPolicy($it) => $value,
+            Object::BgpClusterConfig($it) => $value,
+            Object::BgpPeerConfig($it) => $value,
+            Object::BgpAdvertisement($it) => $value,
+            Object::BgpNodeConfig($it) => $value,
+            Object::BgpNodeConfigOverride($it) => $value,
+            Object::Secret($it) => $value,
             Object::Identity($it) => $value,
             Object::Endpoint($it) => $value,
             Object::CiliumNode($it) => $value,
@@ -416,6 +449,12 @@ pub fn key_of(object: &Object) -> ObjectKey {
         Object::LocalRedirectPolicy(_) => Kind::LocalRedirectPolicy,
         Object::LoadBalancerPool(_) => Kind::LoadBalancerPool,
         Object::L2AnnouncementPolicy(_) => Kind::L2AnnouncementPolicy,
+        Object::BgpClusterConfig(_) => Kind::BgpClusterConfig,
+        Object::BgpPeerConfig(_) => Kind::BgpPeerConfig,
+        Object::BgpAdvertisement(_) => Kind::BgpAdvertisement,
+        Object::BgpNodeConfig(_) => Kind::BgpNodeConfig,
+        Object::BgpNodeConfigOverride(_) => Kind::BgpNodeConfigOverride,
+        Object::Secret(_) => Kind::Secret,
         Object::Identity(_) => Kind::Identity,
         Object::Endpoint(_) => Kind::Endpoint,
         Object::CiliumNode(_) => Kind::CiliumNode,
