@@ -15,6 +15,7 @@
 //!
 //! The speaker counts no messages: where clients show them, they are 0. Passwords are never shown.
 
+mod authority;
 mod guard;
 mod peers;
 mod policies;
@@ -32,10 +33,11 @@ use axum::middleware;
 use cilium_rest::bgp::{Config, Peers, RoutePolicy, RouteView};
 use futures::Stream;
 use futures::stream::unfold;
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::UnixListener;
 use tonic::service::Routes;
 use tonic::transport::Server;
 
+use authority::Connection;
 use proto::api::go_bgp_service_server::GoBgpServiceServer;
 use proto::apipb::gobgp_api_server::GobgpApiServer;
 use service::Api;
@@ -79,11 +81,11 @@ pub async fn serve(listener: UnixListener, view: impl View) -> Result<(), tonic:
 }
 
 /// Every connection to `listener`.
-fn connections(listener: UnixListener) -> impl Stream<Item = Result<UnixStream, Infallible>> {
+fn connections(listener: UnixListener) -> impl Stream<Item = Result<Connection, Infallible>> {
     unfold(listener, async |listener| {
         loop {
             match listener.accept().await {
-                Ok((stream, _)) => return Some((Ok(stream), listener)),
+                Ok((stream, _)) => return Some((Ok(Connection::new(stream)), listener)),
                 Err(_) => tokio::time::sleep(REST).await,
             }
         }

@@ -74,19 +74,19 @@ impl Api {
         Ok(Self { folder, peers, task })
     }
 
-    fn command(&self, client: &Client, line: &str) -> Command {
-        let mut command = Command::new(&client.program);
-        command.args(["--target", client.target]).args(line.split(' ')).current_dir(self.folder.path());
-        command.stdin(Stdio::null()).kill_on_drop(true);
+    fn command(&self, client: &Path, line: &str) -> Command {
+        let mut command = Command::new(client);
+        command.arg("--target").arg(format!("unix://{}", self.folder.path().join("sock").display()));
+        command.args(line.split(' ')).stdin(Stdio::null()).kill_on_drop(true);
         command
     }
 
     /// The commands with what the client says to each.
-    async fn transcript(&self, client: &Client) -> anyhow::Result<String> {
+    async fn transcript(&self, client: &Path) -> anyhow::Result<String> {
         let mut transcript = String::new();
         for line in COMMANDS {
             let output = self.command(client, line).output().await;
-            let output = output.with_context(|| format!("cannot run {}: {HOW}", client.program.display()))?;
+            let output = output.with_context(|| format!("cannot run {}: {HOW}", client.display()))?;
             transcript += &format!("$ gobgp {line}\n{}\n", said(&output)?);
         }
         Ok(transcript)
@@ -102,22 +102,14 @@ impl Drop for Api {
 const HOW: &str =
     "`./dev` installs version 3 (package gobgpd), `kind-tests/cluster/build gobgp` builds version 4";
 
-/// A client, and how it is told of the socket in its working folder.
-struct Client {
-    program: PathBuf,
-    target: &'static str,
+fn version3() -> PathBuf {
+    "/usr/bin/gobgp".into()
 }
 
-fn version3() -> Client {
-    // It names the path as the host it talks to, and a path with a slash is no host's name.
-    Client { program: "/usr/bin/gobgp".into(), target: "unix://sock" }
-}
-
-fn version4() -> anyhow::Result<Client> {
+fn version4() -> anyhow::Result<PathBuf> {
     let cache = std::env::var_os("CILIUM_CACHE").map(PathBuf::from);
     let home = || std::env::var_os("HOME").map(|home| Path::new(&home).join(".cache/cilium-rs"));
-    let cache = cache.or_else(home).context("neither CILIUM_CACHE nor HOME is set")?;
-    Ok(Client { program: cache.join("bin/gobgp"), target: "unix:sock" })
+    Ok(cache.or_else(home).context("neither CILIUM_CACHE nor HOME is set")?.join("bin/gobgp"))
 }
 
 /// Both streams, without blanks at ends of lines, with ages made equal, and how the client ended where it failed. How many blanks Go
@@ -150,7 +142,7 @@ async fn version_4_shows_it() -> anyhow::Result<()> {
 }
 
 /// Lines that `gobgp monitor neighbor` prints when a neighbour goes down and another one is counted anew.
-async fn monitored(client: &Client) -> anyhow::Result<String> {
+async fn monitored(client: &Path) -> anyhow::Result<String> {
     let api = Api::serve()?;
     let mut process =
         api.command(client, "monitor neighbor 10.0.1.1").stdout(Stdio::piped()).spawn().context(HOW)?;
