@@ -24,13 +24,14 @@ mod routes;
 mod service;
 mod version;
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::middleware;
-use cilium_rest::bgp::{Config, Peers, RoutePolicy, RouteView};
+use cilium_rest::bgp::{Config, ImportedRoute, Peers, RoutePolicy, RouteView};
 use futures::Stream;
 use futures::stream::unfold;
 use tokio::net::UnixListener;
@@ -60,8 +61,11 @@ pub trait View: Send + Sync + 'static {
     /// The same, as soon as its generation is another one than `generation`, or after a while.
     fn changed(&self, generation: u64) -> impl Future<Output = Peers> + Send;
 
-    /// All routes of all tables. Of those that peers made known to an instance for one prefix, the best comes first.
+    /// All routes of all tables.
     fn routes(&self) -> impl Future<Output = Vec<RouteView>> + Send;
+
+    /// The best of the routes that peers made known to each instance, by its name.
+    fn best(&self) -> impl Future<Output = BTreeMap<String, Vec<ImportedRoute>>> + Send;
 
     /// Which prefixes go to which peer.
     fn policies(&self) -> impl Future<Output = Vec<RoutePolicy>> + Send;

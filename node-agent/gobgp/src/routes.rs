@@ -1,9 +1,9 @@
 //! Routes: which of them are asked for, and how they are told.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
-use cilium_rest::bgp::{Family, RouteTable, RouteView};
+use cilium_rest::bgp::{Family, ImportedRoute, RouteTable, RouteView};
 use ipnet::IpNet;
 use prost_types::Timestamp;
 use tonic::Status;
@@ -121,19 +121,40 @@ fn matches(version: Version, table: &Table, lookup: &TableLookupPrefix) -> Resul
     })
 }
 
-/// A prefix with its routes. In the table of the router itself, the first one of each instance is the best.
+/// Next hops of the best routes that peers made known, by instance and prefix.
+pub(crate) type Best = HashMap<(String, IpNet), Vec<IpAddr>>;
+
+/// `best` of all instances, in one table.
+pub(crate) fn best(best: BTreeMap<String, Vec<ImportedRoute>>) -> Best {
+    let all = best.into_iter().flat_map(|(instance, routes)| {
+        routes.into_iter().map(move |route| ((instance.clone(), route.prefix), route.next_hops))
+    });
+    all.collect()
+}
+
+/// A prefix with its routes. `best` marks one of each instance: the node's own, or else what it has of peers.
 pub(crate) fn destination(
     version: Version,
-    which: Which,
     prefix: &IpNet,
     routes: &[RouteView],
+    best: &Best,
 ) -> Destination {
-    let mut instances = BTreeSet::new();
-    let paths = routes.iter().map(|route| {
-        let best = which == Which::Local && instances.insert(&route.instance);
-        path(version, route, best)
-    });
+    let mut decided = BTreeSet::new();
+    let paths = routes
+        .iter()
+        .map(|route| path(version, route, may_be_best(route, best) && decided.insert(&route.instance)));
     Destination { prefix: prefix.to_string(), paths: paths.collect() }
+}
+
+fn may_be_best(route: &RouteView, best: &Best) -> bool {
+    match route.table {
+        RouteTable::Available => true,
+        RouteTable::Advertised => false,
+        RouteTable::Received => {
+            let best = best.get(&(route.instance.clone(), route.prefix));
+            best.is_some_and(|next_hops| next_hops.contains(&route.next_hop))
+        }
+    }
 }
 
 fn path(version: Version, route: &RouteView, best: bool) -> Path {

@@ -73,7 +73,11 @@ impl<V: View> Api<V> {
         let (which, mut table) =
             self.table(request.table_type, &request.name, request.family.as_ref()).await?;
         routes::look_up(self.version, &mut table, &request.prefixes)?;
-        let all = table.iter().map(|(prefix, paths)| routes::destination(self.version, which, prefix, paths));
+        let best = match which {
+            Which::Local => routes::best(self.view.best().await),
+            Which::In(_) | Which::Out(_) => routes::Best::new(),
+        };
+        let all = table.iter().map(|(prefix, paths)| routes::destination(self.version, prefix, paths, &best));
         Ok(all.map(|destination| ListPathResponse { destination: Some(destination) }).collect())
     }
 

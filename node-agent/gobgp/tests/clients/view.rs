@@ -7,8 +7,8 @@ use std::str::FromStr;
 
 use cilium_gobgp::View;
 use cilium_rest::bgp::{
-    Attributes, Bfd, BfdState, Config, Family, FamilyState, Instance, Password, Peer, PeerState, Peers,
-    RoutePolicy, RouteTable, RouteView, SessionState,
+    Attributes, Bfd, BfdState, Config, Family, FamilyState, ImportedRoute, Instance, Password, Peer,
+    PeerState, Peers, RoutePolicy, RouteTable, RouteView, SessionState,
 };
 use tokio::sync::watch;
 
@@ -42,6 +42,16 @@ impl View for Still {
 
     async fn routes(&self) -> Vec<RouteView> {
         mk_routes()
+    }
+
+    /// None for `203.0.113.0/24`: what the peer has of it went through the node.
+    async fn best(&self) -> BTreeMap<String, Vec<ImportedRoute>> {
+        let best = [("0.0.0.0/0", "10.0.1.1"), ("10.244.1.0/24", "10.0.1.1"), ("2001:db8::/32", "fd00:1::9")];
+        let best = best.map(|(prefix, next_hop)| ImportedRoute {
+            prefix: parse(prefix),
+            next_hops: vec![parse(next_hop)],
+        });
+        BTreeMap::from([("red".to_owned(), best.to_vec())])
     }
 
     async fn policies(&self) -> Vec<RoutePolicy> {
@@ -183,7 +193,7 @@ fn mk_routes() -> Vec<RouteView> {
             origin: "egp".to_owned(),
             ..received("0.0.0.0/0", "10.0.1.1")
         },
-        RouteView { as_path: path(&["64512"]), ..received("203.0.113.0/24", "fe80::1") },
+        RouteView { as_path: path(&["64512", "64500"]), ..received("203.0.113.0/24", "fe80::1") },
         RouteView { as_path: path(&["64512"]), ..received("2001:db8::/32", "fd00:1::9") },
         mk_route("red", RouteTable::Available, "10.244.1.0/24", "0.0.0.0"),
         mk_route("red", RouteTable::Available, "fd00:10:244:1::/64", "::"),
