@@ -15,6 +15,7 @@
 //! | [`speaker`] | all of them behind one handle |
 //! | [`kept`] | what is on disk |
 //! | [`serve`] | the unix socket |
+//! | `gobgp` | the same for GoBGP's clients, on a second one |
 //!
 //! # Who is told what
 //! Prefixes and configuration become one sorted table for each group of peers that are told the same. A peer's task compares the table
@@ -25,6 +26,7 @@ mod common;
 pub mod config;
 mod connect;
 pub mod export;
+mod gobgp;
 pub mod kept;
 mod peer;
 pub mod retention;

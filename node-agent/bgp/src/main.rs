@@ -1,7 +1,7 @@
 //! `cilium-bgp`: the BGP speaker of a node, see the library.
 
 use std::io::IsTerminal as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use cilium_bgp::{Speaker, serve};
@@ -17,6 +17,9 @@ struct Arguments {
     /// Socket on which it is told what to be; only root may connect.
     #[arg(long, value_name = "PATH", default_value = bgp::SOCKET)]
     socket: PathBuf,
+    /// Socket on which GoBGP's clients may look at it; only root may connect.
+    #[arg(long, value_name = "PATH", default_value = cilium_gobgp::SOCKET)]
+    gobgp_socket: PathBuf,
     /// Folder that keeps configuration and prefixes over a restart.
     #[arg(long, value_name = "DIR", default_value = "/var/run/cilium/bgp")]
     state_dir: PathBuf,
@@ -37,14 +40,17 @@ fn main() -> anyhow::Result<()> {
 async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let speaker = Speaker::start(&arguments.state_dir)
         .with_context(|| format!("cannot keep anything in {}", arguments.state_dir.display()))?;
-    let socket = serve::bind(&arguments.socket)
-        .with_context(|| format!("cannot listen on {}", arguments.socket.display()))?;
+    let bind =
+        |path: &Path| serve::bind(path).with_context(|| format!("cannot listen on {}", path.display()));
+    let socket = bind(&arguments.socket)?;
+    let gobgp = bind(&arguments.gobgp_socket)?;
     tracing::info!(socket = %arguments.socket.display(), version = env!("CARGO_PKG_VERSION"), "serving");
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let api = serve::routes(speaker.clone());
     tokio::select! {
         result = async { axum::serve(socket, api).await } => result.context("the API ended")?,
+        result = cilium_gobgp::serve(gobgp, speaker.clone()) => result.context("GoBGP's API ended")?,
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }

@@ -136,6 +136,7 @@ impl Neighbour<'_> {
             flops: u32::try_from(self.times_lost()).unwrap_or(u32::MAX),
             remote_cap: self.encoded(self.remote_capabilities()),
             local_cap: self.encoded(self.local_capabilities()),
+            router_id: state.router_id.map(|id| id.to_string()).unwrap_or_default(),
             disconnect_message: state.reason.clone().unwrap_or_default(),
             bfd_state: state.bfd.map(|state| BfdPeerState { session_state: bfd_state(state) }),
         }
@@ -208,7 +209,7 @@ impl Neighbour<'_> {
         let families = || self.told.families.keys().map(|family| Some(family_of(*family)));
         let mut all: Vec<_> = families().map(multi_protocol).collect();
         all.push(Cap::RouteRefresh(RouteRefreshCapability {}));
-        if self.told.families.contains_key(&Family::Ipv4) {
+        if self.told.address.is_ipv6() && self.told.families.contains_key(&Family::Ipv4) {
             all.push(extended_next_hop());
         }
         if let Some(time) = self.told.restart_time {

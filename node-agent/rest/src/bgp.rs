@@ -201,6 +201,9 @@ pub struct PeerState {
     pub port: u16,
     /// Its AS number: what it said, or else as configured.
     pub asn: u32,
+    /// Its BGP identifier; `None` while not established.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub router_id: Option<Ipv4Addr>,
     /// State of the session (RFC 4271, 8.2.2).
     pub state: SessionState,
     /// When the state was reached that holds, in seconds since 1970.

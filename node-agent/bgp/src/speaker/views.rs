@@ -1,11 +1,12 @@
 //! What the speaker says of itself.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use cilium_rest::bgp::{
-    FamilyState, ImportedRoute, Instance, Peer, PeerState, Peers, RoutePolicy, RouteTable, RouteView,
+    Config, FamilyState, ImportedRoute, Instance, Peer, PeerState, Peers, RoutePolicy, RouteTable, RouteView,
 };
 use ipnet::IpNet;
 
@@ -56,20 +57,29 @@ impl Speaker {
         views
     }
 
+    /// What it was told to be, without passwords.
+    pub fn config(&self) -> Config {
+        let mut config = self.state().config.clone();
+        let peers = config.instances.iter_mut().flat_map(|instance| &mut instance.peers);
+        peers.for_each(|peer| peer.password = None);
+        config
+    }
+
     /// The best routes of peers whose routes are wanted.
     pub fn import(&self) -> Vec<ImportedRoute> {
         let state = self.state();
-        let mut routes: Vec<(From, IpNet, Route)> = Vec::new();
-        for (instance, peer) in peers(&state.config).filter(|(_, peer)| peer.import) {
-            let Some(neighbour) = state.neighbours.get(&name(instance, peer)) else { continue };
-            neighbour.status.change(|known| {
-                let asn = known.negotiated.as_ref().map_or(peer.asn, |it| it.peer_asn);
-                let from =
-                    From { local: (instance.asn, instance.router_id), is_internal: asn == instance.asn };
-                routes.extend(known.routes.iter().map(|(prefix, route)| (from, *prefix, route.clone())));
-            });
-        }
-        best(routes.iter().map(|(from, prefix, route)| (*from, prefix, route)))
+        best_of(&state, peers(&state.config).filter(|(_, peer)| peer.import))
+    }
+
+    /// The best of what peers made known to each instance, by its name.
+    pub fn best(&self) -> BTreeMap<String, Vec<ImportedRoute>> {
+        let state = self.state();
+        let instances = state.config.instances.iter();
+        let best = instances.map(|instance| {
+            let peers = instance.peers.iter().map(|peer| (instance, peer));
+            (instance.name.clone(), best_of(&state, peers))
+        });
+        best.collect()
     }
 
     /// Which prefixes go to which peer, by advertisement.
@@ -100,6 +110,20 @@ impl Speaker {
     }
 }
 
+/// The best routes of these peers.
+fn best_of<'a>(state: &State, peers: impl Iterator<Item = (&'a Instance, &'a Peer)>) -> Vec<ImportedRoute> {
+    let mut routes: Vec<(From, IpNet, Route)> = Vec::new();
+    for (instance, peer) in peers {
+        let Some(neighbour) = state.neighbours.get(&name(instance, peer)) else { continue };
+        neighbour.status.change(|known| {
+            let asn = known.negotiated.as_ref().map_or(peer.asn, |it| it.peer_asn);
+            let from = From { local: (instance.asn, instance.router_id), is_internal: asn == instance.asn };
+            routes.extend(known.routes.iter().map(|(prefix, route)| (from, *prefix, route.clone())));
+        });
+    }
+    best(routes.iter().map(|(from, prefix, route)| (*from, prefix, route)))
+}
+
 fn peer_state(instance: &Instance, peer: &Peer, neighbour: &Neighbour) -> PeerState {
     neighbour.status.change(|known| {
         let negotiated = known.negotiated.clone().unwrap_or_default();
@@ -119,6 +143,7 @@ fn peer_state(instance: &Instance, peer: &Peer, neighbour: &Neighbour) -> PeerSt
             address: peer.address,
             port: peer.port,
             asn: if known.negotiated.is_some() { negotiated.peer_asn } else { peer.asn },
+            router_id: negotiated.peer_id,
             state: known.state,
             since: known.since,
             established_count: known.established_count,

@@ -72,7 +72,7 @@ fn mk_red() -> Instance {
     let mirror = Peer {
         ttl_security: true,
         bfd: Some(Bfd { transmit: 100, receive: 150, multiplier: 3 }),
-        families: BTreeMap::from([(Family::Ipv6, vec!["services".to_owned()])]),
+        families: BTreeMap::from([(Family::Ipv4, Vec::new()), (Family::Ipv6, vec!["services".to_owned()])]),
         ..mk_peer("mirror", "fd00:1::1", 64500)
     };
     mk_instance("red", 64500, Some(179), vec![tor, mirror])
@@ -127,14 +127,13 @@ fn mk_peer(name: &str, address: &str, asn: u32) -> Peer {
 /// The neighbours: one established, one that never was, one that is not any more.
 pub(crate) fn mk_peers() -> Peers {
     let tor = PeerState {
+        router_id: Some(parse("10.0.1.1")),
         state: SessionState::Established,
         established_count: 3,
         hold_time: 30,
         keepalive: 10,
         families: vec![FamilyState { family: Family::Ipv4, received: 2, advertised: 1 }],
-        capabilities: ["extended-next-hop", "four-octet-as", "graceful-restart", "route-refresh"]
-            .map(str::to_owned)
-            .to_vec(),
+        capabilities: ["four-octet-as", "graceful-restart", "route-refresh"].map(str::to_owned).to_vec(),
         ..mk_state("red", 64500, "tor", "10.0.1.1", 64512)
     };
     let mirror = PeerState {
@@ -161,6 +160,7 @@ fn mk_state(instance: &str, local_asn: u32, name: &str, address: &str, asn: u32)
         address: parse(address),
         port: 179,
         asn,
+        router_id: None,
         state: SessionState::Active,
         since: SINCE,
         established_count: 0,
