@@ -139,6 +139,9 @@ fn integer(bytes: &[u8], prefix: u32) -> Option<(usize, &[u8])> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::{any, prop_assert, prop_assert_eq, proptest};
+
     use super::*;
 
     const SETTINGS: &[u8] = b"\x00\x00\x00\x04\x00\x00\x00\x00\x00";
@@ -190,6 +193,20 @@ mod tests {
         let other = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n".as_slice();
         assert_eq!(passed(other, 7), other);
         assert_eq!(passed(b"PRI *", 2), b"PRI *");
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_comes_goes_on_the_same_in_pieces(
+            block in vec(any::<u8>(), 0..64), flags in any::<u8>(), more in vec(any::<u8>(), 0..32), size in 1_usize..40,
+        ) {
+            let header = [0, 0, u8::try_from(block.len()).unwrap(), HEADERS, flags, 0, 0, 0, 1];
+            let came = [PREFACE, &header, &block, &more].concat();
+            let whole = passed(&came, came.len());
+            prop_assert_eq!(&passed(&came, size), &whole);
+            prop_assert!(whole == came || whole.windows(LOCALHOST.len()).any(|at| at == LOCALHOST));
+            prop_assert!(whole.ends_with(&more));
+        }
     }
 
     #[test]
