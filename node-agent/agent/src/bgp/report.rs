@@ -201,6 +201,7 @@ mod tests {
             address: "192.0.2.254".parse().expect("an address"),
             port: 179,
             asn: 64500,
+            router_id: None,
             state,
             since: 1_000_000_000,
             established_count: 1,

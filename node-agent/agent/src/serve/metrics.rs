@@ -249,6 +249,7 @@ mod tests {
             address: address.parse().expect("an address"),
             port: 179,
             asn: 64500,
+            router_id: None,
             state,
             since: 0,
             established_count: 0,

@@ -23,6 +23,7 @@ fn peers() -> Vec<PeerState> {
         address: "192.0.2.254".parse().expect("an address"),
         port: 179,
         asn: 64500,
+        router_id: None,
         state: SessionState::Established,
         since: LATER,
         established_count: 1,

@@ -215,6 +215,7 @@ fn mk_routes() -> Vec<RouteView> {
 fn mk_route(instance: &str, table: RouteTable, prefix: &str, next_hop: &str) -> RouteView {
     RouteView {
         instance: instance.to_owned(),
+        local_asn: 64500,
         table,
         peer: None,
         prefix: parse(prefix),
@@ -233,6 +234,7 @@ fn mk_route(instance: &str, table: RouteTable, prefix: &str, next_hop: &str) -> 
 fn mk_policies() -> Vec<RoutePolicy> {
     let policy = |peer: &str, address: &str, advertisement: &str, prefix: &str, attributes| RoutePolicy {
         instance: "red".to_owned(),
+        local_asn: 64500,
         peer: peer.to_owned(),
         address: parse(address),
         advertisement: advertisement.to_owned(),
