@@ -17,9 +17,9 @@ struct Arguments {
     /// Socket on which it is told what to be; only root may connect.
     #[arg(long, value_name = "PATH", default_value = bgp::SOCKET)]
     socket: PathBuf,
-    /// Socket on which GoBGP's clients may look at it; only root may connect.
-    #[arg(long, value_name = "PATH", default_value = cilium_gobgp::SOCKET)]
-    gobgp_socket: PathBuf,
+    /// Socket on which GoBGP's clients may look at it; only root may connect. By default, `gobgp.sock` beside the other one.
+    #[arg(long, value_name = "PATH")]
+    gobgp_socket: Option<PathBuf>,
     /// Folder that keeps configuration and prefixes over a restart.
     #[arg(long, value_name = "DIR", default_value = "/var/run/cilium/bgp")]
     state_dir: PathBuf,
@@ -43,7 +43,8 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let bind =
         |path: &Path| serve::bind(path).with_context(|| format!("cannot listen on {}", path.display()));
     let socket = bind(&arguments.socket)?;
-    let gobgp = bind(&arguments.gobgp_socket)?;
+    let beside = || arguments.socket.with_file_name(cilium_gobgp::SOCKET_NAME);
+    let gobgp = bind(&arguments.gobgp_socket.unwrap_or_else(beside))?;
     tracing::info!(socket = %arguments.socket.display(), version = env!("CARGO_PKG_VERSION"), "serving");
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;

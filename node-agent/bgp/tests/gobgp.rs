@@ -33,8 +33,6 @@ impl Speaker {
         let process = Command::new(env!("CARGO_BIN_EXE_cilium-bgp"))
             .arg("--socket")
             .arg(path("speaker.sock"))
-            .arg("--gobgp-socket")
-            .arg(path("gobgp.sock"))
             .arg("--state-dir")
             .arg(path("state"))
             .spawn()?;

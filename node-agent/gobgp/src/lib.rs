@@ -44,8 +44,8 @@ use proto::apipb::gobgp_api_server::GobgpApiServer;
 use service::Api;
 use version::Version;
 
-/// Where it is served unless told otherwise.
-pub const SOCKET: &str = "/var/run/cilium/bgp/gobgp.sock";
+/// Name of the socket in the speaker's folder, unless told otherwise.
+pub const SOCKET_NAME: &str = "gobgp.sock";
 
 /// How long accepting rests after a failure (no file descriptors, most often).
 const REST: Duration = Duration::from_millis(200);
