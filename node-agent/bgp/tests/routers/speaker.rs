@@ -15,8 +15,11 @@ pub(crate) struct Speaker<'lab> {
 }
 
 fn spawn(lab: &Lab) -> Result<Process> {
-    let (state, socket) = (lab.path("state"), lab.path("speaker.sock"));
-    let args = ["--state-dir".as_ref(), state.as_os_str(), "--socket".as_ref(), socket.as_os_str()];
+    // Not beside the other one, where GoBGP's daemon has its own.
+    let (state, socket, gobgp) =
+        (lab.path("state"), lab.path("speaker.sock"), lab.path("speaker-gobgp.sock"));
+    let options = [("--state-dir", &state), ("--socket", &socket), ("--gobgp-socket", &gobgp)];
+    let args = options.into_iter().flat_map(|(name, path)| [name.as_ref(), path.as_os_str()]);
     lab.spawn(&lab.node, "speaker", env!("CARGO_BIN_EXE_cilium-bgp"), args, &[("RUST_LOG", "debug")])
 }
 
