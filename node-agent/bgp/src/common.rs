@@ -16,7 +16,7 @@ use crate::rib::Paths;
 use crate::session::Voice;
 
 /// Changes that are remembered as bytes: peers in different groups change at the same time.
-const SAID: usize = 16;
+const SAID: usize = 8;
 
 /// An idle task looks around that often.
 const IDLE: Duration = Duration::from_secs(3600);

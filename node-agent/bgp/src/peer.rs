@@ -289,6 +289,13 @@ impl Task {
     }
 
     fn take(&mut self, slot: usize, event: Event) {
+        let Some(connection) = &self.connections[slot] else { return };
+        // What came in one piece with the OPEN of a connection that lost against another one.
+        let is_over = connection.state() == SessionState::Idle;
+        if is_over && !connection.is_established && matches!(event, Event::Established(_) | Event::Update(_))
+        {
+            return;
+        }
         match event {
             Event::Send(bytes) => {
                 if let Some(connection) = &mut self.connections[slot] {
@@ -326,7 +333,7 @@ impl Task {
         };
         let Some(connection) = &mut self.connections[loser] else { return };
         let mut events = Vec::new();
-        if connection.state() == SessionState::Established {
+        if connection.is_established {
             // It restarted: its routes may stay (RFC 4724, 4.2).
             connection.session.abandon("the peer restarted, and connected again", &mut events);
         } else {

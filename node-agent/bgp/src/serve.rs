@@ -13,7 +13,7 @@ use cilium_rest::bgp::{Config, ImportedRoute, Peers, RouteChanges, RoutePolicy, 
 use rustix::fs::Mode;
 use tokio::net::UnixListener;
 
-use crate::speaker::Speaker;
+use crate::speaker::{NoRoutes, Speaker};
 
 /// Bytes of a body: a million prefixes with two advertisements each.
 const LONGEST_BODY: usize = 128 << 20;
@@ -76,7 +76,8 @@ async fn change_routes(
     State(speaker): State<Speaker>,
     changes: Result<Json<RouteChanges>, JsonRejection>,
 ) -> Result<StatusCode, Refusal> {
-    speaker.change_routes(body(changes)?);
+    let refused = |error: NoRoutes| (StatusCode::CONFLICT, error.to_string());
+    speaker.change_routes(body(changes)?).map_err(refused)?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -3,7 +3,7 @@
 mod listening;
 mod views;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::num::NonZeroU8;
 use std::path::Path;
@@ -66,6 +66,11 @@ struct Shared {
     unkept: Notify,
 }
 
+/// Changes of prefixes are not taken before there are prefixes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no prefixes were told yet: PUT all of them first")]
+pub struct NoRoutes;
+
 /// Handle to the speaker; copies are the same one.
 #[derive(Clone, Debug)]
 pub struct Speaker(Arc<Shared>);
@@ -119,11 +124,14 @@ impl Speaker {
         self.0.unkept.notify_one();
     }
 
-    /// Changes some prefixes. Before any were told, these are all.
-    pub fn change_routes(&self, changes: RouteChanges) {
+    /// Changes some prefixes.
+    ///
+    /// # Errors
+    /// None were told yet: what is said to peers would not be all of them.
+    pub fn change_routes(&self, changes: RouteChanges) -> Result<(), NoRoutes> {
         {
             let mut state = self.state();
-            let mut routes = state.routes.take().unwrap_or_default();
+            let mut routes = state.routes.take().ok_or(NoRoutes)?;
             let now = unix_time() as u32;
             let all = Arc::make_mut(&mut routes);
             for prefix in changes.removed {
@@ -139,6 +147,7 @@ impl Speaker {
             self.order(&mut state);
         }
         self.0.unkept.notify_one();
+        Ok(())
     }
 
     fn replace_routes(&self, routes: Routes) {
@@ -158,8 +167,10 @@ impl Speaker {
         let wanted = specs(&config);
         let gone: Vec<Name> =
             state.neighbours.keys().filter(|name| !wanted.contains_key(name)).cloned().collect();
+        let mut left = BTreeSet::new();
         for name in gone {
             if let Some(neighbour) = state.neighbours.remove(&name) {
+                left.insert(neighbour.spec.address);
                 // The task ends by itself.
                 drop(neighbour.messages.send(Message::Stop(Cease::Deconfigured)));
             }
@@ -169,7 +180,10 @@ impl Speaker {
         for (name, (spec, soft)) in wanted {
             match state.neighbours.get_mut(&name) {
                 Some(neighbour) if neighbour.spec == spec => neighbour.soft = soft,
-                _ => self.replace(&mut state, name, spec, soft),
+                _ => {
+                    let pause = if left.contains(&spec.address) { PAUSE } else { Duration::ZERO };
+                    self.replace(&mut state, name, (spec, soft), pause);
+                }
             }
         }
         self.order(&mut state);
@@ -179,8 +193,7 @@ impl Speaker {
     }
 
     /// Starts the task of a peer, in the place of an earlier one.
-    fn replace(&self, state: &mut State, name: Name, spec: Spec, soft: Soft) {
-        let mut pause = Duration::ZERO;
+    fn replace(&self, state: &mut State, name: Name, (spec, soft): (Spec, Soft), mut pause: Duration) {
         let mut count = 0;
         if let Some(before) = state.neighbours.remove(&name) {
             drop(before.messages.send(Message::Stop(Cease::ConfigurationChange)));

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | `PUT /v1/config` | [`Config`] | 204; sessions that it does not change stay |
 //! | `PUT /v1/routes` | [`Routes`] | 204; the prefixes from now on, all of them |
-//! | `PATCH /v1/routes` | [`RouteChanges`] | 204 |
+//! | `PATCH /v1/routes` | [`RouteChanges`] | 204; 409 before the first `PUT` |
 //! | `GET /v1/peers` | – | [`Peers`] |
 //! | `GET /v1/peers?after=GENERATION` | – | the same, as soon as its generation is another one, or after 20 s |
 //! | `GET /v1/routes` | – | list of [`RouteView`] |

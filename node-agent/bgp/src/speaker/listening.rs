@@ -117,7 +117,11 @@ impl Speaker {
         let state = self.state();
         let passive = state.neighbours.iter().filter(|((of, _), it)| of == instance && it.spec.passive);
         for (_, neighbour) in passive {
-            neighbour.status.change(|it| it.reason.clone_from(&reason));
+            neighbour.status.change(|it| {
+                if it.negotiated.is_none() {
+                    it.reason.clone_from(&reason);
+                }
+            });
         }
         if let Some(reason) = reason {
             tracing::warn!(instance, reason, "trying again");

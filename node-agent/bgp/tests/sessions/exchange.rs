@@ -1,13 +1,11 @@
-//! Speakers that talk to each other, in a network namespace of their own.
-
-mod common;
+//! What reaches the peer, and what stays of it when a session ends.
 
 use std::time::Duration;
 
 use cilium_bgp::Speaker;
 use cilium_rest::bgp::{Password, RouteChanges, RouteTable, SessionState};
 
-use common::{Node, Variant as _, in_namespace, mk_config, mk_peer, mk_routes, net};
+use crate::node::{Node, Variant as _, in_namespace, mk_config, mk_peer, mk_routes, net};
 
 /// Two speakers, the second one passive.
 fn mk_nodes() -> (Node, Node) {
@@ -29,10 +27,12 @@ fn prefixes_reach_the_peer_and_leave_it() {
         assert_eq!((view.as_path.clone(), view.communities.clone()), (vec!["65001".to_owned()], vec![7]));
         let six = views.iter().find(|it| it.prefix == net("fd00::/64")).unwrap();
         assert_eq!(six.next_hop.to_string(), "2001:db8::1");
-        one.speaker.change_routes(RouteChanges {
-            set: mk_routes(&[("10.0.0.3/32", "b")]),
-            removed: vec![net("10.0.0.1/32"), net("fd00::/64")],
-        });
+        one.speaker
+            .change_routes(RouteChanges {
+                set: mk_routes(&[("10.0.0.3/32", "b")]),
+                removed: vec![net("10.0.0.1/32"), net("fd00::/64")],
+            })
+            .unwrap();
         two.until_received(&["10.0.0.2/32", "10.0.0.3/32"]).await;
         let advertised = one.peer(0).families.iter().map(|it| it.advertised).collect::<Vec<_>>();
         assert_eq!(advertised, [2, 0]);
@@ -182,7 +182,9 @@ fn routes_outlive_a_restart() {
         assert_eq!(two.peer(0).reason.as_deref(), Some("the peer closed the connection"));
         // What is gone when the speaker is back, goes at the end of its first set.
         let again = Speaker::start(one.directory()).unwrap();
-        again.change_routes(RouteChanges { removed: vec![net("10.0.0.2/32")], ..RouteChanges::default() });
+        again
+            .change_routes(RouteChanges { removed: vec![net("10.0.0.2/32")], ..RouteChanges::default() })
+            .unwrap();
         two.until_received(&["10.0.0.1/32"]).await;
         assert_eq!(stale(&two), 0);
         assert_eq!(two.peer(0).established_count, 2);
