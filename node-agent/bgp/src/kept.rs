@@ -72,3 +72,41 @@ impl Kept {
         fs::rename(&beside, self.directory.join(name))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn what_is_kept_is_found_again_by_root_only() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("bgp");
+        let kept = Kept::open(&path).unwrap();
+        assert_eq!((kept.config(), kept.routes()), (None, None));
+        let routes = Routes::from([("10.0.0.1/32".parse().unwrap(), vec!["a".to_owned()])]);
+        kept.keep_routes(&Routes::new()).unwrap();
+        kept.keep_routes(&routes).unwrap();
+        kept.keep_config(&Config::default()).unwrap();
+        let again = Kept::open(&path).unwrap();
+        assert_eq!((again.config(), again.routes()), (Some(Config::default()), Some(routes)));
+        for file in fs::read_dir(&path).unwrap() {
+            let file = file.unwrap();
+            let mode = file.metadata().unwrap().permissions().mode() & 0o777;
+            assert_eq!(mode, 0o600, "{:?}", file.file_name());
+        }
+        assert_eq!(fs::read_dir(&path).unwrap().count(), 2, "nothing is left beside them");
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_not_there() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("config.json"), b"{\"instances\":").unwrap();
+        fs::write(folder.path().join("routes.json.new"), b"{}").unwrap();
+        let kept = Kept::open(folder.path()).unwrap();
+        assert_eq!((kept.config(), kept.routes()), (None, None));
+        kept.keep_routes(&Routes::new()).unwrap();
+        assert_eq!(kept.routes(), Some(Routes::new()));
+    }
+}

@@ -64,8 +64,6 @@ pub enum Cease {
     ConfigurationChange,
     /// There is another connection with the peer (RFC 4271, 6.8).
     Collision,
-    /// The connection is not wanted.
-    Rejected,
     /// BFD does not see the peer any more.
     BfdDown,
 }
@@ -77,7 +75,6 @@ impl Cease {
             Self::Deconfigured => cease_subcode::PEER_DECONFIGURED,
             Self::ConfigurationChange => cease_subcode::OTHER_CONFIGURATION_CHANGE,
             Self::Collision => cease_subcode::CONNECTION_COLLISION_RESOLUTION,
-            Self::Rejected => cease_subcode::CONNECTION_REJECTED,
             Self::BfdDown => cease_subcode::BFD_DOWN,
         }
     }
