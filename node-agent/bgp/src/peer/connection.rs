@@ -110,6 +110,10 @@ impl Connection {
     }
 
     pub(super) fn advance(&mut self, now: Duration, events: &mut Vec<Event>) {
+        if self.session.deadline().is_some_and(|at| at <= now) {
+            // A process that got no processor for long is late itself: what came meanwhile counts.
+            self.read(now, events);
+        }
         self.session.advance(now, events);
         if self.stall().is_some_and(|at| at <= now) {
             self.session.lost("the peer takes no bytes (send hold timer expired)".to_owned(), now, events);
