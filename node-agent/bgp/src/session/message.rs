@@ -158,11 +158,14 @@ pub(super) fn family_of(afi: Afi, safi: Safi) -> Option<Family> {
 
 /// Reads an UPDATE as RFC 7606 wants it. The error is what the session ends with.
 pub(super) fn read(message: &UpdateMessage, context: Context<'_>) -> Result<Update, NotificationMessage> {
-    let RevisedParsedUpdate { update, malformed } = message
+    let RevisedParsedUpdate { mut update, malformed } = message
         .parse_revised(context.four_octet_as, context.is_internal, false, &[])
         .map_err(|error| notification(&error))?;
     if let Some(fatal) = malformed.iter().find(|it| it.disposition == ErrorDisposition::SessionReset) {
         return Err(notification(&fatal.error));
+    }
+    if context.is_link_local {
+        take_link_local_next_hops(&mut update);
     }
     let mut result = plain(&update, context);
     if let Some(end_of) = end_of(message, &update) {
@@ -191,6 +194,18 @@ pub(super) fn read(message: &UpdateMessage, context: Context<'_>) -> Result<Upda
         result.flaw = result.flaw.map(|flaw| format!("{flaw}; its prefixes count as withdrawn"));
     }
     Ok(result)
+}
+
+/// A router without a global address on the link says `::` in its place beside the link-local one (BIRD does).
+fn take_link_local_next_hops(update: &mut ParsedUpdate) {
+    for attribute in &mut update.attributes {
+        if let PathAttribute::MpReachNlri(mp) = attribute
+            && let Some(local) = mp.link_local_next_hop
+            && mp.next_hop.is_unspecified()
+        {
+            mp.next_hop = IpAddr::V6(local);
+        }
+    }
 }
 
 fn notification(error: &rustbgpd_wire::DecodeError) -> NotificationMessage {
@@ -247,11 +262,7 @@ fn plain(update: &ParsedUpdate, context: Context<'_>) -> (Update, Vec<IpNet>) {
     for attribute in &update.attributes {
         match attribute {
             PathAttribute::MpReachNlri(mp) if takes(mp.afi, mp.safi) => {
-                let next_hop = match (mp.next_hop, mp.link_local_next_hop) {
-                    (IpAddr::V6(global), Some(local)) if global.is_unspecified() => IpAddr::V6(local),
-                    (global, _) => global,
-                };
-                reach.push((Some(next_hop), mp.announced.iter().filter_map(net).collect()));
+                reach.push((Some(mp.next_hop), mp.announced.iter().filter_map(net).collect()));
             }
             PathAttribute::MpUnreachNlri(mp) if takes(mp.afi, mp.safi) => {
                 result.withdrawn.extend(mp.withdrawn.iter().filter_map(net));

@@ -296,6 +296,22 @@ fn an_update_is_read() {
     assert_eq!(events.len(), 1);
 }
 
+#[test]
+fn a_next_hop_may_be_on_the_link_only() {
+    // RFC 4760, 3 and RFC 2545, 3: IPv6 unicast, next hops `::` and fe80::1, 2001:db8:f::/48.
+    let hops = [&[0; 16][..], &[0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]].concat();
+    let reach = [&[0x80, 14, 44, 0, 2, 1, 32][..], &hops, &[0, 48, 0x20, 1, 0x0d, 0xb8, 0, 0x0f]].concat();
+    let update = mk_update(&[&ORIGIN[..], &AS_PATH, &reach].concat(), &[]);
+    let mut parameters = [mk_parameters(65001, 0, 1), mk_parameters(65002, 0, 2)];
+    parameters.iter_mut().for_each(|it| it.peer = "fe80::1".parse().unwrap());
+    let [one, other] = parameters;
+    let events = Pair::new(one, other).send(&update);
+    let [(path, _)] = flaw(&events).announced.as_slice() else { panic!("{events:?}") };
+    assert_eq!(path.next_hop, "fe80::1".parse::<IpAddr>().unwrap());
+    let events = mk_pair().send(&update);
+    assert_eq!(flaw(&events).withdrawn, [net("2001:db8:f::/48")]);
+}
+
 fn flaw(events: &[Event]) -> &Update {
     match events {
         [Event::Update(update)] => update,

@@ -7,9 +7,9 @@ use anyhow::{Context as _, Result, ensure};
 use cilium_rest::bgp::Family;
 use ipnet::IpNet;
 
-use crate::lab::{Checked as _, Lab, Process, until};
+use crate::lab::{Checked as _, DEVICE, Lab, Process, until};
 use crate::router::{Router, Seen, numbers};
-use crate::session::{NODE_ASN, RESTART_TIME, Session, node_address, router_address, router_prefix};
+use crate::session::{NODE_ASN, RESTART_TIME, Session, router_prefix};
 
 pub(crate) struct Bird {
     socket: PathBuf,
@@ -30,6 +30,8 @@ fn configuration(session: &Session) -> String {
     let all =
         |text: &dyn Fn(Family) -> String| -> String { session.families.iter().map(|it| text(*it)).collect() };
     let mut options = vec![format!("graceful restart on; graceful restart time {RESTART_TIME};")];
+    options.push("long lived graceful restart on;".to_owned());
+    options.extend(session.link_local.then(|| format!("interface \"{DEVICE}\";")));
     options.extend(session.router_password.map(|it| format!("password \"{it}\";")));
     options.extend(session.router_ttl_security.then(|| "ttl security on;".to_owned()));
     options.extend(session.bfd.then(|| "bfd on;".to_owned()));
@@ -39,9 +41,9 @@ fn configuration(session: &Session) -> String {
          protocol bgp node {{\nlocal {} as {};\nneighbor {} as {NODE_ASN};\ndirect;\n\
          connect delay time 1;\nconnect retry time 1;\nerror wait time 1, 2;\n{}\n{}}}\n",
         all(&source),
-        router_address(session.transport),
+        session.router(),
         session.router_asn,
-        node_address(session.transport),
+        session.node(),
         options.join("\n"),
         all(&channel),
     )

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::lab::{Lab, Process};
 use crate::router::{Router, Seen, list, number};
-use crate::session::{NODE_ASN, RESTART_TIME, Session, node_address, router_address, router_prefix};
+use crate::session::{NODE_ASN, RESTART_TIME, Session, router_address, router_prefix};
 
 pub(crate) struct Exabgp {
     events: PathBuf,
@@ -45,8 +45,8 @@ fn configuration(session: &Session, script: &str) -> String {
          capability {{ graceful-restart {RESTART_TIME}; route-refresh enable; {nexthop} }}\n\
          family {{ {families} }}\n{conversion}\nstatic {{ {routes} }}\n{}\n\
          api {{ processes [ watch ]; neighbor-changes; receive {{ parsed; update; }} }} }}\n",
-        node_address(session.transport),
-        router_address(session.transport),
+        session.node(),
+        session.router(),
         session.router_asn,
         options.join("\n"),
     )

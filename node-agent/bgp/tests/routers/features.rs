@@ -1,10 +1,14 @@
 //! The lines of the table.
 
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use cilium_rest::bgp::{Attributes, BfdState, Family, PeerState, RouteChanges, SessionState};
+
+use ipnet::IpNet;
 
 use crate::lab::{Lab, PATIENCE, Side, until};
 use crate::router::{Router, Seen};
@@ -31,6 +35,8 @@ enum What {
     Changes,
     RouteRefresh,
     GracefulRestart,
+    LongLivedRestart,
+    Many,
     Bfd,
 }
 
@@ -49,12 +55,17 @@ pub(crate) const FEATURES: &[Feature] = &[
     Feature { name: "gtsm", what: What::Exchange(with_ttl_security), missing: &[] },
     Feature { name: "passive", what: What::Exchange(passive), missing: &[] },
     Feature { name: "extended next hop", what: What::Exchange(extended), missing: &[] },
+    // ExaBGP knows no device of an address.
+    Feature { name: "link-local", what: What::Exchange(link_local), missing: &["exabgp"] },
+    Feature { name: "four-octet as", what: What::Exchange(four_octet_asn), missing: &[] },
     Feature { name: "any as", what: What::Exchange(any_asn), missing: &[] },
     Feature { name: "changes", what: What::Changes, missing: &[] },
     // GoBGP looks again at what it kept, and asks nobody.
     Feature { name: "route refresh", what: What::RouteRefresh, missing: &["gobgp"] },
     // ExaBGP has no table in which it could keep routes.
     Feature { name: "graceful restart", what: What::GracefulRestart, missing: &["exabgp"] },
+    Feature { name: "long-lived restart", what: What::LongLivedRestart, missing: &["frr", "exabgp"] },
+    Feature { name: "many prefixes", what: What::Many, missing: &[] },
     Feature { name: "bfd", what: What::Bfd, missing: &["gobgp", "exabgp"] },
     Feature { name: "wrong as", what: What::Refusal(wrong_asn, &["AS"]), missing: &[] },
     Feature {
@@ -107,6 +118,15 @@ fn extended() -> Session {
     Session { extended_next_hop: true, ..Session::new(Ipv6, &[Ipv4, Ipv6]) }
 }
 
+fn link_local() -> Session {
+    Session { link_local: true, ..extended() }
+}
+
+fn four_octet_asn() -> Session {
+    let asn = 4_200_000_002;
+    Session { router_asn: asn, expected_asn: asn, ..Session::new(Ipv4, &[Ipv4]) }
+}
+
 fn any_asn() -> Session {
     Session { expected_asn: 0, ..Session::new(Ipv4, &[Ipv4]) }
 }
@@ -131,6 +151,8 @@ pub(crate) fn check<R: Router>(feature: &Feature, lab: &Lab) -> Result<()> {
         What::Changes => check_changes::<R>(lab),
         What::RouteRefresh => check_route_refresh::<R>(lab),
         What::GracefulRestart => check_graceful_restart::<R>(lab),
+        What::LongLivedRestart => check_long_lived_restart::<R>(lab),
+        What::Many => check_many::<R>(lab),
         What::Bfd => check_bfd::<R>(lab),
     }
 }
@@ -168,7 +190,9 @@ fn check_at_router<R: Router>(router: &mut R, session: &Session, family: Family)
 fn check_at_node(speaker: &Speaker<'_>, session: &Session, family: Family) -> Result<()> {
     let prefix = router_prefix(family);
     let route = until(&format!("{prefix} in /v1/routes"), || speaker.received(session, prefix))?;
-    ensure!(route.next_hop == router_address(hop_family(session, family)), "a wrong next hop: {route:?}");
+    let hops = [router_address(hop_family(session, family)), session.router()];
+    let count = if session.link_local { 2 } else { 1 };
+    ensure!(hops[..count].contains(&route.next_hop), "a wrong next hop: {route:?}");
     let path = if session.is_internal() { vec![] } else { vec![session.router_asn.to_string()] };
     ensure!(route.as_path == path, "a wrong path: {route:?}");
     Ok(())
@@ -298,6 +322,56 @@ fn check_graceful_restart<R: Router>(lab: &Lab) -> Result<()> {
     let mut watch = Watch { router, session: &session };
     watch.restart(&mut speaker, true)?;
     watch.restart(&mut speaker, false)
+}
+
+fn check_long_lived_restart<R: Router>(lab: &Lab) -> Result<()> {
+    let session = Session { long_lived: true, ..Session::new(Ipv4, &[Ipv4]) };
+    let (mut router, mut speaker) = start::<R>(lab, &session)?;
+    check_at_router(&mut router, &session, Ipv4)?;
+    let peer = speaker.wait_received()?;
+    let is_there = |name: &str| peer.capabilities.iter().any(|it| it == name);
+    ensure!(is_there("long-lived-graceful-restart"), "not agreed on: {peer:?}");
+    speaker.kill()?;
+    // LLGR_STALE (RFC 9494): the restart time is over, and the route is a last resort.
+    let prefix = node_prefix(Ipv4);
+    until("a long-lived stale route", || {
+        let seen = router.route(prefix)?;
+        Ok(seen.filter(|it| it.communities == [0xffff_0006]))
+    })?;
+    speaker.start_again()?;
+    speaker.wait_received()?;
+    until("a fresh route", || Ok(router.route(prefix)?.filter(|it| it.communities.is_empty())))?;
+    check_at_router(&mut router, &session, Ipv4)
+}
+
+/// More prefixes than a message can carry come and go.
+fn check_many<R: Router>(lab: &Lab) -> Result<()> {
+    let session = Session::new(Ipv4, &[Ipv4, Ipv6]);
+    let (mut router, speaker) = start::<R>(lab, &session)?;
+    let prefix = |number: u32| IpNet::from(IpAddr::from((0xcb00_0000 + number).to_be_bytes()));
+    let prefix6 = |number: u16| IpNet::from(IpAddr::from([0x2001, 0xdb8, 6, number, 0, 0, 0, 1]));
+    let all: Vec<IpNet> = (0..3000).map(prefix).chain((0..1000).map(prefix6)).collect();
+    let names = session.routes().into_values().next().context("an advertisement")?;
+    let set = all.iter().map(|prefix| (*prefix, names.clone())).collect();
+    speaker.change(&RouteChanges { set, removed: Vec::new() })?;
+    let some = [prefix(0), prefix(1), prefix(1499), prefix(2999), prefix6(0), prefix6(500), prefix6(999)];
+    for prefix in some {
+        until(&format!("{prefix} at the router"), || router.route(prefix))?;
+    }
+    let advertised = |count4: u64, count6: u64| {
+        speaker.wait("the count of prefixes", move |peer| {
+            peer.families.iter().map(|it| it.advertised).eq([count4, count6])
+        })
+    };
+    advertised(3001, 1001)?;
+    speaker.change(&RouteChanges { set: BTreeMap::new(), removed: all })?;
+    for prefix in some {
+        until(&format!("no {prefix}"), || Ok(router.route(prefix)?.is_none().then_some(())))?;
+    }
+    advertised(1, 1)?;
+    check_at_router(&mut router, &session, Ipv4)?;
+    ensure!(speaker.peer()?.established_count == 1, "prefixes ended the session");
+    Ok(())
 }
 
 fn check_bfd<R: Router>(lab: &Lab) -> Result<()> {

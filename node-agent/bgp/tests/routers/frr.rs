@@ -8,9 +8,9 @@ use cilium_rest::bgp::Family;
 use ipnet::IpNet;
 use serde_json::Value;
 
-use crate::lab::{Checked as _, Lab, Process, until};
+use crate::lab::{Checked as _, DEVICE, Lab, Process, until};
 use crate::router::{Router, Seen, community, large_community, list, number};
-use crate::session::{NODE_ASN, Session, node_address, router_prefix};
+use crate::session::{NODE_ASN, Session, router_prefix};
 
 pub(crate) struct Frr {
     folder: PathBuf,
@@ -20,7 +20,7 @@ pub(crate) struct Frr {
 }
 
 fn bgpd(session: &Session) -> String {
-    let peer = node_address(session.transport);
+    let peer = session.node();
     let mut lines = vec![
         "hostname frr".to_owned(),
         format!("router bgp {}", session.router_asn),
@@ -33,6 +33,7 @@ fn bgpd(session: &Session) -> String {
         format!(" neighbor {peer} advertisement-interval 0"),
     ];
     let options = [
+        session.link_local.then(|| format!("interface {DEVICE}")),
         (session.router_password.map(|it| format!("password {it}"))),
         session.router_ttl_security.then(|| "ttl-security hops 1".to_owned()),
         session.extended_next_hop.then(|| "capability extended-nexthop".to_owned()),
@@ -103,7 +104,7 @@ impl Router for Frr {
             daemons.insert(0, start("bfdd", &["-f", &at("empty.conf"), "--bfdctl", &at("bfdd.sock")])?);
         }
         daemons.insert(0, start("bgpd", &["-f", &at("bgpd.conf"), "-n"])?);
-        let peer = node_address(session.transport).to_string();
+        let peer = session.node().to_string();
         let frr = Self { folder: folder.clone(), peer, _daemons: daemons };
         until("bgpd", || frr.ask("show bgp summary").map(Some))?;
         Ok(frr)

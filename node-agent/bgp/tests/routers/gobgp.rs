@@ -8,9 +8,9 @@ use cilium_rest::bgp::Family;
 use ipnet::IpNet;
 use serde_json::Value;
 
-use crate::lab::{Checked as _, Lab, Process, until};
+use crate::lab::{Checked as _, DEVICE, Lab, Process, until};
 use crate::router::{Router, Seen, list, number};
-use crate::session::{NODE_ASN, RESTART_TIME, Session, node_address, router_address, router_prefix};
+use crate::session::{NODE_ASN, RESTART_TIME, Session, router_address, router_prefix};
 
 pub(crate) struct Gobgp {
     target: String,
@@ -18,8 +18,13 @@ pub(crate) struct Gobgp {
     _daemon: Process,
 }
 
+fn peer_address(session: &Session) -> String {
+    let address = session.node();
+    if session.link_local { format!("{address}%{DEVICE}") } else { address.to_string() }
+}
+
 fn configuration(session: &Session) -> String {
-    let peer = node_address(session.transport);
+    let peer = peer_address(session);
     let mut text = format!(
         "[global.config]\nas = {}\nrouter-id = \"10.1.0.2\"\nport = 179\n\
          [[neighbors]]\n[neighbors.config]\nneighbor-address = \"{peer}\"\npeer-as = {NODE_ASN}\n",
@@ -30,6 +35,7 @@ fn configuration(session: &Session) -> String {
     }
     text += "[neighbors.timers.config]\nconnect-retry = 1\nidle-hold-time-after-reset = 1\n";
     text += &format!("[neighbors.graceful-restart.config]\nenabled = true\nrestart-time = {RESTART_TIME}\n");
+    text += &format!("long-lived-enabled = {}\n", session.long_lived);
     if session.router_ttl_security {
         text += "[neighbors.ttl-security.config]\nenabled = true\nttl-min = 255\n";
     }
@@ -39,6 +45,9 @@ fn configuration(session: &Session) -> String {
             "[[neighbors.afi-safis]]\n[neighbors.afi-safis.config]\nafi-safi-name = \"{name}\"\n\
              [neighbors.afi-safis.mp-graceful-restart.config]\nenabled = true\n"
         );
+        if session.long_lived {
+            text += "[neighbors.afi-safis.long-lived-graceful-restart.config]\nenabled = true\nrestart-time = 120\n";
+        }
     }
     text
 }
@@ -59,7 +68,7 @@ impl Router for Gobgp {
         let target = format!("unix://{}", lab.path("gobgp.sock").display());
         let args = ["-f", &file.display().to_string(), "--api-hosts", &target, "--log-plain"];
         let daemon = lab.spawn(&lab.router, "gobgpd", "/usr/bin/gobgpd", args, &[])?;
-        let peer = node_address(session.transport).to_string();
+        let peer = peer_address(session);
         let mut gobgp = Self { target, peer, _daemon: daemon };
         until("gobgpd", || {
             gobgp._daemon.check()?;

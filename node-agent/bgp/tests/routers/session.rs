@@ -6,6 +6,8 @@ use std::net::IpAddr;
 use cilium_rest::bgp::{Attributes, Bfd, Config, Family, Instance, Password, Peer, Routes};
 use ipnet::IpNet;
 
+use crate::lab::DEVICE;
+
 /// Name of the one advertisement.
 const ADVERTISEMENT: &str = "all/0";
 
@@ -13,6 +15,7 @@ pub(crate) const NODE_ASN: u32 = 65001;
 pub(crate) const ROUTER_ASN: u32 = 65002;
 pub(crate) const HOLD_TIME: u16 = 90;
 pub(crate) const RESTART_TIME: u16 = 60;
+pub(crate) const STALE_TIME: u32 = 120;
 
 /// A prefix of the node, by family.
 pub(crate) fn node_prefix(family: Family) -> IpNet {
@@ -38,11 +41,19 @@ pub(crate) fn router_address(family: Family) -> IpAddr {
     text.parse().expect("an address")
 }
 
+/// Address of the node on the link only.
+pub(crate) const NODE_LINK_LOCAL: &str = "fe80::a1";
+
+/// Address of the router on the link only.
+const ROUTER_LINK_LOCAL: &str = "fe80::a2";
+
 /// A session.
 #[derive(Clone, Debug)]
 pub(crate) struct Session {
     /// Family of the addresses between which it is.
     pub(crate) transport: Family,
+    /// The addresses are link-local, and not those that prefixes have as next hop.
+    pub(crate) link_local: bool,
     /// What it carries.
     pub(crate) families: Vec<Family>,
     pub(crate) router_asn: u32,
@@ -53,7 +64,10 @@ pub(crate) struct Session {
     pub(crate) node_ttl_security: bool,
     pub(crate) router_ttl_security: bool,
     pub(crate) node_passive: bool,
+    /// With [`RESTART_TIME`].
     pub(crate) graceful_restart: bool,
+    /// Long-lived graceful restart in its place, after a second: with [`STALE_TIME`].
+    pub(crate) long_lived: bool,
     pub(crate) extended_next_hop: bool,
     pub(crate) bfd: bool,
     /// What goes with the node's prefixes.
@@ -65,6 +79,7 @@ impl Session {
     pub(crate) fn new(transport: Family, families: &[Family]) -> Self {
         Self {
             transport,
+            link_local: false,
             families: families.to_vec(),
             router_asn: ROUTER_ASN,
             expected_asn: ROUTER_ASN,
@@ -74,6 +89,7 @@ impl Session {
             router_ttl_security: false,
             node_passive: false,
             graceful_restart: false,
+            long_lived: false,
             extended_next_hop: false,
             bfd: false,
             attributes: Attributes::default(),
@@ -88,14 +104,32 @@ impl Session {
         self.families.contains(&family)
     }
 
+    /// Seconds for which routes stay without a session, by RFC 4724.
+    pub(crate) fn restart_time(&self) -> u16 {
+        if self.long_lived { 1 } else { RESTART_TIME }
+    }
+
+    /// Address of the node in the session.
+    pub(crate) fn node(&self) -> IpAddr {
+        let link_local = NODE_LINK_LOCAL.parse().expect("an address");
+        if self.link_local { link_local } else { node_address(self.transport) }
+    }
+
+    /// Address of the router in the session.
+    pub(crate) fn router(&self) -> IpAddr {
+        let link_local = ROUTER_LINK_LOCAL.parse().expect("an address");
+        if self.link_local { link_local } else { router_address(self.transport) }
+    }
+
     fn peer(&self) -> Peer {
         Peer {
             name: "router".to_owned(),
-            address: router_address(self.transport),
-            device: None,
+            address: self.router(),
+            device: self.link_local.then(|| DEVICE.to_owned()),
             asn: self.expected_asn,
             port: 179,
-            local_address: None,
+            // The kernel may have made more of them.
+            local_address: self.link_local.then(|| self.node()),
             connect_retry: 1,
             hold_time: HOLD_TIME,
             keepalive: 30,
@@ -103,8 +137,8 @@ impl Session {
             hops: 1,
             ttl_security: self.node_ttl_security,
             passive: self.node_passive,
-            restart_time: self.graceful_restart.then_some(RESTART_TIME),
-            stale_time: None,
+            restart_time: (self.graceful_restart || self.long_lived).then_some(self.restart_time()),
+            stale_time: self.long_lived.then_some(STALE_TIME),
             bfd: self.bfd.then_some(Bfd { transmit: 100, receive: 100, multiplier: 3 }),
             import: false,
             families: self.families.iter().map(|it| (*it, vec![ADVERTISEMENT.to_owned()])).collect(),

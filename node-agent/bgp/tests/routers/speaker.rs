@@ -6,7 +6,7 @@ use cilium_rest::bgp::{PeerState, Peers, RouteChanges, RouteTable, RouteView, Se
 use ipnet::IpNet;
 
 use crate::lab::{Lab, PATIENCE, Process, until};
-use crate::session::{Session, router_address};
+use crate::session::Session;
 
 pub(crate) struct Speaker<'lab> {
     lab: &'lab Lab,
@@ -103,7 +103,7 @@ impl<'lab> Speaker<'lab> {
     /// A prefix that the router made known.
     pub(crate) fn received(&self, session: &Session, prefix: IpNet) -> Result<Option<RouteView>> {
         let routes: Vec<RouteView> = self.client.get("/v1/routes")?;
-        let peer = router_address(session.transport);
+        let peer = session.router();
         Ok(routes
             .into_iter()
             .find(|it| it.table == RouteTable::Received && it.prefix == prefix && it.peer == Some(peer)))
