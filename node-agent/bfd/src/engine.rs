@@ -39,6 +39,9 @@ pub struct Change {
     pub key: Key,
     /// Its state.
     pub state: State,
+    /// The neighbour's, as it said last: a session that is down because the neighbour has it in `AdminDown` says nothing of the way to it
+    /// (RFC 5882, 3.2).
+    pub remote: State,
     /// Why it changed last.
     pub diagnostic: Diagnostic,
     /// What keeps the node from sending or receiving, if anything does: a sentence.
@@ -241,9 +244,10 @@ impl Engine {
                 continue;
             }
             entry.told = (state, problem.cloned());
-            let (diagnostic, problem) = (entry.session.diagnostic(), problem.cloned());
+            let (remote, diagnostic) = (entry.session.remote_state(), entry.session.diagnostic());
+            let problem = problem.cloned();
             // Nobody listens when the owner is about to drop the handle.
-            let _ = self.changes.send(Change { key: key.clone(), state, diagnostic, problem });
+            let _ = self.changes.send(Change { key: key.clone(), state, remote, diagnostic, problem });
         }
     }
 }

@@ -100,6 +100,11 @@ impl Session {
         self.state
     }
 
+    /// The neighbour's state, as it said last; `Down` where it is silent.
+    pub fn remote_state(&self) -> State {
+        self.remote.state
+    }
+
     /// Why it changed last.
     pub fn diagnostic(&self) -> Diagnostic {
         self.diagnostic

@@ -99,11 +99,11 @@ fn sessions_of_both_families_come_up_and_go() {
     }
     one.bfd.set(mk_sessions(&[&keys[0].0, &keys[1].0]));
     let change = other.wait_for(&keys[2].1, State::Down);
-    assert_eq!(change.diagnostic, Diagnostic::NeighborDown);
+    assert_eq!((change.diagnostic, change.remote), (Diagnostic::NeighborDown, State::AdminDown));
     drop(one.bfd);
     for (_, right) in &keys[..2] {
         let change = other.wait_for(right, State::Down);
-        assert_eq!(change.diagnostic, Diagnostic::TimeExpired);
+        assert_eq!((change.diagnostic, change.remote), (Diagnostic::TimeExpired, State::Down));
     }
 }
 

@@ -287,8 +287,9 @@ impl Speaker {
             }
             let Some(neighbour) = state.neighbours.get(&name(instance, peer)) else { continue };
             let before = neighbour.status.change(|it| it.bfd.replace(now));
-            // AdminDown says nothing of the way to the peer (RFC 5882, 3.2).
-            if before == Some(BfdState::Up) && now == BfdState::Down {
+            // AdminDown, on either side, says nothing of the way to the peer (RFC 5882, 3.2).
+            let is_lost = now == BfdState::Down && change.remote != BfdMachine::AdminDown;
+            if before == Some(BfdState::Up) && is_lost {
                 drop(neighbour.messages.send(Message::BfdDown));
             }
         }

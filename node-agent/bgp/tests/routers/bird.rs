@@ -34,7 +34,9 @@ fn configuration(session: &Session) -> String {
     options.extend(session.link_local.then(|| format!("interface \"{DEVICE}\";")));
     options.extend(session.router_password.map(|it| format!("password \"{it}\";")));
     options.extend(session.router_ttl_security.then(|| "ttl security on;".to_owned()));
-    options.extend(session.bfd.then(|| "bfd on;".to_owned()));
+    // With `on`, BIRD drops the routes of a node that restarts as soon as BFD misses it (RFC 5882, 4.3).
+    let bfd = if session.graceful_restart { "graceful" } else { "on" };
+    options.extend(session.bfd.then(|| format!("bfd {bfd};")));
     format!(
         "router id 10.1.0.2;\nlog stderr all;\nprotocol device {{}}\n\
          protocol bfd {{ interface \"*\" {{ interval 100 ms; multiplier 3; }}; }}\n{}\

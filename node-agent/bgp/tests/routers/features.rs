@@ -34,7 +34,8 @@ enum What {
     Refusal(fn() -> Session, &'static [&'static str]),
     Changes,
     RouteRefresh,
-    GracefulRestart,
+    /// With BFD, or without.
+    GracefulRestart(bool),
     LongLivedRestart,
     Many,
     Bfd,
@@ -63,7 +64,8 @@ pub(crate) const FEATURES: &[Feature] = &[
     // GoBGP looks again at what it kept, and asks nobody.
     Feature { name: "route refresh", what: What::RouteRefresh, missing: &["gobgp"] },
     // ExaBGP has no table in which it could keep routes.
-    Feature { name: "graceful restart", what: What::GracefulRestart, missing: &["exabgp"] },
+    Feature { name: "graceful restart", what: What::GracefulRestart(false), missing: &["exabgp"] },
+    Feature { name: "the same with bfd", what: What::GracefulRestart(true), missing: &["gobgp", "exabgp"] },
     Feature { name: "long-lived restart", what: What::LongLivedRestart, missing: &["frr", "exabgp"] },
     Feature { name: "many prefixes", what: What::Many, missing: &[] },
     Feature { name: "bfd", what: What::Bfd, missing: &["gobgp", "exabgp"] },
@@ -150,7 +152,7 @@ pub(crate) fn check<R: Router>(feature: &Feature, lab: &Lab) -> Result<()> {
         What::Refusal(session, words) => check_refusal::<R>(lab, &session(), words),
         What::Changes => check_changes::<R>(lab),
         What::RouteRefresh => check_route_refresh::<R>(lab),
-        What::GracefulRestart => check_graceful_restart::<R>(lab),
+        What::GracefulRestart(bfd) => check_graceful_restart::<R>(lab, bfd),
         What::LongLivedRestart => check_long_lived_restart::<R>(lab),
         What::Many => check_many::<R>(lab),
         What::Bfd => check_bfd::<R>(lab),
@@ -311,16 +313,19 @@ impl<R: Router> Watch<'_, R> {
     }
 }
 
-fn check_graceful_restart<R: Router>(lab: &Lab) -> Result<()> {
-    let session = Session { graceful_restart: true, ..Session::new(Ipv4, &[Ipv4, Ipv6]) };
+fn check_graceful_restart<R: Router>(lab: &Lab, bfd: bool) -> Result<()> {
+    let session = Session { graceful_restart: true, bfd, ..Session::new(Ipv4, &[Ipv4, Ipv6]) };
     let (mut router, mut speaker) = start::<R>(lab, &session)?;
     for family in &session.families {
         check_at_router(&mut router, &session, *family)?;
     }
     let peer = speaker.wait_received()?;
     ensure!(peer.capabilities.iter().any(|it| it == "graceful-restart"), "not agreed on: {peer:?}");
+    let is_up = |peer: &PeerState| peer.bfd == bfd.then_some(BfdState::Up);
+    speaker.wait("BFD", is_up)?;
     let mut watch = Watch { router, session: &session };
     watch.restart(&mut speaker, true)?;
+    speaker.wait("BFD after a crash", is_up)?;
     watch.restart(&mut speaker, false)
 }
 
