@@ -13,7 +13,7 @@ use crate::session::{NODE_ASN, RESTART_TIME, Session, router_prefix};
 
 pub(crate) struct Bird {
     socket: PathBuf,
-    _daemon: Process,
+    daemon: Process,
 }
 
 fn configuration(session: &Session) -> String {
@@ -75,9 +75,9 @@ impl Router for Bird {
         let args =
             ["-f".into(), "-c".into(), file, "-s".into(), socket.clone(), "-P".into(), lab.path("bird.pid")];
         let daemon = lab.spawn(&lab.router, "bird", "/usr/sbin/bird", args, &[])?;
-        let mut bird = Self { socket, _daemon: daemon };
+        let mut bird = Self { socket, daemon: daemon };
         until("bird", || {
-            bird._daemon.check()?;
+            bird.daemon.check()?;
             bird.ask("show status").map(Some)
         })?;
         Ok(bird)
@@ -110,6 +110,14 @@ impl Router for Bird {
 
     fn ask_again(&mut self) -> Result<()> {
         self.ask("reload in node").map(drop)
+    }
+
+    fn crash(&mut self) -> Result<()> {
+        self.daemon.kill()
+    }
+
+    fn come_back(&mut self) -> Result<()> {
+        self.daemon.start_again(&["-R"])
     }
 
     fn updates(&mut self) -> Result<u64> {

@@ -18,7 +18,7 @@ pub(crate) struct Exabgp {
     events: PathBuf,
     commands: File,
     families: Vec<Family>,
-    _daemon: Process,
+    daemon: Process,
 }
 
 fn configuration(session: &Session, script: &str) -> String {
@@ -112,11 +112,11 @@ impl Router for Exabgp {
         ];
         let daemon = lab.spawn(&lab.router, "exabgp", "/usr/sbin/exabgp", [&file], &variables)?;
         let commands = File::options().append(true).open(commands)?;
-        Ok(Self { events, commands, families: session.families.clone(), _daemon: daemon })
+        Ok(Self { events, commands, families: session.families.clone(), daemon: daemon })
     }
 
     fn route(&mut self, prefix: IpNet) -> Result<Option<Seen>> {
-        self._daemon.check()?;
+        self.daemon.check()?;
         let mut seen = None;
         for event in self.events()? {
             let neighbor = &event["neighbor"];
@@ -135,6 +135,14 @@ impl Router for Exabgp {
             writeln!(self.commands, "announce route-refresh {name} unicast")?;
         }
         Ok(())
+    }
+
+    fn crash(&mut self) -> Result<()> {
+        self.daemon.kill()
+    }
+
+    fn come_back(&mut self) -> Result<()> {
+        self.daemon.start_again(&[])
     }
 
     fn updates(&mut self) -> Result<u64> {

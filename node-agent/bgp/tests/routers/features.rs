@@ -36,6 +36,7 @@ enum What {
     RouteRefresh,
     /// With BFD, or without.
     GracefulRestart(bool),
+    RouterRestart,
     LongLivedRestart,
     Many,
     Bfd,
@@ -66,6 +67,7 @@ pub(crate) const FEATURES: &[Feature] = &[
     // ExaBGP has no table in which it could keep routes.
     Feature { name: "graceful restart", what: What::GracefulRestart(false), missing: &["exabgp"] },
     Feature { name: "the same with bfd", what: What::GracefulRestart(true), missing: &["gobgp", "exabgp"] },
+    Feature { name: "restart of the router", what: What::RouterRestart, missing: &[] },
     Feature { name: "long-lived restart", what: What::LongLivedRestart, missing: &["frr", "exabgp"] },
     Feature { name: "many prefixes", what: What::Many, missing: &[] },
     Feature { name: "bfd", what: What::Bfd, missing: &["gobgp", "exabgp"] },
@@ -153,6 +155,7 @@ pub(crate) fn check<R: Router>(feature: &Feature, lab: &Lab) -> Result<()> {
         What::Changes => check_changes::<R>(lab),
         What::RouteRefresh => check_route_refresh::<R>(lab),
         What::GracefulRestart(bfd) => check_graceful_restart::<R>(lab, bfd),
+        What::RouterRestart => check_router_restart::<R>(lab),
         What::LongLivedRestart => check_long_lived_restart::<R>(lab),
         What::Many => check_many::<R>(lab),
         What::Bfd => check_bfd::<R>(lab),
@@ -327,6 +330,28 @@ fn check_graceful_restart<R: Router>(lab: &Lab, bfd: bool) -> Result<()> {
     watch.restart(&mut speaker, true)?;
     speaker.wait("BFD after a crash", is_up)?;
     watch.restart(&mut speaker, false)
+}
+
+/// The node keeps the routes of a router that comes back.
+fn check_router_restart<R: Router>(lab: &Lab) -> Result<()> {
+    let session = Session { graceful_restart: true, router_restarts: true, ..Session::new(Ipv4, &[Ipv4]) };
+    let (mut router, speaker) = start::<R>(lab, &session)?;
+    check_at_router(&mut router, &session, Ipv4)?;
+    speaker.wait_received()?;
+    router.crash()?;
+    speaker.wait("the end of the session", |peer| peer.state != SessionState::Established)?;
+    let received = || speaker.received(&session, router_prefix(Ipv4));
+    let route = received()?.context("the route is gone with the session")?;
+    ensure!(route.stale, "nobody says that the route is stale: {route:?}");
+    router.come_back()?;
+    let is_there = until("a fresh route", || match received()? {
+        Some(route) => Ok((!route.stale).then_some(true)),
+        None => Ok(Some(false)),
+    })?;
+    ensure!(is_there, "the route is gone before the router has said what it has");
+    let peer = speaker.wait_received()?;
+    ensure!(peer.established_count == 2, "{peer:?}");
+    check_at_router(&mut router, &session, Ipv4)
 }
 
 fn check_long_lived_restart<R: Router>(lab: &Lab) -> Result<()> {

@@ -15,8 +15,9 @@ use crate::session::{NODE_ASN, Session, router_prefix};
 pub(crate) struct Frr {
     folder: PathBuf,
     peer: String,
-    /// Ends before what it needs.
-    _daemons: Vec<Process>,
+    bgpd: Process,
+    /// What it needs ends after it.
+    _others: Vec<Process>,
 }
 
 fn bgpd(session: &Session) -> String {
@@ -32,6 +33,10 @@ fn bgpd(session: &Session) -> String {
         format!(" neighbor {peer} timers connect 1"),
         format!(" neighbor {peer} advertisement-interval 0"),
     ];
+    if session.router_restarts {
+        lines.push(" bgp graceful-restart".to_owned());
+        lines.push(" bgp graceful-restart preserve-fw-state".to_owned());
+    }
     let options = [
         session.link_local.then(|| format!("interface {DEVICE}")),
         (session.router_password.map(|it| format!("password {it}"))),
@@ -98,14 +103,14 @@ impl Router for Frr {
             let args = common.into_iter().chain(more.iter().map(|it| (*it).to_owned()));
             lab.spawn(&lab.router, name, &format!("/usr/lib/frr/{name}"), args, &[])
         };
-        let mut daemons = vec![start("zebra", &["-f", &at("empty.conf")])?];
+        let mut others = vec![start("zebra", &["-f", &at("empty.conf")])?];
         until("zebra", || Ok(folder.join("zserv.api").exists().then_some(())))?;
         if session.bfd {
-            daemons.insert(0, start("bfdd", &["-f", &at("empty.conf"), "--bfdctl", &at("bfdd.sock")])?);
+            others.insert(0, start("bfdd", &["-f", &at("empty.conf"), "--bfdctl", &at("bfdd.sock")])?);
         }
-        daemons.insert(0, start("bgpd", &["-f", &at("bgpd.conf"), "-n"])?);
+        let bgpd = start("bgpd", &["-f", &at("bgpd.conf"), "-n"])?;
         let peer = session.node().to_string();
-        let frr = Self { folder: folder.clone(), peer, _daemons: daemons };
+        let frr = Self { folder: folder.clone(), peer, bgpd, _others: others };
         until("bgpd", || frr.ask("show bgp summary").map(Some))?;
         Ok(frr)
     }
@@ -131,6 +136,14 @@ impl Router for Frr {
 
     fn ask_again(&mut self) -> Result<()> {
         self.ask(&format!("clear bgp {} soft in", self.peer)).map(drop)
+    }
+
+    fn crash(&mut self) -> Result<()> {
+        self.bgpd.kill()
+    }
+
+    fn come_back(&mut self) -> Result<()> {
+        self.bgpd.start_again(&[])
     }
 
     fn updates(&mut self) -> Result<u64> {

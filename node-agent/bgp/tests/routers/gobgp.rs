@@ -1,5 +1,6 @@
 //! GoBGP.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -15,7 +16,9 @@ use crate::session::{NODE_ASN, RESTART_TIME, Session, router_address, router_pre
 pub(crate) struct Gobgp {
     target: String,
     peer: String,
-    _daemon: Process,
+    /// What it announces, with next hops.
+    routes: Vec<(IpNet, IpAddr)>,
+    daemon: Process,
 }
 
 fn peer_address(session: &Session) -> String {
@@ -57,6 +60,17 @@ fn family(prefix: IpNet) -> &'static str {
 }
 
 impl Gobgp {
+    fn announce(&mut self) -> Result<()> {
+        until("gobgpd", || {
+            self.daemon.check()?;
+            self.ask("neighbor").map(Some)
+        })?;
+        for (prefix, hop) in &self.routes {
+            self.ask(&format!("global rib add {prefix} nexthop {hop} -a {}", family(*prefix)))?;
+        }
+        Ok(())
+    }
+
     fn ask(&self, command: &str) -> Result<String> {
         Command::new("gobgp").args(["--target", &self.target]).args(command.split(' ')).checked()
     }
@@ -69,18 +83,12 @@ impl Router for Gobgp {
         let args = ["-f", &file.display().to_string(), "--api-hosts", &target, "--log-plain"];
         let daemon = lab.spawn(&lab.router, "gobgpd", "/usr/bin/gobgpd", args, &[])?;
         let peer = peer_address(session);
-        let mut gobgp = Self { target, peer, _daemon: daemon };
-        until("gobgpd", || {
-            gobgp._daemon.check()?;
-            gobgp.ask("neighbor").map(Some)
-        })?;
-        for it in &session.families {
-            let prefix = router_prefix(*it);
-            // A session of IPv6 takes the router's own address as next hop of IPv4.
-            let hop = if session.extended_next_hop { Family::Ipv6 } else { *it };
-            let (family, hop) = (family(prefix), router_address(hop));
-            gobgp.ask(&format!("global rib add {prefix} nexthop {hop} -a {family}"))?;
-        }
+        // A session of IPv6 takes the router's own address as next hop of IPv4.
+        let hop = |it| if session.extended_next_hop { Family::Ipv6 } else { it };
+        let routes = session.families.iter().map(|it| (router_prefix(*it), router_address(hop(*it))));
+        let routes = routes.collect();
+        let mut gobgp = Self { target, peer, routes, daemon };
+        gobgp.announce()?;
         Ok(gobgp)
     }
 
@@ -120,6 +128,16 @@ impl Router for Gobgp {
 
     fn ask_again(&mut self) -> Result<()> {
         self.ask(&format!("neighbor {} softresetin", self.peer)).map(drop)
+    }
+
+    fn crash(&mut self) -> Result<()> {
+        self.daemon.kill()?;
+        Ok(std::fs::remove_file(self.target.trim_start_matches("unix://"))?)
+    }
+
+    fn come_back(&mut self) -> Result<()> {
+        self.daemon.start_again(&["-r"])?;
+        self.announce()
     }
 
     fn updates(&mut self) -> Result<u64> {

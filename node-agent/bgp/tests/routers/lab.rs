@@ -98,7 +98,7 @@ impl Lab {
         command.args(args).stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
         command.envs(variables.iter().copied());
         let child = command.spawn().with_context(|| format!("cannot start {program}"))?;
-        Ok(Process { name: name.to_owned(), child, log })
+        Ok(Process { name: name.to_owned(), command, child, log })
     }
 }
 
@@ -128,6 +128,7 @@ impl Checked for Command {
 /// A program that runs. It is killed with the handle.
 pub(crate) struct Process {
     name: String,
+    command: Command,
     child: Child,
     log: PathBuf,
 }
@@ -137,6 +138,13 @@ impl Process {
     pub(crate) fn kill(&mut self) -> Result<()> {
         self.child.kill()?;
         self.child.wait()?;
+        Ok(())
+    }
+
+    /// Starts it again after its end, with more arguments.
+    pub(crate) fn start_again(&mut self, more: &[&str]) -> Result<()> {
+        self.child =
+            self.command.args(more).spawn().with_context(|| format!("cannot start {}", self.name))?;
         Ok(())
     }
 

@@ -32,6 +32,12 @@ pub(crate) trait Router: Sized {
     /// Asks the node for its routes again, without ending the session.
     fn ask_again(&mut self) -> Result<()>;
 
+    /// Ends it as a crash would.
+    fn crash(&mut self) -> Result<()>;
+
+    /// Starts it after a crash. It says that it restarts.
+    fn come_back(&mut self) -> Result<()>;
+
     /// UPDATEs that came.
     fn updates(&mut self) -> Result<u64>;
 }

@@ -66,6 +66,8 @@ pub(crate) struct Session {
     pub(crate) node_passive: bool,
     /// With [`RESTART_TIME`].
     pub(crate) graceful_restart: bool,
+    /// The router does so as well for its own routes.
+    pub(crate) router_restarts: bool,
     /// Long-lived graceful restart in its place, after a second: with [`STALE_TIME`].
     pub(crate) long_lived: bool,
     pub(crate) extended_next_hop: bool,
@@ -89,6 +91,7 @@ impl Session {
             router_ttl_security: false,
             node_passive: false,
             graceful_restart: false,
+            router_restarts: false,
             long_lived: false,
             extended_next_hop: false,
             bfd: false,
