@@ -63,18 +63,18 @@ async fn run(mut wanted: watch::Receiver<BTreeMap<Key, Parameters>>, mut engine:
     let idle = Duration::from_secs(3600);
     loop {
         let deadline = start + engine.deadline().unwrap_or_else(|| start.elapsed() + idle);
-        let is_changed = tokio::select! {
+        tokio::select! {
             biased;
-            () = engine.wait() => false,
-            result = wanted.changed() => match result {
-                Ok(()) => true,
-                Err(_) => return,
-            },
-            () = sleep_until(deadline) => false,
-        };
+            () = engine.wait() => {}
+            _ = wanted.changed() => wanted.mark_changed(),
+            () = sleep_until(deadline) => {}
+        }
         let now = start.elapsed();
-        if is_changed {
-            engine.set(&wanted.borrow_and_update(), now);
+        // Asked here, because packets may come without a pause.
+        match wanted.has_changed() {
+            Ok(true) => engine.set(&wanted.borrow_and_update(), now),
+            Ok(false) => {}
+            Err(_) => return,
         }
         engine.turn(now);
     }

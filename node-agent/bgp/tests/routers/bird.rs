@@ -75,7 +75,7 @@ impl Router for Bird {
         let args =
             ["-f".into(), "-c".into(), file, "-s".into(), socket.clone(), "-P".into(), lab.path("bird.pid")];
         let daemon = lab.spawn(&lab.router, "bird", "/usr/sbin/bird", args, &[])?;
-        let mut bird = Self { socket, daemon: daemon };
+        let mut bird = Self { socket, daemon };
         until("bird", || {
             bird.daemon.check()?;
             bird.ask("show status").map(Some)

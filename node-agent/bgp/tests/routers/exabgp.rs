@@ -112,7 +112,7 @@ impl Router for Exabgp {
         ];
         let daemon = lab.spawn(&lab.router, "exabgp", "/usr/sbin/exabgp", [&file], &variables)?;
         let commands = File::options().append(true).open(commands)?;
-        Ok(Self { events, commands, families: session.families.clone(), daemon: daemon })
+        Ok(Self { events, commands, families: session.families.clone(), daemon })
     }
 
     fn route(&mut self, prefix: IpNet) -> Result<Option<Seen>> {
