@@ -3,7 +3,7 @@
 use cilium_services::ServiceName;
 
 use crate::claim::Role;
-use crate::lbipam::Lbipam;
+use crate::lbipam::{Entry, Lbipam};
 use crate::sharing::clash;
 
 impl Lbipam {
@@ -12,7 +12,16 @@ impl Lbipam {
         let mut notes = self.check_sharing();
         notes.extend(self.check_places());
         notes.extend(self.check_users());
+        notes.extend(self.check_count());
         notes
+    }
+
+    /// What is counted on the way is what there is.
+    fn check_count(&self) -> Option<String> {
+        let is_matching = |entry: &&Entry| entry.is_settled && entry.claim.role == Role::Ours;
+        let found = self.services.values().filter(is_matching).count();
+        (found != self.matching)
+            .then(|| format!("{found} Services get addresses, {} are counted", self.matching))
     }
 
     /// Who has an address together may.

@@ -44,15 +44,14 @@ pub(crate) fn overlapped(Overlap { own, other, pool }: &Overlap) -> String {
 /// Of a pool, in a fixed order.
 pub(crate) fn of_pool(known: &Known) -> Vec<Condition> {
     let number = |type_, number: u128| Condition::new(type_, "Unknown", "noreason", number.to_string());
-    let total = known.total();
     let conflict = match &known.conflict {
         None => Condition::new(CONFLICT, "False", "resolved", String::new()),
         Some(overlap) => Condition::new(CONFLICT, "True", "cidr_overlap", self::conflict(overlap)),
     };
     let mut conditions = vec![
         conflict,
-        number(TOTAL, total),
-        number(AVAILABLE, total.saturating_sub(known.used)),
+        number(TOTAL, known.total()),
+        number(AVAILABLE, known.available()),
         number(USED, known.used),
         number(CONFLICTING, known.shared),
     ];

@@ -69,6 +69,30 @@ pub struct Changes {
     pub pools: BTreeSet<String>,
 }
 
+/// How many there are of what.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Numbers {
+    /// Pools that give nothing, as they conflict with themselves or an older one.
+    pub conflicting_pools: usize,
+    /// Services that get addresses of pools, as far as there are any.
+    pub services_matching: usize,
+    /// Those of them that do not have all that they ask for.
+    pub services_unsatisfied: usize,
+    /// Of each pool, the oldest first.
+    pub pools: Vec<PoolNumbers>,
+}
+
+/// Addresses of a pool; those that it never gives count as used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PoolNumbers {
+    /// The pool.
+    pub name: String,
+    /// Those that nobody has.
+    pub available: u128,
+    /// The others.
+    pub used: u128,
+}
+
 /// All pools and Services.
 ///
 /// # Expected flow
@@ -89,6 +113,8 @@ pub struct Lbipam {
     dirty: BTreeSet<Rank>,
     /// Services that do not have all that they ask for.
     waiting: BTreeSet<Rank>,
+    /// How many Services of ours are settled.
+    pub(crate) matching: usize,
     pools_changed: bool,
     /// Something happened that those who wait may gain by.
     is_stirred: bool,
@@ -106,6 +132,7 @@ impl Lbipam {
             keys: BTreeMap::new(),
             dirty: BTreeSet::new(),
             waiting: BTreeSet::new(),
+            matching: 0,
             pools_changed: false,
             is_stirred: false,
         }
@@ -185,6 +212,23 @@ impl Lbipam {
         self.pools.get(pool).map(conditions::of_pool)
     }
 
+    /// As of the last plan.
+    pub fn numbers(&self) -> Numbers {
+        let pools = || self.pools.all();
+        Numbers {
+            conflicting_pools: pools().filter(|(_, known)| known.conflict.is_some()).count(),
+            services_matching: self.matching,
+            services_unsatisfied: self.waiting.len(),
+            pools: pools()
+                .map(|(name, known)| PoolNumbers {
+                    name: name.to_owned(),
+                    available: known.available(),
+                    used: known.used,
+                })
+                .collect(),
+        }
+    }
+
     /// What would stand in the way of a pool that is about to be stored.
     pub fn advise(&self, name: &str, pool: Pool) -> Option<String> {
         let mut pools = self.pools.clone();
@@ -234,6 +278,7 @@ impl Lbipam {
         self.users.clear();
         self.keys.clear();
         self.waiting.clear();
+        self.matching = 0;
         self.services.values_mut().for_each(|entry| entry.is_settled = false);
     }
 
@@ -245,6 +290,7 @@ impl Lbipam {
             return;
         }
         let (claim, held) = (entry.claim.clone(), entry.held.clone());
+        self.matching -= usize::from(claim.role == Role::Ours);
         self.is_stirred |= !held.is_empty();
         for address in held {
             let Some(users) = self.users.get_mut(&address) else { continue };
@@ -272,6 +318,7 @@ impl Lbipam {
             }
         }
         if let Some(entry) = self.services.get_mut(rank) {
+            self.matching += usize::from(claim.role == Role::Ours && !entry.is_settled);
             (entry.held, entry.is_settled) = (kept, true);
         }
     }

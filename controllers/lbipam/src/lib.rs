@@ -39,5 +39,5 @@ pub use block::Invalid;
 pub use claim::{ADDRESSES, CROSS_NAMESPACE, Claim, Config, FIELD_MANAGER, Role, SHARING_KEY};
 pub use conditions::{POOL_OPTIONAL, SATISFIED};
 pub use failure::{Clash, Failure};
-pub use lbipam::{Changes, Lbipam, Outcome};
+pub use lbipam::{Changes, Lbipam, Numbers, Outcome, PoolNumbers};
 pub use pool::Pool;

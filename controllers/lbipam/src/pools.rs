@@ -94,6 +94,11 @@ impl Known {
     pub(crate) fn total(&self) -> u128 {
         count(&self.extent)
     }
+
+    /// Addresses that it may still give.
+    pub(crate) fn available(&self) -> u128 {
+        self.total().saturating_sub(self.used)
+    }
 }
 
 fn free(block: &Block) -> Free {
@@ -128,6 +133,11 @@ impl Pools {
 
     pub(crate) fn get(&self, name: &str) -> Option<&Known> {
         self.all.get(self.ranks.get(name)?)
+    }
+
+    /// With their names, the oldest first.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (&str, &Known)> {
+        self.all.iter().map(|(rank, known)| (rank.name.as_str(), known))
     }
 
     pub(crate) fn is_empty(&self) -> bool {

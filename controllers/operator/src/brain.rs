@@ -126,6 +126,11 @@ impl Brain {
         Ok(planned)
     }
 
+    /// Of load balancers, as of the last plan.
+    pub fn load_balancer_numbers(&self) -> Option<cilium_lbipam::Numbers> {
+        self.planner.load_balancer_numbers()
+    }
+
     /// When to plan again though no news came.
     pub fn next(&self, now: Instant, wall: Timestamp) -> Option<Instant> {
         let wake = self.wake.map(|at| now + until(at, wall));

@@ -48,12 +48,15 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let shell = Metrics::register(&mut registry);
     let plan_seconds = metrics::register_plan_seconds(&mut registry);
     registry.register_collector(Box::new(metrics::Process));
+    let load_balancers = metrics::LoadBalancers::default();
+    registry.register_collector(Box::new(load_balancers.clone()));
     start_servers(&options, registry).await?;
     let client = client::connect(config(&options).await?, AGENT)?;
     let election = election(&options);
     let store = Api::<Lease>::namespaced(client.clone(), &options.k8s_namespace);
     let webhook = webhook::Webhook::of(&options, plan_config(&options)?)?;
-    let operator = Operator { options, webhook, client, shell, plan_seconds, tasks: JoinSet::new() };
+    let operator =
+        Operator { options, webhook, client, shell, plan_seconds, load_balancers, tasks: JoinSet::new() };
     tokio::select! {
         ended = operator.compete(store.clone(), election.clone()) => ended,
         signalled = termination() => {
@@ -117,6 +120,7 @@ struct Operator {
     client: Client,
     shell: Metrics,
     plan_seconds: Histogram,
+    load_balancers: metrics::LoadBalancers,
     /// Ends with the operator: what gives back the Lease must not write any more, nor compete for it.
     tasks: JoinSet<()>,
 }
@@ -161,7 +165,8 @@ impl Operator {
             self.tasks.spawn(webhook.run(client, asker.clone()));
         }
         let brain = Brain::new(planner, Bootstrap::new(settings(&self.options)));
-        let ended = drive(brain, Inputs { news, reports, questions }, &writer, &self.plan_seconds).await;
+        let told = Told { plan_seconds: self.plan_seconds, load_balancers: self.load_balancers };
+        let ended = drive(brain, Inputs { news, reports, questions }, &writer, &told).await;
         // Without a webhook nobody asks, but the channel is open.
         drop(asker);
         ended
@@ -229,12 +234,18 @@ struct Inputs {
     questions: mpsc::Receiver<Question>,
 }
 
+/// What is measured of each round.
+struct Told {
+    plan_seconds: Histogram,
+    load_balancers: metrics::LoadBalancers,
+}
+
 /// The loop: takes all that is there, plans, hands over what is to be written. Nothing waits on the way.
 async fn drive(
     mut brain: Brain,
     Inputs { mut news, mut reports, mut questions }: Inputs,
     writer: &Writer,
-    plan_seconds: &Histogram,
+    told: &Told,
 ) -> anyhow::Result<()> {
     loop {
         let alarm = brain.next(Instant::now(), Timestamp::now());
@@ -261,7 +272,8 @@ async fn drive(
         for job in brain.plan(started, Timestamp::now()).context("the plan has no JSON form")? {
             writer.submit(job);
         }
-        plan_seconds.observe(started.elapsed().as_secs_f64());
+        told.plan_seconds.observe(started.elapsed().as_secs_f64());
+        told.load_balancers.set(brain.load_balancer_numbers());
     }
 }
 

@@ -8,7 +8,7 @@ use cilium_api::condition::Condition;
 use cilium_api::load_balancer_pool::LoadBalancerPoolStatus;
 use cilium_api::slim::{LoadBalancerIngress, Service};
 use cilium_core::condition;
-use cilium_lbipam::{Lbipam, Outcome, POOL_OPTIONAL, Pool, SATISFIED};
+use cilium_lbipam::{Lbipam, Numbers, Outcome, POOL_OPTIONAL, Pool, SATISFIED};
 use cilium_services::ServiceName;
 
 use crate::config::Config;
@@ -140,6 +140,11 @@ impl LoadBalancers {
         let changes = ipam.plan();
         changes.services.iter().for_each(|name| self.services.touch(service_key(name)));
         changes.pools.iter().for_each(|name| self.pools.touch(pool_key(name)));
+    }
+
+    /// `None`: somebody else gives addresses.
+    pub(crate) fn numbers(&self) -> Option<Numbers> {
+        self.ipam.as_ref().map(Lbipam::numbers)
     }
 
     /// What must hold after every plan, and does not.

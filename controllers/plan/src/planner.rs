@@ -279,6 +279,11 @@ impl Planner {
         self.policies.compilations
     }
 
+    /// Addresses of load balancers and who asks for them, as of the last plan; `None` if somebody else gives them.
+    pub fn load_balancer_numbers(&self) -> Option<cilium_lbipam::Numbers> {
+        self.load_balancers.numbers()
+    }
+
     fn put_pod(&mut self, name: PodName, pod: Option<Pod>) {
         let before = self.pods.get(&name);
         if before == pod.as_ref() {

@@ -1,5 +1,6 @@
 //! Each reason for which a Service has no address, word by word.
 
+use cilium_lbipam::{Numbers, PoolNumbers};
 use serde_json::{Value, json};
 
 use crate::world::{World, mk_cidr, mk_pool, mk_request, mk_service};
@@ -132,4 +133,32 @@ fn the_last_of_several_failures_is_told() {
     world.plan();
     assert_eq!(world.addresses("a/1"), ["10.0.0.1", "10.0.0.2"]);
     assert_eq!(world.reason("a/1"), "False no_pool: No pool exists with a CIDR containing '10.0.8.8'");
+}
+
+#[test]
+fn what_there_is_is_counted() {
+    let mut world = World::on([mk_cidr("old", 1, "10.0.0.0/31"), mk_cidr("new", 2, "10.0.0.0/24")]);
+    for name in ["a/1", "a/2", "a/3"] {
+        world.put(mk_service(name, 1, json!({})));
+    }
+    world.put(mk_service("a/none", 1, json!({"type": "ClusterIP"})));
+    world.plan();
+    let pool = |name: &str, available, used| PoolNumbers { name: name.to_owned(), available, used };
+    let expected = Numbers {
+        conflicting_pools: 1,
+        services_matching: 3,
+        services_unsatisfied: 1,
+        pools: vec![pool("old", 0, 2), pool("new", 254, 2)],
+    };
+    assert_eq!(world.lbipam.numbers(), expected);
+    world.delete("a/3");
+    world.delete_pool("new");
+    world.plan();
+    let expected = Numbers {
+        conflicting_pools: 0,
+        services_matching: 2,
+        services_unsatisfied: 0,
+        pools: vec![pool("old", 0, 2)],
+    };
+    assert_eq!(world.lbipam.numbers(), expected);
 }
