@@ -22,6 +22,9 @@ pub const SHARING_KEY: [&str; 2] = ["lbipam.cilium.io/sharing-key", "io.cilium/l
 pub const CROSS_NAMESPACE: [&str; 2] =
     ["lbipam.cilium.io/sharing-cross-namespace", "io.cilium/lb-ipam-sharing-cross-namespace"];
 
+/// Of what cannot be read, so many characters are quoted.
+const QUOTED: usize = 64;
+
 /// Which Services get addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -61,6 +64,9 @@ pub struct Claim {
     pub(crate) labels: Labels,
     /// In their order; without any, one address of each family.
     pub(crate) requested: Vec<IpAddr>,
+    /// The first of its requests that is no address. Nothing is given in place of it, and nothing taken away: it may stand for what the
+    /// Service has.
+    pub(crate) unreadable: Option<String>,
     /// Families that it is to have an address of.
     pub(crate) families: Vec<Family>,
     /// Services with the same key may have an address together.
@@ -169,11 +175,13 @@ impl Claim {
     fn reduce(service: &slim::Service, config: &Config, role: Role) -> Self {
         let spec = &service.spec;
         let created = service.metadata.creation_timestamp.as_ref();
+        let (requested, unreadable) = requested(service);
         Self {
             created: created.map_or(i64::MAX, |time| time.0.as_second()),
             role,
             labels: selectable_labels(service),
-            requested: requested(service),
+            requested,
+            unreadable,
             families: families(spec, config),
             sharing_key: annotation(service, &SHARING_KEY).filter(|key| !key.is_empty()).map(str::to_owned),
             shares_with: annotation(service, &CROSS_NAMESPACE)
@@ -195,8 +203,16 @@ impl Claim {
             && self.pods == other.pods
     }
 
-    /// Whether an address is one that the Service asks for.
+    /// It asks for addresses, and takes no others.
+    pub(crate) fn is_picky(&self) -> bool {
+        !self.requested.is_empty() || self.unreadable.is_some()
+    }
+
+    /// Whether an address is one that the Service asks for, as far as that can be read.
     pub(crate) fn wants(&self, address: IpAddr) -> bool {
+        if self.unreadable.is_some() {
+            return true;
+        }
         if self.requested.is_empty() {
             self.families.contains(&Family::of(address))
         } else {
@@ -209,18 +225,19 @@ fn port(port: &slim::ServicePort) -> (i32, String) {
     (port.port, port.protocol.clone().unwrap_or_else(|| "TCP".to_owned()))
 }
 
-/// What cannot be read is no request.
-fn requested(service: &slim::Service) -> Vec<IpAddr> {
+/// Addresses, and the first that is none. Between commas, there may be nothing.
+fn requested(service: &slim::Service) -> (Vec<IpAddr>, Option<String>) {
     let listed = annotation(service, &ADDRESSES).into_iter().flat_map(|list| list.split(','));
     let texts = service.spec.load_balancer_ip.as_deref().into_iter().chain(listed);
-    let mut found: Vec<IpAddr> = Vec::new();
-    for address in texts.filter_map(|text| text.trim().parse::<IpAddr>().ok()) {
-        let address = address.to_canonical();
-        if !found.contains(&address) {
-            found.push(address);
+    let (mut found, mut unreadable): (Vec<IpAddr>, _) = (Vec::new(), None);
+    for text in texts.map(str::trim).filter(|text| !text.is_empty()) {
+        match text.parse::<IpAddr>().map(|address| address.to_canonical()) {
+            Ok(address) if !found.contains(&address) => found.push(address),
+            Ok(_) => {}
+            Err(_) => drop(unreadable.get_or_insert_with(|| text.chars().take(QUOTED).collect())),
         }
     }
-    found
+    (found, unreadable)
 }
 
 /// Kubernetes API, `ServiceSpec.ipFamilyPolicy`. What is required must be on; what is listed alone was chosen by the API server.

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 /// The reason. Each has a name and words of its own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Failure {
     /// No pool in use has the address, or, without one, none of the family selects the Service.
     NoPool(Option<IpAddr>),
@@ -13,6 +13,8 @@ pub enum Failure {
     Allocated(IpAddr),
     /// Another Service has the address, and may not share it with this one.
     Incompatible(IpAddr, Clash),
+    /// This was requested, and is no address.
+    Unreadable(String),
     /// All addresses are in use.
     OutOfAddresses,
 }
@@ -53,6 +55,7 @@ impl Failure {
             Self::SelectorMismatch(_) => "pool_selector_mismatch",
             Self::Allocated(_) => "already_allocated",
             Self::Incompatible(..) => "already_allocated_incompatible_service",
+            Self::Unreadable(_) => "invalid_ip",
             Self::OutOfAddresses => "out_of_ips",
         }
     }
@@ -71,6 +74,9 @@ impl Failure {
             Self::Incompatible(ip, clash) => format!(
                 "The IP '{ip}' is already allocated to an incompatible service. Reason: {}",
                 clash.text()
+            ),
+            Self::Unreadable(text) => format!(
+                "The requested IP '{text}' is not an IP address; correct or remove it. Until then, this service gets no IP in place of it"
             ),
             Self::OutOfAddresses => {
                 "All enabled CiliumLoadBalancerIPPools that match this service ran out of allocatable IPs"

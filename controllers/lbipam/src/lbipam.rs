@@ -379,11 +379,10 @@ impl Lbipam {
 
     /// Requested addresses first: whoever takes any can take another one. Adds those that were gone through again.
     fn allocate_all(&mut self, ranks: &mut BTreeSet<Rank>) {
-        let is_picky = |entry: &Entry| !entry.claim.requested.is_empty();
         let mut has_joined = false;
         for picky in [true, false] {
             for rank in ranks.iter() {
-                if self.services.get(rank).is_some_and(|entry| is_picky(entry) == picky) {
+                if self.services.get(rank).is_some_and(|entry| entry.claim.is_picky() == picky) {
                     has_joined |= self.allocate(rank);
                 }
             }
@@ -420,6 +419,8 @@ impl Lbipam {
                 Err(error) => failure = Some(error),
             }
         }
+        // It is the only one that nobody but the user can do anything about.
+        let failure = claim.unreadable.clone().map(Failure::Unreadable).or(failure);
         if failure.is_some() {
             self.waiting.insert(rank.clone());
         } else {
@@ -432,7 +433,7 @@ impl Lbipam {
     }
 
     fn lacking(&self, claim: &Claim, held: &[IpAddr]) -> Vec<Lack> {
-        if !claim.requested.is_empty() {
+        if claim.is_picky() {
             let missing = claim.requested.iter().filter(|address| !held.contains(address));
             return missing.map(|address| Lack::Address(*address)).collect();
         }
@@ -496,7 +497,7 @@ enum Lack {
 fn outcome(entry: &Entry) -> Option<Outcome> {
     match entry.claim.role {
         Role::Ours if entry.is_settled => {
-            Some(Outcome::Assigned { addresses: entry.held.clone(), failure: entry.failure })
+            Some(Outcome::Assigned { addresses: entry.held.clone(), failure: entry.failure.clone() })
         }
         Role::Ours => None,
         // What we may have said of it before is out of date.

@@ -30,6 +30,8 @@ struct ServiceModel {
     port: u16,
     /// Last byte of the address that it asks for.
     request: Option<u8>,
+    /// It asks for something else, too, that is no address.
+    slips: bool,
     is_cluster_ip: bool,
     /// Shares with other namespaces.
     shares: bool,
@@ -62,13 +64,14 @@ fn pool() -> impl Strategy<Value = PoolModel> {
 
 fn service() -> impl Strategy<Value = ServiceModel> {
     let request = prop_oneof![3 => Just(None), 1 => (0..18u8).prop_map(Some)];
-    let flags = (prop::bool::weighted(0.1), prop::bool::weighted(0.5));
+    let flags = (prop::bool::weighted(0.1), prop::bool::weighted(0.5), prop::bool::weighted(0.1));
     (0..APPS.len(), 0..KEYS.len(), 80..83u16, request, flags, 0..3u32).prop_map(
-        |(app, key, port, request, (is_cluster_ip, shares), at)| ServiceModel {
+        |(app, key, port, request, (is_cluster_ip, shares, slips), at)| ServiceModel {
             app,
             key,
             port,
             request,
+            slips,
             is_cluster_ip,
             shares,
             at,
@@ -130,9 +133,9 @@ impl Both {
 
     fn put_service(&mut self, index: usize, service: ServiceModel) {
         let mut annotations = json!({"lbipam.cilium.io/sharing-key": KEYS[service.key]});
-        if let Some(last) = service.request {
-            annotations["lbipam.cilium.io/ips"] = json!(address(last));
-        }
+        let slip = service.slips.then(|| "10.0.0.x".to_owned());
+        let requests: Vec<String> = service.request.map(address).into_iter().chain(slip).collect();
+        annotations["lbipam.cilium.io/ips"] = json!(requests.join(","));
         if service.shares {
             annotations["lbipam.cilium.io/sharing-cross-namespace"] = json!("*");
         }
@@ -183,7 +186,10 @@ impl Both {
             for last in &held[index] {
                 let is_idle = self.pools.is_empty() && self.world.reason(&name(*index)) == "none";
                 assert!(is_idle || self.pools_for(service, *last).next().is_some(), "{index} has {last}");
-                assert!(service.request.is_none_or(|request| request == *last), "{index} has {last}");
+                assert!(
+                    service.slips || service.request.is_none_or(|request| request == *last),
+                    "{index} has {last}"
+                );
                 let others =
                     self.services.iter().filter(|(other, _)| *other > index && self.is_ours(**other));
                 for (other, it) in others.filter(|(other, _)| held[other].contains(last)) {
@@ -193,7 +199,7 @@ impl Both {
                     assert!(may, "{index} and {other} have {last}");
                 }
             }
-            if held[index].is_empty() && service.request.is_none() {
+            if held[index].is_empty() && service.request.is_none() && !service.slips {
                 self.check_exhausted(service, &held);
             }
         }

@@ -129,10 +129,57 @@ fn out_of_ips() {
 #[test]
 fn the_last_of_several_failures_is_told() {
     let mut world = World::on([mk_cidr("p", 1, "10.0.0.0/30")]);
-    world.put(mk_service("a/1", 1, mk_request("10.0.9.9, 10.0.0.1,nonsense,10.0.8.8 ,10.0.0.2")));
+    world.put(mk_service("a/1", 1, mk_request("10.0.9.9, 10.0.0.1,,10.0.8.8 ,10.0.0.2")));
     world.plan();
     assert_eq!(world.addresses("a/1"), ["10.0.0.1", "10.0.0.2"]);
     assert_eq!(world.reason("a/1"), "False no_pool: No pool exists with a CIDR containing '10.0.8.8'");
+}
+
+#[test]
+fn what_is_no_address_is_said_and_nothing_is_given_in_place_of_it() {
+    let said = |text: &str| {
+        format!(
+            "False invalid_ip: The requested IP '{text}' is not an IP address; correct or remove it. \
+             Until then, this service gets no IP in place of it"
+        )
+    };
+    let mut world = World::on([mk_cidr("p", 1, "10.0.0.0/30")]);
+    world.put(mk_service("a/annotated", 1, mk_request("nonsense")));
+    world.put(mk_service("a/field", 1, json!({"loadBalancerIP": "x"})));
+    world.put(mk_service("a/partly", 1, mk_request("10.0.0.1/32, 10.0.0.2,10.0.9.9")));
+    world.put(mk_service("a/long", 1, mk_request(&"7".repeat(1000))));
+    world.plan();
+    let states =
+        ["a/annotated", "a/field", "a/partly"].map(|name| (world.addresses(name), world.reason(name)));
+    let expected =
+        [(vec![], said("nonsense")), (vec![], said("x")), (vec!["10.0.0.2".to_owned()], said("10.0.0.1/32"))];
+    assert_eq!(states, expected);
+    assert_eq!(world.reason("a/long"), said(&"7".repeat(64)));
+    world.put(mk_service("a/annotated", 1, mk_request("10.0.0.3")));
+    world.put(mk_service("a/field", 1, json!({"loadBalancerIP": ""})));
+    world.plan();
+    assert_eq!(
+        (world.addresses("a/annotated"), world.addresses("a/field")),
+        (vec!["10.0.0.3".into()], vec!["10.0.0.0".into()])
+    );
+}
+
+#[test]
+fn a_slip_takes_nothing_away() {
+    let mut world = World::on([mk_cidr("p", 1, "10.0.0.0/30")]);
+    world.put(mk_service("a/1", 1, mk_request("10.0.0.1,10.0.0.2")));
+    world.plan();
+    world.put(mk_service("a/1", 1, mk_request("10.0.0.1,10.0.0.2x")));
+    world.plan();
+    assert_eq!(world.addresses("a/1"), ["10.0.0.1", "10.0.0.2"]);
+    assert!(world.reason("a/1").starts_with("False invalid_ip: "));
+    assert_eq!(world.restarted().addresses("a/1"), ["10.0.0.1", "10.0.0.2"]);
+    world.put(mk_service("a/1", 1, mk_request("10.0.0.1")));
+    world.plan();
+    assert_eq!(
+        (world.addresses("a/1"), world.reason("a/1")),
+        (vec!["10.0.0.1".into()], "True satisfied".into())
+    );
 }
 
 #[test]
