@@ -67,7 +67,7 @@ pub fn namespace_rules() -> Vec<Rule> {
 /// only this one read.
 pub fn heartbeat_rules() -> Vec<Rule> {
     let secrets = |verbs| Rule::new("", "secrets", verbs);
-    vec![secrets(&["create"]), secrets(&["get"]).named([HEARTBEAT_SECRET.to_owned()])]
+    vec![secrets(&["create"]), secrets(&["get", "watch"]).named([HEARTBEAT_SECRET.to_owned()])]
 }
 
 /// Rules that hold in the namespace for secrets of BGP: which there are. Kubernetes has no right to know that without what is in them; the
@@ -194,7 +194,7 @@ mod tests {
     fn of_secrets_one_may_be_read_and_none_changed() {
         let expected = "- apiGroups: [\"\"]\n  resources: [\"secrets\"]\n  verbs: [\"create\"]\n\
             - apiGroups: [\"\"]\n  resources: [\"secrets\"]\n  resourceNames: [\"cilium-l2-heartbeat\"]\n  \
-            verbs: [\"get\"]\n";
+            verbs: [\"get\", \"watch\"]\n";
         assert_eq!(to_yaml(&heartbeat_rules()), expected);
     }
 
