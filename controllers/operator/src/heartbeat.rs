@@ -41,7 +41,7 @@ pub async fn ensure(client: Client, namespace: String) {
 /// Makes sure that there is one, and gives its resource version.
 async fn try_ensure(secrets: &Api<Secret>) -> anyhow::Result<String> {
     if let Some(found) = secrets.get_opt(SECRET).await.context("cannot read the Secret")? {
-        return check(found);
+        return check(&found);
     }
     match secrets.create(&PostParams::default(), &mk_secret()?).await {
         Ok(made) => {
@@ -50,7 +50,7 @@ async fn try_ensure(secrets: &Api<Secret>) -> anyhow::Result<String> {
         }
         // Somebody was faster.
         Err(kube::Error::Api(status)) if status.code == 409 => {
-            check(secrets.get(SECRET).await.context("cannot read the Secret")?)
+            check(&secrets.get(SECRET).await.context("cannot read the Secret")?)
         }
         Err(error) => Err(error).context("cannot create the Secret"),
     }
@@ -82,10 +82,10 @@ fn version(secret: &Secret) -> String {
 }
 
 /// A Secret that somebody else wrote is left alone, whatever is in it.
-fn check(found: Secret) -> anyhow::Result<String> {
+fn check(found: &Secret) -> anyhow::Result<String> {
     let key = found.data.as_ref().and_then(|data| data.get(ENTRY));
     match key {
-        Some(key) if key.0.len() == LENGTH => Ok(version(&found)),
+        Some(key) if key.0.len() == LENGTH => Ok(version(found)),
         Some(key) => bail!("data.{ENTRY} has {} bytes in place of {LENGTH}: delete the Secret", key.0.len()),
         None => bail!("it has no data.{ENTRY}: delete the Secret, or add {LENGTH} random bytes"),
     }
@@ -146,7 +146,7 @@ mod tests {
         (result, asked)
     }
 
-    fn event(type_: &str, object: Value) -> (u16, Value) {
+    fn event(type_: &str, object: &Value) -> (u16, Value) {
         (200, json!({"type": type_, "object": object}))
     }
 
@@ -160,11 +160,11 @@ mod tests {
         let mark = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"resourceVersion": "4"}});
         let answers = vec![
             (200, mk("3")),
-            event("BOOKMARK", mark),
-            event("DELETED", mk("5")),
+            event("BOOKMARK", &mark),
+            event("DELETED", &mk("5")),
             failure(404, "NotFound"),
             (201, mk("6")),
-            event("ERROR", failure(410, "Expired").1),
+            event("ERROR", &failure(410, "Expired").1),
             (200, mk("7")),
             failure(403, "Forbidden"),
             (200, mk("8")),
@@ -218,7 +218,7 @@ mod tests {
     #[test]
     fn a_new_key_is_good_and_no_two_are_the_same() {
         let (one, other) = (mk_secret().unwrap(), mk_secret().unwrap());
-        assert!(check(one.clone()).is_ok());
+        assert!(check(&one).is_ok());
         assert_eq!(key(&one).len(), 16);
         assert_ne!(key(&one), key(&other));
         assert_eq!(one.metadata.name.as_deref(), Some("cilium-l2-heartbeat"));
@@ -228,9 +228,9 @@ mod tests {
     fn a_secret_without_a_key_is_complained_of() {
         let mut secret = mk_secret().unwrap();
         secret.data.as_mut().unwrap().insert(ENTRY.to_owned(), ByteString(vec![1; 15]));
-        let error = check(secret.clone()).unwrap_err().to_string();
+        let error = check(&secret).unwrap_err().to_string();
         assert_eq!(error, "data.key has 15 bytes in place of 16: delete the Secret");
         secret.data = None;
-        assert!(check(secret.clone()).unwrap_err().to_string().starts_with("it has no data.key: "));
+        assert!(check(&secret).unwrap_err().to_string().starts_with("it has no data.key: "));
     }
 }
