@@ -24,8 +24,11 @@ const PROBE_EVERY: u64 = 30 * MILLISECOND;
 const PROBE_FOREIGN_EVERY: u64 = 1000 * MILLISECOND;
 /// Who has an address for so long, and is not known, is no owner.
 const FOREIGN_AFTER: u64 = 1000 * MILLISECOND;
-/// Another owner that answers for so long although it is not its turn is not waited for any more: its agent is away.
+/// Another owner that answers for so long although it is not its turn is told of: its agent is away, or does not hear this node. It is
+/// waited for all the same: its clients are served.
 const PATIENCE: u64 = 5000 * MILLISECOND;
+/// A node that hears nobody is silent while one that does not hear it answers, and for so long after that one was heard last.
+const YIELD: u64 = 2000 * MILLISECOND;
 /// Between two requests to everybody on the link, while a peer is not heard.
 const SEEK_EVERY: u64 = 1000 * MILLISECOND;
 /// The same while no peer is heard.
@@ -310,7 +313,7 @@ impl Announcer {
                 back.insert(name.clone());
             }
         }
-        self.follow_mode(now, &mut actions);
+        self.follow_mode(now, signs.link.met, &mut actions);
         self.follow_addresses(now, signs, &back, &mut actions);
         if self.next_check <= now {
             self.next_check = now + CHECK_EVERY;
@@ -362,7 +365,8 @@ impl Announcer {
         Some(State { standing, owner: it.leader.clone(), claimant: it.claimant })
     }
 
-    fn follow_mode(&mut self, now: u64, actions: &mut Vec<Action>) {
+    /// `met` is when a node that answers was last heard, be it that it hears this one or not.
+    fn follow_mode(&mut self, now: u64, met: u64, actions: &mut Vec<Action>) {
         if self.peers.is_empty() {
             self.mode = Mode::Alone;
             return;
@@ -389,6 +393,11 @@ impl Announcer {
                 } else {
                     self.mode = Mode::Settled;
                 }
+            }
+            // Programs have been silent since they met it, and it is gone.
+            Mode::Isolated { since, until } if met >= since && now >= met + YIELD => {
+                self.stop_all(actions);
+                self.mode = Mode::Isolated { since: now, until };
             }
             Mode::Alone | Mode::Settling { .. } | Mode::Settled | Mode::Isolated { .. } => {}
         }
@@ -490,11 +499,11 @@ impl Announcer {
             probing.sent = 0;
             // A peer may be about to be heard for the first time.
             is_foreign = now.saturating_sub(probing.began) >= FOREIGN_AFTER && !self.is_of_peer(claim.mac);
-            it.claimant = Some(claim.mac).filter(|_| is_foreign);
+            let is_overdue = now.saturating_sub(probing.began) >= PATIENCE;
+            it.claimant = Some(claim.mac).filter(|_| is_foreign || is_overdue);
         }
         let is_quiet = probing.sent > 1 && now.saturating_sub(probing.quiet_since) >= QUIET;
-        let is_overdue = claim.is_some() && !is_foreign && now.saturating_sub(probing.began) >= PATIENCE;
-        if is_quiet || is_overdue {
+        if is_quiet {
             it.claimant = None;
             it.phase = Phase::Answering(Telling::start(address, now, actions));
             return;

@@ -255,7 +255,7 @@ impl Station {
         failures.extend(self.members.failure().map(|error| ("groups".to_owned(), error)));
         for (address, mac) in self.decider.claimed() {
             let message = format!(
-                "{} has the address on {} and is no owner of it: take the address from that one, or from the Service",
+                "{} has the address on {} and should not: take the address from that one, or from the Service; if it is a node, see that its agent runs and hears this one",
                 Mac(mac),
                 self.device.name
             );

@@ -1,4 +1,4 @@
-//! Random faults: at no time do two nodes of one network answer, and in the end the right one does.
+//! Random faults and changes of the plan: at no time do two nodes of one network answer, and in the end the right one does.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use crate::sim::{MS, World};
 
 const NODES: usize = 4;
+const ADDRESSES: usize = 4;
 /// Milliseconds after two networks became one in which both of their owners may answer: until one hears the other.
 const MEETING: u64 = 220;
 
@@ -20,6 +21,8 @@ enum Event {
     StopAgent(usize),
     StartAgent(usize),
     Stall(usize, u64),
+    /// Owners of the address with this index; none: the Service is gone.
+    Plan(usize, Vec<usize>),
     Wait(u64),
 }
 
@@ -33,13 +36,27 @@ fn event() -> impl Strategy<Value = Event> {
         1 => node().prop_map(Event::StopAgent),
         1 => node().prop_map(Event::StartAgent),
         1 => (node(), 50..900_u64).prop_map(|(node, ms)| Event::Stall(node, ms)),
+        1 => (0..ADDRESSES, owners()).prop_map(|(index, owners)| Event::Plan(index, owners)),
         3 => (10..1500_u64).prop_map(Event::Wait),
     ]
 }
 
+/// Some nodes, in any order; or nobody.
+fn owners() -> impl Strategy<Value = Vec<usize>> {
+    let some = (Just((0..NODES).collect::<Vec<_>>()).prop_shuffle(), 0..=NODES);
+    some.prop_map(|(mut owners, many)| {
+        owners.truncate(many);
+        owners
+    })
+}
+
+fn address(index: usize) -> IpAddr {
+    IpAddr::from([192, 0, 2, u8::try_from(index).unwrap() + 1])
+}
+
 fn addresses() -> BTreeMap<IpAddr, Vec<usize>> {
     let lists = [vec![0, 1, 2, 3], vec![3, 2, 1, 0], vec![1, 3], vec![2, 0, 3]];
-    lists.into_iter().zip(1..).map(|(owners, last)| (IpAddr::from([192, 0, 2, last]), owners)).collect()
+    lists.into_iter().enumerate().map(|(index, owners)| (address(index), owners)).collect()
 }
 
 struct History {
@@ -108,6 +125,13 @@ impl History {
                     self.met = self.stalled;
                 }
                 self.world.stall(node, ms);
+            }
+            Event::Plan(index, ref owners) => {
+                self.plan.remove(&address(index));
+                if !owners.is_empty() {
+                    self.plan.insert(address(index), owners.clone());
+                }
+                (0..NODES).for_each(|node| self.world.plan(node, &self.plan));
             }
             Event::Wait(ms) => self.run(ms),
         }

@@ -18,8 +18,8 @@ const ASKED_WITHIN: u64 = 1000 * MS;
 
 #[derive(Clone, Copy, Debug)]
 enum Frame {
-    Request { to: u64, sent: u64, flags: u8 },
-    Answer { to: u64, sent: u64, flags: u8, agent_age: u64 },
+    Request { to: u64, sent: u64, flags: u8, key: u32 },
+    Answer { to: u64, sent: u64, flags: u8, agent_age: u64, key: u32 },
     Probe(IpAddr),
     Claim(IpAddr),
 }
@@ -72,6 +72,8 @@ struct Node {
     is_on: bool,
     /// Nodes with the same number hear each other.
     segment: u32,
+    /// Of the key of heartbeats.
+    key: u32,
     stalled_until: u64,
 }
 
@@ -80,6 +82,8 @@ pub(crate) struct World {
     nodes: Vec<Node>,
     /// No heartbeat is heard, but all else.
     is_deaf: bool,
+    /// From the first node to the second, no frame arrives.
+    blocked: BTreeSet<(usize, usize)>,
     frames: BTreeMap<u64, Vec<(usize, Option<Mac>, Frame)>>,
     /// Every announcement: when, by whom, of what.
     pub(crate) announced: Vec<(u64, usize, IpAddr)>,
@@ -104,12 +108,14 @@ impl World {
             plan: BTreeMap::new(),
             is_on: false,
             segment: 0,
+            key: 0,
             stalled_until: 0,
         });
         let mut world = Self {
             now: 10_000 * MS,
             nodes: nodes.collect(),
             is_deaf: false,
+            blocked: BTreeSet::new(),
             frames: BTreeMap::new(),
             announced: Vec::new(),
         };
@@ -165,6 +171,22 @@ impl World {
 
     pub(crate) fn move_to(&mut self, node: usize, segment: u32) {
         self.nodes[node].segment = segment;
+    }
+
+    /// Lets a node hear another one, or no longer.
+    pub(crate) fn block(&mut self, from: usize, to: usize, is_blocked: bool) {
+        if is_blocked {
+            self.blocked.insert((from, to));
+        } else {
+            self.blocked.remove(&(from, to));
+        }
+    }
+
+    /// The agent takes another key: it begins anew, as it does when it is restarted.
+    pub(crate) fn set_key(&mut self, node: usize, key: u32) {
+        self.nodes[node].key = key;
+        self.stop_agent(node);
+        self.start_agent(node);
     }
 
     /// Gives a node a plan; its agent takes it if there is one.
@@ -253,12 +275,13 @@ impl World {
     }
 
     fn act(&mut self, node: usize, action: &Action) {
-        let programs = &mut self.nodes[node].programs;
+        let Node { programs, key, .. } = &mut self.nodes[node];
+        let key = *key;
         match *action {
             Action::Ask { to, destination, flags } => {
                 let flags = flags | u8::try_from(programs.link.flags).unwrap();
                 let destination = Some(destination).filter(|mac| *mac != [0xff; 6]);
-                self.send(node, destination, Frame::Request { to, sent: self.now, flags });
+                self.send(node, destination, Frame::Request { to, sent: self.now, flags, key });
             }
             Action::Answer(address, answers) => drop(programs.answered.insert(address, answers)),
             Action::SetLink(link) => programs.link = link,
@@ -278,7 +301,8 @@ impl World {
         let (is_on, segment) = (self.nodes[from].is_on, self.nodes[from].segment);
         for at in 0..self.nodes.len() {
             let it = &self.nodes[at];
-            let is_reached = it.segment == segment && to.is_none_or(|mac| mac == it.mac);
+            let is_open = it.segment == segment && !self.blocked.contains(&(from, at));
+            let is_reached = is_open && to.is_none_or(|mac| mac == it.mac);
             if at != from && is_on && it.is_on && is_reached {
                 self.receive(at, from, frame);
             }
@@ -287,7 +311,9 @@ impl World {
 
     fn receive(&mut self, at: usize, from: usize, frame: Frame) {
         let now = self.now;
-        if self.is_deaf && matches!(frame, Frame::Request { .. } | Frame::Answer { .. }) {
+        if let Frame::Request { key, .. } | Frame::Answer { key, .. } = frame
+            && (self.is_deaf || key != self.nodes[at].key)
+        {
             return;
         }
         let (peer, mac) = (node_number(&name_of(from)), mac_of(from));
@@ -299,7 +325,7 @@ impl World {
             entry.mac = mac;
         }
         match frame {
-            Frame::Request { to, sent, flags } if to == me || to == ANYBODY => {
+            Frame::Request { to, sent, flags, key } if to == me || to == ANYBODY => {
                 if let Some(entry) = programs.note(peer, flags, 0, now) {
                     entry.stamp = sent;
                     let hears = flags & HEARTBEAT_HEARS_YOU != 0;
@@ -311,9 +337,9 @@ impl World {
                 }
                 let agent_age = (now - programs.agent) / MS;
                 let flags = u8::try_from(programs.link.flags).unwrap();
-                self.send(at, Some(mac), Frame::Answer { to: peer, sent, flags, agent_age });
+                self.send(at, Some(mac), Frame::Answer { to: peer, sent, flags, agent_age, key });
             }
-            Frame::Answer { to, sent, flags, agent_age } if to == me => {
+            Frame::Answer { to, sent, flags, agent_age, .. } if to == me => {
                 if let Some(entry) = programs.note(peer, flags, agent_age, now) {
                     entry.answered = entry.answered.max(sent);
                     programs.signs.heard = programs.signs.heard.max(sent);

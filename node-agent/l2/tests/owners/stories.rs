@@ -284,3 +284,73 @@ fn an_owner_that_is_heard_again_tells_everybody_that_it_has_its_addresses() {
     let of_first = world.announced.iter().filter(|(_, node, it)| (*node, *it) == (0, address(1)));
     assert_eq!(of_first.count(), 4, "once by the new agent, and three times when the other one is back");
 }
+
+/// Milliseconds for which nobody answers for an address while nodes take a new key, one every `apart` milliseconds; at no time do two.
+fn gaps_of_a_new_key(nodes: usize, apart: u64) -> Vec<u64> {
+    let owners: Vec<Vec<usize>> =
+        (0..nodes).map(|first| (0..nodes).map(|at| (first + at) % nodes).collect()).collect();
+    let owners: Vec<&[usize]> = owners.iter().map(Vec::as_slice).collect();
+    let mut world = World::new(nodes, &plan(&owners));
+    world.run(3000);
+    let mut gaps = vec![0; nodes];
+    let mut watch = |world: &World| {
+        for (at, gap) in gaps.iter_mut().enumerate() {
+            let now = who(world, u8::try_from(at).unwrap() + 1);
+            assert!(now.len() < 2, "{now:?} at {}", world.now / MS);
+            *gap += u64::from(now.is_empty());
+        }
+    };
+    for node in 0..nodes {
+        world.set_key(node, 1);
+        world.run_watched(apart, &mut watch);
+    }
+    world.run_watched(36_000, &mut watch);
+    for node in 0..nodes {
+        assert_eq!(who(&world, u8::try_from(node).unwrap() + 1), [node], "all is as before");
+    }
+    gaps
+}
+
+#[test]
+fn a_new_key_that_nodes_take_one_after_the_other_never_makes_two_answer() {
+    for (nodes, apart) in [(2, 0), (2, 300), (2, 1000), (2, 20_000), (3, 300), (3, 20_000), (4, 0), (4, 1000)]
+    {
+        let gaps = gaps_of_a_new_key(nodes, apart);
+        assert!(gaps.iter().all(|gap| *gap < 400), "{nodes} nodes, {apart} ms: {gaps:?}");
+    }
+}
+
+#[test]
+fn a_plan_that_moves_an_address_from_a_node_without_an_agent_waits_until_that_node_is_silent() {
+    let mut world = mk_world();
+    world.stop_agent(0);
+    world.run(1000);
+    let moved = plan(&[&[1, 2, 0], &[1, 2, 0], &[2, 0, 1]]);
+    (0..3).for_each(|node| world.plan(node, &moved));
+    let mut gap = 0;
+    world.run_watched(40_000, |world| {
+        let now = who(world, 1);
+        assert!(now.len() < 2, "{now:?} at {}", world.now / MS);
+        gap += u64::from(now.is_empty());
+    });
+    assert_eq!(who(&world, 1), [1]);
+    assert!(gap < 1500, "{gap}");
+}
+
+#[test]
+fn of_two_of_which_one_does_not_hear_the_other_the_deaf_one_answers_and_the_other_one_after_its_death() {
+    let mut world = World::new(2, &plan(&[&[0, 1], &[1, 0]]));
+    world.run(3000);
+    world.block(0, 1, true);
+    world.run(5000);
+    world.run_watched(5000, |world| {
+        assert_eq!([who(world, 1), who(world, 2)], [[1], [1]], "{}", world.now / MS);
+    });
+    world.power_off(1);
+    world.run(5000);
+    assert_eq!([who(&world, 1), who(&world, 2)], [[0], [0]]);
+    world.power_on(1);
+    world.block(0, 1, false);
+    world.run(5000);
+    assert_eq!([who(&world, 1), who(&world, 2)], [[0], [1]]);
+}
