@@ -31,7 +31,8 @@ struct Address {
 /// # Expected flow
 /// [`Leased::inherit`] once, with what programs answer for; [`Leased::set`] whenever the plan changes, [`Leased::learn`] whenever a Lease
 /// does; [`Leased::tick`] at [`Leased::deadline`] and after each change. Programs are told that the agent lives only while
-/// [`Leased::is_sure`], and after the actions of a tick: they stop when it does not for as long as others leave Leases alone.
+/// [`Leased::is_sure`], and after the actions of a tick. When it does not any more, it has last renewed what it holds the renew deadline
+/// before, at the worst; so they stop when the rest of the time is over for which others leave a Lease alone.
 #[derive(Debug)]
 pub struct Leased {
     mac: Mac,
@@ -47,7 +48,7 @@ impl Leased {
     pub fn new(mac: Mac, timings: Timings) -> Self {
         Self {
             mac,
-            bound: nanoseconds(timings.lease_duration),
+            bound: nanoseconds(timings.lease_duration.saturating_sub(timings.renew_deadline)),
             addresses: BTreeMap::new(),
             leases: BTreeMap::new(),
             link: None,
@@ -211,7 +212,7 @@ mod tests {
     }
 
     fn link(flags: u32) -> Action {
-        Action::SetLink(LinkEntry { bound: 15 * SECOND, flags, mac: MAC })
+        Action::SetLink(LinkEntry { bound: 10 * SECOND, flags, mac: MAC })
     }
 
     #[test]

@@ -35,7 +35,7 @@ layout! {
     /// Value of `cilium_links`: a device on which addresses are announced, by its number.
     pub struct LinkEntry as "link_entry" {
         /// Nanoseconds. With [`LINK_SOLO`], of `CLOCK_MONOTONIC`: since when. With [`LINK_LEASED`], how long after the last sign of the
-        /// agent this node still answers: the duration of Leases.
+        /// agent this node still answers: the duration of Leases without the renew deadline.
         pub bound: u64,
         /// `LINK_*` bits; peers are told.
         pub flags: u32,

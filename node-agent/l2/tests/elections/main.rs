@@ -4,7 +4,8 @@
 
 use std::time::Duration;
 
-use cilium_announcer::{Election, Timings};
+use cilium_announcer::election::lease_name;
+use cilium_announcer::{Action, Election, Leased, Tenure, Timings};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::Timestamp;
@@ -185,4 +186,48 @@ proptest! {
         (0..60).for_each(|_| world.step(Event::Nothing));
         prop_assert_eq!(world.holders().len(), 1, "six seconds after all is well");
     }
+}
+
+const SECOND: u64 = 1000 * MILLISECOND;
+
+/// When programs of a holder are silent that renewed its Lease last at `renewed`, cannot do so again, and is stopped at `paused`: its
+/// process tells them nothing any more.
+fn silent_at(election: &Election, timings: Timings, renewed: u64, paused: u64) -> u64 {
+    let address: std::net::IpAddr = [192, 0, 2, 9].into();
+    let services = ["default/web".to_owned()];
+    let mut leased = Leased::new([2, 0, 0, 0, 0, 7], timings);
+    leased.set([(address, &services[..])]);
+    let tenure = Tenure { holder: Some("n0".to_owned()), until: election.held_until() };
+    leased.learn(&lease_name(&services[0]), tenure);
+    let (mut bound, mut alive) = (0, 0);
+    for now in (0..).map(|step| renewed + step * STEP).take_while(|now| *now <= paused) {
+        for action in leased.tick(now) {
+            match action {
+                Action::SetLink(link) => bound = link.bound,
+                Action::Answer(_, false) => return now,
+                _ => {}
+            }
+        }
+        alive = now;
+    }
+    alive + bound
+}
+
+#[test]
+fn a_holder_that_is_paused_is_silent_before_another_one_may_take_its_lease() {
+    let timings = Timings::clamped(Duration::from_secs(15), Duration::from_secs(5), Duration::from_secs(2));
+    let (mut holder, mut other) = (Election::new(NAME, "n0", timings), Election::new(NAME, "n1", timings));
+    let renewed = 100 * SECOND;
+    holder.observe(None, renewed);
+    let claim = holder.claim(renewed + SECOND, &MicroTime(Timestamp::UNIX_EPOCH)).unwrap();
+    holder.written(claim.clone(), renewed, renewed);
+    other.observe(Some(&claim), renewed);
+    let taken = other.writes_at();
+    let silent: Vec<u64> =
+        (0..80).map(|tenths| silent_at(&holder, timings, renewed, renewed + tenths * STEP)).collect();
+    assert!(taken >= renewed + 15 * SECOND);
+    assert_eq!(silent[0], renewed + 10 * SECOND, "paused at once");
+    assert_eq!(silent[49], renewed + 14_900 * MILLISECOND, "paused when it could just not renew");
+    assert_eq!(silent[79], renewed + 5 * SECOND, "it knew that it had to stop");
+    assert!(silent.iter().all(|at| *at <= taken), "{silent:?} {taken}");
 }
