@@ -239,7 +239,7 @@ impl Bgp {
 
     /// Takes what selects a Service, as it is now; `None` if it is gone.
     pub fn set_claim(&mut self, service: &ServiceName, claim: Option<Claim>) {
-        self.edit_service(service, |entry| std::mem::replace(&mut entry.claim, claim.clone()) != claim);
+        self.edit_service(service, |entry| replaced(&mut entry.claim, claim));
     }
 
     /// Takes where nodes serve a Service, as it is now; `None` if they do not.
@@ -249,7 +249,7 @@ impl Bgp {
         } else {
             self.by_node.remove(service);
         }
-        self.edit_service(service, |entry| std::mem::replace(&mut entry.served, served.clone()) != served);
+        self.edit_service(service, |entry| replaced(&mut entry.served, served));
     }
 
     fn edit_service(&mut self, service: &ServiceName, edit: impl FnOnce(&mut Entry) -> bool) {
@@ -325,8 +325,9 @@ impl Bgp {
         }
         for name in &*nodes {
             let wanting = self.wanting(name);
-            let all = wanting.iter().fold(true, |all, router| self.pool.allocate(pool, name, router) && all);
-            if all {
+            // Each router gets one that can have one.
+            let without = wanting.iter().filter(|router| !self.pool.allocate(pool, name, router)).count();
+            if without == 0 {
                 self.waiting.remove(name);
             } else {
                 self.waiting.insert(name.clone());
@@ -508,6 +509,13 @@ impl<'a> Advertised<'a> {
         }
         all
     }
+}
+
+/// Puts a value in the place of another. Says whether that changed anything.
+fn replaced<V: PartialEq>(place: &mut V, value: V) -> bool {
+    let changed = *place != value;
+    *place = value;
+    changed
 }
 
 /// Puts or removes an entry. Says whether that changed anything.

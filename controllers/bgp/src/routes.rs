@@ -56,11 +56,7 @@ impl Touched {
 impl Routes {
     /// Makes what a giver gives what it gives now.
     pub(crate) fn give(&mut self, giver: Giver, now: BTreeSet<Given>, touched: &mut Touched) {
-        let before = if now.is_empty() {
-            self.given.remove(&giver).unwrap_or_default()
-        } else {
-            self.given.insert(giver.clone(), now.clone()).unwrap_or_default()
-        };
+        let before = self.given.remove(&giver).unwrap_or_default();
         for taken in before.difference(&now) {
             if self.take(taken) {
                 touched.insert(taken);
@@ -72,6 +68,9 @@ impl Routes {
             if *count == 1 {
                 touched.insert(given);
             }
+        }
+        if !now.is_empty() {
+            self.given.insert(giver, now);
         }
     }
 

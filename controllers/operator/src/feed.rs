@@ -63,7 +63,7 @@ const OF_BGP: [Kind; 6] = [
 ];
 
 /// Starts a watch for every kind that is wanted. They end when the receiver is dropped.
-pub fn start(client: &Client, metrics: &Metrics, wanted: Wanted) -> mpsc::Receiver<News> {
+pub fn start(client: &Client, metrics: &Metrics, wanted: &Wanted) -> mpsc::Receiver<News> {
     let (sender, receiver) = mpsc::channel(CAPACITY);
     let feed = Feed { client, metrics, sender };
     feed.watch::<Pod>();

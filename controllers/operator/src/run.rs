@@ -153,7 +153,7 @@ impl Operator {
             l2_announcement_policies: self.options.enable_l2_announcements,
             bgp: self.options.enable_bgp_control_plane.then(|| self.options.bgp_secrets_namespace.clone()),
         };
-        let news = feed::start(&self.client, &self.shell, wanted);
+        let news = feed::start(&self.client, &self.shell, &wanted);
         let rate = self.options.operator_k8s_client_qps;
         let limits = Limits { per_second: (rate > 0.0).then_some(rate) };
         let client = self.client.clone();

@@ -106,10 +106,10 @@ impl Routing {
     pub(crate) fn observe_node_config(&mut self, object: &CiliumBGPNodeConfig) {
         let Some(bgp) = &mut self.bgp else { return };
         let meta = &object.metadata;
-        let owners = meta.owner_references.iter().flatten();
+        let mut owners = meta.owner_references.iter().flatten();
         let owner =
-            owners.filter(|owner| owner.kind == "CiliumBGPClusterConfig").map(|owner| owner.uid.clone());
-        let print = Print { owner: owner.last().unwrap_or_default(), spec: object.spec.clone() };
+            owners.find(|owner| owner.kind == "CiliumBGPClusterConfig").map(|owner| owner.uid.clone());
+        let print = Print { owner: owner.unwrap_or_default(), spec: object.spec.clone() };
         let key = ObjectKey::cluster(Kind::BgpNodeConfig, name_of(meta));
         let (version, uid) = (meta.resource_version.as_deref(), meta.uid.as_deref());
         if self.node_configs.observe(&key, print, version, uid) {
