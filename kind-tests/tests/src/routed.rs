@@ -106,7 +106,10 @@ impl Stage {
             .iter()
             .zip(servers)
             .map(|(name, node)| mk_server(name, Some(node)).replace(&format!("app: {name}"), "app: server"));
-        ns.apply(&pods.collect::<String>())?;
+        let pods = pods.collect::<String>();
+        if !pods.is_empty() {
+            ns.apply(&pods)?;
+        }
         let stage = Self { addresses: Default::default(), ns, bgp, network };
         stage.serve("")?;
         let of_namespace = stage.of_namespace();
@@ -135,7 +138,9 @@ impl Stage {
         )?;
         stage.peer(ROUTER_ASN)?;
         let ready: Vec<&str> = names.iter().map(String::as_str).collect();
-        stage.ns.ready(&ready)?;
+        if !ready.is_empty() {
+            stage.ns.ready(&ready)?;
+        }
         stage.with_addresses()
     }
 

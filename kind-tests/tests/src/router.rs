@@ -99,14 +99,17 @@ impl Router {
         serde_json::from_str(&text).with_context(|| format!("{command}: {text}"))
     }
 
-    /// Addresses of neighbours with which a session is established, in one family (`ipv4` or `ipv6`).
+    /// Addresses of a family (`ipv4` or `ipv6`) of neighbours with which a session is established.
     ///
     /// # Errors
     /// As [`Router::ask`].
     pub fn established(&self, family: &str) -> anyhow::Result<Vec<String>> {
         let summary = self.ask(&format!("show bgp {family} unicast summary json"))?;
         let peers = summary["peers"].as_object().cloned().unwrap_or_default();
-        let up = peers.into_iter().filter(|(_, peer)| peer["state"] == "Established");
+        // Sessions of the other family are there as well, though they do not carry this one.
+        let of_family = |address: &str| address.contains(':') == (family == "ipv6");
+        let up =
+            peers.into_iter().filter(|(address, peer)| of_family(address) && peer["state"] == "Established");
         Ok(up.map(|(address, _)| address).collect())
     }
 
