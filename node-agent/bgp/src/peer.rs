@@ -10,7 +10,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cilium_rest::bgp::{Family, SessionState};
+use cilium_rest::bgp::{Bfd, Family, SessionState};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 
@@ -28,6 +28,16 @@ const SOUND: Duration = Duration::from_secs(30);
 
 /// The first pause between two attempts; each further one is twice as long, up to what is configured.
 const SOON: Duration = Duration::from_secs(1);
+
+/// What BFD of a peer may take longer than we count on.
+const MARGIN: Duration = Duration::from_millis(500);
+
+/// How long after its start the speaker says nothing to a peer, by BFD or by BGP, and longer than this never. The peer may have had BFD
+/// with the process before this one: it has to miss that one while it keeps our routes (RFC 4724), not when there is a new session.
+pub(crate) fn quiet(bfd: Bfd) -> Duration {
+    let interval = Duration::from_millis(bfd.transmit.max(bfd.receive).into());
+    (interval * u32::from(bfd.multiplier) + MARGIN).min(Duration::from_secs(5))
+}
 
 /// What a peer shall be told, and what else changes without a new session.
 #[derive(Clone, Debug, Default)]
@@ -137,13 +147,18 @@ impl Task {
     }
 
     fn deadline(&self) -> Option<Duration> {
-        let attempt = self.may_attempt().then_some(self.next_attempt);
+        let attempt = self.may_attempt().then_some(self.next_attempt.max(self.quiet()));
         let sessions = self.connections.iter().flatten().filter_map(Connection::deadline);
         sessions.chain(attempt).chain(self.retention.deadline()).min()
     }
 
     fn may_attempt(&self) -> bool {
         !self.spec.passive && self.attempt.is_none() && self.connections.iter().all(Option::is_none)
+    }
+
+    /// Until when there are no sessions.
+    fn quiet(&self) -> Duration {
+        self.orders.borrow().soft.bfd.map_or(Duration::ZERO, quiet)
     }
 
     fn advance(&mut self) {
@@ -165,7 +180,7 @@ impl Task {
             });
             self.common.changed();
         }
-        if self.may_attempt() && self.next_attempt <= now {
+        if self.may_attempt() && self.next_attempt.max(self.quiet()) <= now {
             let retry = Duration::from_secs(self.orders.borrow().soft.connect_retry.into());
             self.attempt = Some(Box::pin(connect::connect(self.spec.clone(), retry)));
         }
@@ -222,6 +237,10 @@ impl Task {
     }
 
     fn incoming(&mut self, stream: TcpStream) {
+        if self.common.now() < self.quiet() {
+            tracing::debug!(peer = %self.spec.address, "a connection is not taken yet");
+            return;
+        }
         if let Err(reason) = connect::adopt(&stream, &self.spec) {
             tracing::warn!(peer = %self.spec.address, reason, "a connection is not taken");
             if !self.connections.iter().flatten().any(|it| it.is_established) {

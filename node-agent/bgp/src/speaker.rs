@@ -21,7 +21,7 @@ use crate::common::Common;
 use crate::config::{self, Soft, Spec};
 use crate::export::{Table, export};
 use crate::kept::Kept;
-use crate::peer::{Message, Orders, Status, Task, unix_time};
+use crate::peer::{Message, Orders, Status, Task, quiet, unix_time};
 use crate::session::Cease;
 
 /// A session that changes is connected anew after this: the peer shall have heard of the end of the old one.
@@ -194,15 +194,19 @@ impl Speaker {
 
     /// Starts the task of a peer, in the place of an earlier one.
     fn replace(&self, state: &mut State, name: Name, (spec, soft): (Spec, Soft), mut pause: Duration) {
-        let mut count = 0;
+        let (mut count, mut bfd) = (0, None);
         if let Some(before) = state.neighbours.remove(&name) {
             drop(before.messages.send(Message::Stop(Cease::ConfigurationChange)));
-            count = before.status.change(|it| it.established_count);
+            (count, bfd) = before.status.change(|it| (it.established_count, it.bfd));
+            // A session of BFD that goes on has no news to tell.
+            let way = |spec: &Spec| (spec.local_address, spec.address, spec.device.clone());
+            bfd = bfd.filter(|_| way(&before.spec) == way(&spec));
             pause = PAUSE;
         }
         let (orders, ordered) = watch::channel(Arc::new(Orders::default()));
         let (messages, received) = mpsc::unbounded_channel();
         let status = Arc::new(Status::new(unix_time(), count));
+        status.change(|it| it.bfd = bfd);
         let common = self.0.common.clone();
         let task = Task::new(common, spec.clone(), status.clone(), ordered, received, pause);
         let task = tokio::spawn(task.run());
@@ -239,13 +243,23 @@ impl Speaker {
 
     /// Has the BFD sessions that the configuration names.
     fn watch(&self, state: &mut State) {
+        let now = self.0.common.now();
         let wanted: BTreeMap<Key, Parameters> = state
             .config
             .instances
             .iter()
             .flat_map(|instance| &instance.peers)
+            .filter(|peer| peer.bfd.is_some_and(|bfd| quiet(bfd) <= now))
             .filter_map(|peer| Some((bfd_key(peer), bfd_parameters(peer)?)))
             .collect();
+        let times = state.neighbours.values().filter_map(|it| it.soft.bfd).map(quiet);
+        if let Some(next) = times.filter(|at| *at > now).min() {
+            let speaker = self.clone();
+            tokio::spawn(async move {
+                tokio::time::sleep_until(speaker.0.common.instant(Some(next))).await;
+                speaker.watch(&mut speaker.state());
+            });
+        }
         for neighbour in state.neighbours.values() {
             let has_bfd = neighbour.soft.bfd.is_some();
             neighbour.status.change(|it| it.bfd = has_bfd.then(|| it.bfd.unwrap_or_default()));

@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 
 use super::{Speaker, State};
 use crate::connect::{self, Listeners};
-use crate::peer::Message;
+use crate::peer::{Message, quiet};
 
 /// Between two attempts to listen, or to accept.
 const RETRY: Duration = Duration::from_secs(1);
@@ -23,6 +23,8 @@ struct Wanted {
     port: u16,
     passwords: BTreeMap<IpAddr, Option<Password>>,
     has_gtsm: bool,
+    /// It is opened so long after the start of the speaker.
+    quiet: Duration,
 }
 
 /// The port of an instance; closed when it is dropped.
@@ -60,6 +62,9 @@ impl Speaker {
 
     async fn serve_port(self, instance: String, mut wanted: watch::Receiver<Wanted>) {
         let port = wanted.borrow().port;
+        // Peers take a refused connection for a speaker that is away, and a closed one for an error.
+        let quiet = wanted.borrow().quiet;
+        tokio::time::sleep_until(self.0.common.instant(Some(quiet))).await;
         let listeners = loop {
             match Listeners::open(port) {
                 Ok(listeners) => break listeners,
@@ -136,6 +141,7 @@ fn wanted(instance: &Instance) -> Option<(String, Wanted)> {
         port: instance.port?,
         passwords: peers.iter().map(|peer| (peer.address, peer.password.clone())).collect(),
         has_gtsm: peers.iter().any(|peer| peer.ttl_security),
+        quiet: peers.iter().filter_map(|peer| peer.bfd).map(quiet).max().unwrap_or_default(),
     };
     Some((instance.name.clone(), wanted))
 }

@@ -290,12 +290,12 @@ impl<R: Router> Watch<'_, R> {
         Ok(())
     }
 
-    /// Over a restart, and until what was not said again would be gone.
-    fn restart(&mut self, speaker: &mut Speaker<'_>, is_crash: bool) -> Result<()> {
+    /// Over a restart, with so many looks while the speaker is away, and until what was not said again would be gone.
+    fn restart(&mut self, speaker: &mut Speaker<'_>, is_crash: bool, looks: u32) -> Result<()> {
         let how = if is_crash { "a crash" } else { "SIGTERM" };
         let end = if is_crash { speaker.kill() } else { speaker.terminate() };
         end?;
-        for _ in 0..30 {
+        for _ in 0..looks {
             self.look(&format!("after {how}"))?;
         }
         speaker.start_again()?;
@@ -327,9 +327,12 @@ fn check_graceful_restart<R: Router>(lab: &Lab, bfd: bool) -> Result<()> {
     let is_up = |peer: &PeerState| peer.bfd == bfd.then_some(BfdState::Up);
     speaker.wait("BFD", is_up)?;
     let mut watch = Watch { router, session: &session };
-    watch.restart(&mut speaker, true)?;
-    speaker.wait("BFD after a crash", is_up)?;
-    watch.restart(&mut speaker, false)
+    // BFD misses a speaker that is away for long, and is surprised by one that is back at once.
+    for (is_crash, looks) in [(true, 30), (true, 0), (false, 0)] {
+        watch.restart(&mut speaker, is_crash, looks)?;
+        speaker.wait("BFD after a restart", is_up)?;
+    }
+    Ok(())
 }
 
 /// The node keeps the routes of a router that comes back.
@@ -407,10 +410,9 @@ fn check_many<R: Router>(lab: &Lab) -> Result<()> {
 fn check_bfd<R: Router>(lab: &Lab) -> Result<()> {
     let session = Session { bfd: true, ..Session::new(Ipv4, &[Ipv4]) };
     let (mut router, speaker) = start::<R>(lab, &session)?;
+    let is_up = |peer: &PeerState| peer.state == SessionState::Established && peer.bfd == Some(BfdState::Up);
     for side in [Side::Router, Side::Node] {
         check_at_router(&mut router, &session, Ipv4)?;
-        let is_up =
-            |peer: &PeerState| peer.state == SessionState::Established && peer.bfd == Some(BfdState::Up);
         speaker.wait("session and BFD", is_up)?;
         lab.cut(side)?;
         // Half of the hold time at most.
@@ -423,5 +425,11 @@ fn check_bfd<R: Router>(lab: &Lab) -> Result<()> {
         }
         lab.mend(side)?;
     }
+    check_at_router(&mut router, &session, Ipv4)?;
+    // A session of BGP that begins anew leaves that of BFD alone.
+    speaker.configure(&Session { graceful_restart: true, ..session.clone() })?;
+    speaker.wait("graceful restart, and BFD still", |peer| {
+        is_up(peer) && peer.capabilities.iter().any(|it| it == "graceful-restart")
+    })?;
     check_at_router(&mut router, &session, Ipv4)
 }

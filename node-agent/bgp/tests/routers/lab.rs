@@ -61,6 +61,14 @@ impl Lab {
         Ok(path)
     }
 
+    /// The end of what each program said.
+    pub(crate) fn logs(&self) -> String {
+        let entries = fs::read_dir(self.dir.path()).into_iter().flatten().flatten();
+        let paths = entries.map(|entry| entry.path());
+        let logs = paths.filter(|path| path.extension().is_some_and(|it| it == "log"));
+        logs.map(|path| format!("{}:\n{}\n", path.display(), tail(&path))).collect()
+    }
+
     /// Has one side send to nobody; what comes from the other one arrives.
     pub(crate) fn cut(&self, from: Side) -> Result<()> {
         let nobody = ["lladdr", "02:00:00:00:00:99", "dev", DEVICE, "nud", "permanent"];
@@ -179,7 +187,7 @@ pub(crate) fn tail(path: &Path) -> String {
     let bytes = fs::read(path).unwrap_or_default();
     let text = String::from_utf8_lossy(&bytes);
     let lines: Vec<&str> = text.lines().collect();
-    lines[lines.len().saturating_sub(25)..].join("\n")
+    lines[lines.len().saturating_sub(60)..].join("\n")
 }
 
 /// Looks again and again until there is something.

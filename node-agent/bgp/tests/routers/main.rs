@@ -60,7 +60,8 @@ fn is_asked(variable: &str, name: &str) -> bool {
 
 fn attempt(check: impl FnOnce(&Lab) -> Result<()>) -> Result<()> {
     let lab = Lab::new()?;
-    catch_unwind(AssertUnwindSafe(|| check(&lab))).unwrap_or_else(|_| Err(anyhow!("it panicked")))
+    let result = catch_unwind(AssertUnwindSafe(|| check(&lab)));
+    result.unwrap_or_else(|_| Err(anyhow!("it panicked"))).map_err(|error| error.context(lab.logs()))
 }
 
 fn cell<R: Router>(name: &str, feature: &Feature) -> Cell {
