@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use anyhow::{Context as _, ensure};
 use serde_json::Value;
 
-use crate::nodes::hook;
+use crate::nodes::{control, hook};
 use crate::wait::eventually;
 
 /// AS number of the router.
@@ -39,6 +39,8 @@ impl Router {
         fs::create_dir(&directory)?;
         let given = Command::new("chown").arg("frr:frr").arg(&directory).status()?;
         ensure!(given.success(), "there is no user frr: is FRR installed?");
+        // Connections are spread by their ports, too, as routers do; by addresses alone, all of a client's go the same way.
+        control(&["outside", "sysctl", "-qw", "net.ipv4.fib_multipath_hash_policy=1"])?;
         let mut router = Self { directory, daemons: Vec::new() };
         router.daemon("zebra", "", &[])?;
         router.daemon("bfdd", BFD, &[&format!("--bfdctl={}/bfd.sock", router.directory.display())])?;

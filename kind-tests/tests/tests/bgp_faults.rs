@@ -81,7 +81,9 @@ fn no_route_goes_while_agents_operator_and_api_server_are_away() -> anyhow::Resu
     sleep(Duration::from_secs(12));
     let during = router.established("ipv4");
     control_plane(&["start", "apiserver"])?;
-    kubectl(&["scale", "deployment", "cilium-operator", "-n", SYSTEM, "--replicas=1"])?;
+    eventually("the operator shall run again", || {
+        kubectl(&["scale", "deployment", "cilium-operator", "-n", SYSTEM, "--replicas=1"]).map(|_| true)
+    })?;
     kubectl(&["rollout", "status", "deployment/cilium-operator", "-n", SYSTEM, "--timeout=120s"])?;
     ensure!(during?.len() == established, "sessions ended");
     watched.end_untouched()
