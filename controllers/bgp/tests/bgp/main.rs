@@ -1,0 +1,9 @@
+//! Who speaks BGP with whom about what: single decisions, and random histories.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::needless_pass_by_value, reason = "json!(..) as an argument reads better without &")]
+
+mod history;
+mod objects;
+mod routes;
+mod sessions;
+mod world;
