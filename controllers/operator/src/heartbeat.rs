@@ -24,7 +24,7 @@ pub async fn ensure(client: Client, namespace: String) {
     let secrets: Api<Secret> = Api::namespaced(client, &namespace);
     loop {
         let followed = match try_ensure(&secrets).await {
-            Ok(version) => until_changed(&secrets, version).await.context("cannot watch the Secret"),
+            Ok(version) => until_changed(&secrets, &version).await.context("cannot watch the Secret"),
             Err(error) => Err(error),
         };
         let Err(error) = followed else { continue };
@@ -56,15 +56,19 @@ async fn try_ensure(secrets: &Api<Secret>) -> anyhow::Result<String> {
     }
 }
 
-/// Waits until something happens to the Secret, or this cannot be followed from that version any more. A watch costs the API server
-/// nothing while nothing happens.
-async fn until_changed(secrets: &Api<Secret>, mut from: String) -> kube::Result<()> {
+/// Waits until something happens to the Secret of this version, or this cannot be followed any more. A watch costs the API server nothing
+/// while nothing happens.
+///
+/// It begins with what there is now (version 0): an API server that has started since does not know what came after an old version.
+async fn until_changed(secrets: &Api<Secret>, known: &str) -> kube::Result<()> {
+    let mut from = "0".to_owned();
     let only = WatchParams::default().fields(&format!("metadata.name={SECRET}"));
     loop {
         let mut events = std::pin::pin!(secrets.watch(&only, &from).await?);
         while let Some(event) = events.try_next().await? {
             match event {
                 WatchEvent::Bookmark(mark) => from = mark.metadata.resource_version,
+                WatchEvent::Added(secret) if version(&secret) == known => {}
                 WatchEvent::Added(_) | WatchEvent::Modified(_) | WatchEvent::Deleted(_) => return Ok(()),
                 WatchEvent::Error(_) => {
                     tokio::time::sleep(TRY_AGAIN).await;
@@ -160,6 +164,7 @@ mod tests {
         let mark = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"resourceVersion": "4"}});
         let answers = vec![
             (200, mk("3")),
+            event("ADDED", &mk("3")),
             event("BOOKMARK", &mark),
             event("DELETED", &mk("5")),
             failure(404, "NotFound"),
@@ -174,8 +179,19 @@ mod tests {
         tokio::time::timeout(Duration::from_secs(3600), ensured).await.unwrap_err();
         let watch = |version| format!("{WATCH}&resourceVersion={version}");
         let get = || GET.to_owned();
-        let expected =
-            [get(), watch(3), watch(4), get(), CREATE.to_owned(), watch(6), get(), watch(7), get(), watch(8)];
+        let expected = [
+            get(),
+            watch(0),
+            watch(0),
+            watch(4),
+            get(),
+            CREATE.to_owned(),
+            watch(0),
+            get(),
+            watch(0),
+            get(),
+            watch(0),
+        ];
         assert_eq!(*asked.lock().unwrap(), expected);
     }
 
