@@ -3,6 +3,7 @@
 //! Nothing here knows which cluster it is: `KUBECONFIG` says where the API server is, pods do the rest.
 
 pub mod announced;
+pub mod cli;
 pub mod kubectl;
 pub mod nodes;
 pub mod outside;

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use cluster_tests::announced::outside;
+use cluster_tests::cli::cilium;
 use cluster_tests::nodes::{self, SYSTEM, control, in_agent};
 use cluster_tests::routed::{GRACEFUL, Stage, peer_status};
 use cluster_tests::router::{BEHIND, NODE_ASN, ROUTER_ASN};
@@ -60,6 +61,11 @@ fn is_told(nodes: &[String]) -> anyhow::Result<()> {
             "{condition}"
         );
     }
+    let (code, table, error) = cilium(&["bgp", "peers"])?;
+    ensure!(code == 0 && table.matches("established").count() == 2 * nodes.len(), "{table}{error}");
+    let (_, routes, error) =
+        cilium(&["bgp", "routes", "advertised", "ipv6", "unicast", "--node", &nodes[1]])?;
+    ensure!(routes.contains(&nodes[1]) && routes.contains("2001:db8:100::"), "{routes}{error}");
     let table = nodes::dbg(&nodes[0], &["bgp", "peers"])?;
     ensure!(table.matches("established").count() == 2, "{table}");
     let routes = nodes::dbg(&nodes[0], &["bgp", "routes", "advertised", "ipv4", "unicast"])?;

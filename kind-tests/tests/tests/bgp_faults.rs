@@ -94,7 +94,7 @@ fn no_route_goes_while_agents_are_upgraded() -> anyhow::Result<()> {
     let (stage, router) = set_up("upgrade")?;
     let speakers = || kubectl(&["get", "pods", "-n", SYSTEM, "-l", "k8s-app=cilium-bgp", "-o", "name"]);
     let before = speakers()?;
-    let watched = Watched::start(&stage, 25)?;
+    let watched = Watched::start(&stage, 30)?;
     kubectl(&["rollout", "restart", "daemonset/cilium", "-n", SYSTEM])?;
     kubectl(&["rollout", "status", "daemonset/cilium", "-n", SYSTEM, "--timeout=120s"])?;
     watched.end_untouched()?;

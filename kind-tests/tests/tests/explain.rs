@@ -3,6 +3,7 @@
 use std::process::Command;
 
 use anyhow::{Context as _, ensure};
+use cluster_tests::cli::cilium;
 use cluster_tests::scenes::{mk_cnp, trio};
 use cluster_tests::{Namespace, eventually, kubectl, kubectl_json, nodes};
 use serde_json::Value;
@@ -23,16 +24,6 @@ fn apply(ns: &Namespace, manifest: &str, options: &[&str]) -> anyhow::Result<(bo
     std::fs::remove_file(&file)?;
     let said = [output.stdout, output.stderr].concat();
     Ok((output.status.success(), String::from_utf8_lossy(&said).into_owned()))
-}
-
-/// `cilium` with `-o json` or without; exit code, and what it printed.
-fn cilium(args: &[&str]) -> anyhow::Result<(i32, String, String)> {
-    let program = std::env::var("CILIUM_CLI")
-        .context("CILIUM_CLI is not set: run the tests through `just test-e2e`")?;
-    let output =
-        Command::new(&program).args(args).output().with_context(|| format!("cannot run {program}"))?;
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    Ok((output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr)))
 }
 
 /// `cilium policy explain` in a namespace; its only answer.
