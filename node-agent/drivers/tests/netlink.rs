@@ -342,7 +342,7 @@ fn learned_routes_are_apart_from_ours_and_lose_to_others() {
     let mut tracker = Tracker::new();
     let two = vec![ip("192.0.2.8"), ip("192.0.2.9")];
     let wanted = [
-        (net("198.51.100.0/24"), two.clone()),
+        (net("198.51.100.0/24"), two),
         (net("0.0.0.0/0"), vec![ip("192.0.2.9")]),
         (net("2001:db8:1::/48"), vec![ip("2001:db8::8"), ip("2001:db8::9")]),
         (net("192.0.2.0/24"), vec![ip("192.0.2.9")]),

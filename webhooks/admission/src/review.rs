@@ -7,10 +7,12 @@
 use cilium_api::node_slice::CiliumNodeStateSlice;
 use cilium_api::node_state::CiliumNodeState;
 use cilium_api::{
-    CiliumCIDRGroup, CiliumClusterwideNetworkPolicy, CiliumEndpoint, CiliumIdentity,
+    CiliumBGPAdvertisement, CiliumBGPClusterConfig, CiliumBGPNodeConfig, CiliumBGPNodeConfigOverride,
+    CiliumBGPPeerConfig, CiliumCIDRGroup, CiliumClusterwideNetworkPolicy, CiliumEndpoint, CiliumIdentity,
     CiliumL2AnnouncementPolicy, CiliumLoadBalancerIPPool, CiliumLocalRedirectPolicy, CiliumNetworkPolicy,
     CiliumNode,
 };
+use cilium_bgp_plan::{Advertisement, ClusterConfig, Fault, Override, PeerConfig};
 use cilium_lbipam::Pool;
 use cilium_plan::Object;
 use cilium_policy::reduce::{self, Settings};
@@ -74,6 +76,22 @@ fn of_kind(kind: &str, value: Value, settings: Settings<'_>) -> Ruling {
         "CiliumClusterwideNetworkPolicy" => {
             policy::<CiliumClusterwideNetworkPolicy>(value, |it| reduce::ccnp(it, settings))
         }
+        "CiliumBGPClusterConfig" => bgp::<CiliumBGPClusterConfig>(value, |it| {
+            let config = ClusterConfig::reduce(it);
+            (config.faults().to_vec(), config.advice())
+        }),
+        "CiliumBGPPeerConfig" => bgp::<CiliumBGPPeerConfig>(value, |it| {
+            let config = PeerConfig::reduce(it);
+            (config.faults().to_vec(), config.advice())
+        }),
+        "CiliumBGPAdvertisement" => bgp::<CiliumBGPAdvertisement>(value, |it| {
+            let advertisement = Advertisement::reduce(it);
+            (advertisement.faults().to_vec(), advertisement.advice())
+        }),
+        "CiliumBGPNodeConfigOverride" => bgp::<CiliumBGPNodeConfigOverride>(value, |it| {
+            (Override::reduce(it).faults().to_vec(), Vec::new())
+        }),
+        "CiliumBGPNodeConfig" => plain::<CiliumBGPNodeConfig>(value),
         "CiliumCIDRGroup" => plain::<CiliumCIDRGroup>(value),
         "CiliumL2AnnouncementPolicy" => announcement(value),
         "CiliumLoadBalancerIPPool" => pool(value),
@@ -137,6 +155,20 @@ fn announcement(value: Value) -> Ruling {
     let warning = "it announces nothing: neither spec.loadBalancerIPs nor spec.externalIPs is true";
     let warnings = (!reduced.has_kind()).then(|| warning.to_owned()).into_iter().collect();
     Ruling::Accepted { warnings, ask: Some(policy.into()) }
+}
+
+/// What is wrong with an object of BGP, and what its author will hardly have meant.
+fn bgp<K: DeserializeOwned>(value: Value, check: impl FnOnce(&K) -> (Vec<Fault>, Vec<String>)) -> Ruling {
+    let object: K = match parse(value) {
+        Ok(object) => object,
+        Err(refused) => return refused,
+    };
+    let (faults, mut warnings) = check(&object);
+    if let Some(fault) = faults.iter().find(|fault| fault.is_malformed) {
+        return Ruling::Refused(fault.to_string());
+    }
+    warnings.extend(faults.iter().map(|fault| format!("it is not put in force: {fault}")));
+    Ruling::Accepted { warnings, ask: None }
 }
 
 fn policy<K: DeserializeOwned + Into<Object>>(
@@ -302,6 +334,42 @@ mod tests {
             panic!("{ruling:?}")
         };
         assert!(warnings.is_empty());
+    }
+
+    #[test]
+    fn objects_of_bgp_are_refused_by_field_and_warned_of_what_they_do_not_do() {
+        let mk = |kind: &str, spec: Value| json!({"apiVersion": "cilium.io/v2", "kind": kind, "metadata": {"name": "x"}, "spec": spec});
+        let kind = "CiliumBGPClusterConfig";
+        let peer = json!({"name": "tor", "peerAddress": "192.0.2", "peerASN": 64500});
+        let cluster = |peer: Value| {
+            mk(kind, json!({"bgpInstances": [{"name": "rack", "localASN": 64512, "peers": [peer]}]}))
+        };
+        assert_eq!(
+            refused(kind, cluster(peer), None).unwrap(),
+            "spec.bgpInstances[0].peers[0].peerAddress: \"192.0.2\" is no address of IPv4 or IPv6"
+        );
+        let peer = json!({"name": "tor", "peerAddress": "192.0.2.1", "peerASN": 64500});
+        assert_eq!(
+            warnings(kind, cluster(peer), None),
+            ["nothing is advertised to peer tor of rack: it has no peerConfigRef"]
+        );
+        let kind = "CiliumBGPAdvertisement";
+        let communities = json!({"communities": {"standard": ["1:2:3"]}});
+        let bad = json!([{"advertisementType": "PodCIDR", "attributes": communities}]);
+        let reason = refused(kind, mk(kind, json!({"advertisements": bad})), None).unwrap();
+        assert!(
+            reason.starts_with("spec.advertisements[0].attributes.communities.standard[0]: "),
+            "{reason}"
+        );
+        let pools = json!([{"advertisementType": "CiliumPodIPPool"}]);
+        let warned = warnings(kind, mk(kind, json!({"advertisements": pools})), None);
+        assert!(warned[0].starts_with("it is not put in force: spec.advertisements[0]: "), "{warned:?}");
+        let kind = "CiliumBGPPeerConfig";
+        let warned = warnings(kind, mk(kind, json!({})), None);
+        assert!(warned[0].starts_with("nothing is advertised: "), "{warned:?}");
+        let kind = "CiliumBGPNodeConfigOverride";
+        let bad = json!({"bgpInstances": [{"name": "rack", "routerID": "0.0.0.0"}]});
+        assert!(refused(kind, mk(kind, bad), None).unwrap().starts_with("spec.bgpInstances[0].routerID: "));
     }
 
     #[test]
