@@ -16,6 +16,14 @@ fn start(lab: &Lab) -> Result<Speaker<'_>> {
     Speaker::start(lab, &Session { node_passive: true, ..Session::new(Family::Ipv4, &[Family::Ipv4]) })
 }
 
+/// A session that the speaker has, too. It may hear late of the end of the one before.
+fn establish(lab: &Lab, speaker: &Speaker<'_>) -> Result<Wire> {
+    let before = speaker.wait("a state", |_| true)?.established_count;
+    let wire = Wire::establish(lab, GOOD_OPEN)?;
+    speaker.wait("a new session", |peer| peer.established_count > before)?;
+    Ok(wire)
+}
+
 /// Waits until this many prefixes of the peer are there, while the session holds.
 fn wait_received(speaker: &Speaker<'_>, count: u64) -> Result<()> {
     let peer = speaker.wait(&format!("{count} prefixes"), |peer| {
@@ -27,7 +35,7 @@ fn wait_received(speaker: &Speaker<'_>, count: u64) -> Result<()> {
 
 /// Announces a prefix well, and then again with something wrong.
 fn check_update(lab: &Lab, speaker: &Speaker<'_>, update: &str, count: u64) -> Result<()> {
-    let mut wire = Wire::establish(lab, GOOD_OPEN)?;
+    let mut wire = establish(lab, speaker)?;
     wire.send(&message(UPDATE, GOOD_UPDATE))?;
     wait_received(speaker, 1)?;
     wire.send(&message(UPDATE, update))?;
@@ -199,7 +207,7 @@ fn a_peer_that_says_why_it_goes_is_quoted() {
 fn a_peer_that_is_cut_off_in_the_middle_of_a_message_leaves_nothing_behind() {
     let lab = Lab::new().expect("a lab");
     let speaker = start(&lab).expect("a speaker");
-    let mut wire = Wire::establish(&lab, GOOD_OPEN).expect("a session");
+    let mut wire = establish(&lab, &speaker).expect("a session");
     let update = message(UPDATE, GOOD_UPDATE);
     for byte in &update {
         wire.send(&[*byte]).expect("it is sent");
