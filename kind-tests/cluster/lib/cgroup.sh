@@ -91,6 +91,16 @@ cg_empty() { # DIR
     [[ ! -e $1/cgroup.events ]] || grep -q '^populated 0' "$1/cgroup.events"
 }
 
+# cg_forget_pods NODE: removes the groups of pods of a node without processes, as a machine has none that boots. The kubelet would
+# look three seconds for the container of each. A group whose last process has just ended can still be busy: it stays.
+cg_forget_pods() {
+    local dir
+    [[ -e $STATE/groups ]] || return 0
+    while read -r _ dir; do
+        [[ ! -d $dir/$1/kubepods ]] || find "$dir/$1/kubepods" -depth -type d -exec rmdir {} + 2>/dev/null || true
+    done <"$STATE/groups"
+}
+
 # cg_remove: removes the cluster's groups. One whose last process has just ended can still be busy.
 cg_remove() {
     wait_until 30 "removal of the control groups $CG_ROOT" cg_try_remove

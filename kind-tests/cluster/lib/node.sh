@@ -84,6 +84,7 @@ node_up() {
 node_boot() {
     local launcher
     cg_kill "$1"
+    cg_forget_pods "$1"
     (cg_exec "$1" unshare --cgroup "$HERE/lib/node-boot" "$1" "$STATE/$1" "$BIN/pause" "$CG_ROOT" 9>&-) &
     launcher=$!
     wait_until 30 "namespaces of $1 (their log: $(log_file "$1/init"))" booted_or_ended "$1" $launcher
