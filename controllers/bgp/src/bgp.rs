@@ -392,8 +392,7 @@ impl Bgp {
             };
             self.routes.give(giver, given, &mut touched);
         }
-        changes.routes = touched.shared;
-        changes.node_routes = touched.of_nodes;
+        (changes.routes, changes.node_routes) = touched.prefixes();
     }
 
     /// What a Service gives.

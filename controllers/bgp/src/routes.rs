@@ -37,19 +37,28 @@ pub(crate) struct Routes {
     of_nodes: BTreeMap<Arc<str>, BTreeMap<IpNet, Counts>>,
 }
 
-/// Prefixes of which something has changed.
+/// What is given now and was not, or was and is not.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Touched {
-    pub(crate) shared: BTreeSet<IpNet>,
-    pub(crate) of_nodes: BTreeSet<(Arc<str>, IpNet)>,
-}
+pub(crate) struct Touched(BTreeSet<Given>);
 
 impl Touched {
-    fn insert(&mut self, it: &Given) {
-        match &it.node {
-            None => drop(self.shared.insert(it.prefix)),
-            Some(node) => drop(self.of_nodes.insert((node.clone(), it.prefix))),
+    /// Takes note of a change; a second one undoes the first, as when a giver takes over what another one gave.
+    fn toggle(&mut self, it: &Given) {
+        if !self.0.remove(it) {
+            self.0.insert(it.clone());
         }
+    }
+
+    /// Changed prefixes of all nodes, and of single ones.
+    pub(crate) fn prefixes(self) -> (BTreeSet<IpNet>, BTreeSet<(Arc<str>, IpNet)>) {
+        let (mut shared, mut of_nodes) = (BTreeSet::new(), BTreeSet::new());
+        for Given { node, prefix, .. } in self.0 {
+            match node {
+                None => drop(shared.insert(prefix)),
+                Some(node) => drop(of_nodes.insert((node, prefix))),
+            }
+        }
+        (shared, of_nodes)
     }
 }
 
@@ -59,14 +68,14 @@ impl Routes {
         let before = self.given.remove(&giver).unwrap_or_default();
         for taken in before.difference(&now) {
             if self.take(taken) {
-                touched.insert(taken);
+                touched.toggle(taken);
             }
         }
         for given in now.difference(&before) {
             let count = self.counts(given).entry(given.id.clone()).or_default();
             *count += 1;
             if *count == 1 {
-                touched.insert(given);
+                touched.toggle(given);
             }
         }
         if !now.is_empty() {

@@ -1,6 +1,6 @@
 //! Random histories: what is planned step by step is what would be planned at once, and what changed is named.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use cilium_api::bgp::{BgpInstance, Route};
 use cilium_bgp_plan::{Bgp, Changes, Config, NodeConfig, RouterIds};
@@ -100,7 +100,7 @@ fn service(world: &mut World, name: u8, kind: u8, policy: u8, nodes: u8) {
 }
 
 /// Somebody who knows only what changes name.
-#[derive(Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 struct Follower {
     instances: BTreeMap<(String, String), BgpInstance>,
     routes: BTreeMap<IpNet, Route>,
@@ -148,6 +148,33 @@ impl Follower {
     }
 }
 
+/// Keys of all that changes name, of what a follower knows.
+type Keys = (BTreeSet<(String, String)>, BTreeSet<IpNet>, BTreeSet<(String, IpNet)>, BTreeSet<String>);
+
+fn named(changes: &Changes) -> Keys {
+    (
+        changes.instances.iter().map(|(node, name)| (node.to_string(), name.clone())).collect(),
+        changes.routes.clone(),
+        changes.node_routes.iter().map(|(node, prefix)| (node.to_string(), *prefix)).collect(),
+        changes.node_configs.iter().map(ToString::to_string).collect(),
+    )
+}
+
+impl Follower {
+    /// Keys of all that is not the same for another one.
+    fn differing(&self, other: &Self) -> Keys {
+        fn of<K: Ord + Clone, V: PartialEq>(old: &BTreeMap<K, V>, new: &BTreeMap<K, V>) -> BTreeSet<K> {
+            old.keys().chain(new.keys()).filter(|key| old.get(*key) != new.get(*key)).cloned().collect()
+        }
+        (
+            of(&self.instances, &other.instances),
+            of(&self.routes, &other.routes),
+            of(&self.node_routes, &other.node_routes),
+            of(&self.node_configs, &other.node_configs),
+        )
+    }
+}
+
 proptest! {
     #[test]
     fn step_by_step_is_as_at_once_and_changes_are_named(
@@ -164,6 +191,7 @@ proptest! {
             if matches!(step, Step::Plan) {
                 let changes = world.bgp.plan();
                 prop_assert_eq!(world.bgp.check(), Vec::<String>::new());
+                prop_assert_eq!(&named(&changes), &follower.differing(&Follower::of(&world.bgp)));
                 follower.follow(&world.bgp, &changes);
                 prop_assert_eq!(&follower, &Follower::of(&world.bgp));
                 prop_assert_eq!(world.bgp.plan(), Changes::default());

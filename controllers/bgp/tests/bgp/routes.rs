@@ -1,6 +1,6 @@
 //! Which prefixes are made known, by whom.
 
-use cilium_bgp_plan::Config;
+use cilium_bgp_plan::{Changes, Config};
 use cilium_services::ServiceName;
 use serde_json::{Value, json};
 
@@ -81,6 +81,20 @@ fn a_prefix_of_several_goes_with_the_last() {
     world.bgp.set_claim(&ServiceName::new("shop", "shop"), None);
     assert_eq!(world.plan().routes.len(), 1);
     assert_eq!(world.shared(), Vec::<String>::new());
+}
+
+#[test]
+fn a_prefix_that_one_takes_over_from_another_is_not_named() {
+    let mut world = mk_world(json!([of_services(&["LoadBalancerIP"])]));
+    world.service("web", 1, json!({}), &["n1"]);
+    world.plan();
+    // Plans look at Services by their names: one before and one behind the first.
+    for (old, new) in [("web", "a"), ("a", "z")] {
+        world.bgp.set_claim(&ServiceName::new("shop", old), None);
+        world.service(new, 1, json!({}), &["n1"]);
+        assert_eq!(world.plan(), Changes::default());
+        assert_eq!(world.shared(), ["198.51.100.1/32 a/0"]);
+    }
 }
 
 #[test]
