@@ -40,7 +40,7 @@ generate: build
 # Random policies against the programs, and random histories against the planner, for an hour and from where nobody began before
 test-nightly:
     ORACLE_TUPLES=10000000 ORACLE_SEED="$RANDOM$RANDOM" cargo test --locked --release -p bpf-tests --test datapath oracle -- --nocapture
-    PROPTEST_CASES=20000 cargo test --locked --release -p cilium-policy -p cilium-plan -p cilium-lbipam -p cilium-l2 -p cilium-dataplane -p cilium-state
+    PROPTEST_CASES=20000 cargo test --locked --release -p cilium-policy -p cilium-plan -p cilium-lbipam -p cilium-l2 -p cilium-bgp-plan -p cilium-dataplane -p cilium-state
 
 # Go on with one fuzz test (any_policy, any_object, any_state, any_answer, any_message, any_packet, any_reply, any_socket, any_manifest), with libFuzzer (needs cargo-bolero and a nightly toolchain)
 fuzz TEST *ARGS:
@@ -50,11 +50,12 @@ fuzz TEST *ARGS:
 bench *ARGS:
     kind-tests/bench/run "$@"
 
-# Measure planning: 10,000 policies, 50,000 pods, 1,000 nodes, addresses of 20,000 Services, and who announces these; fails when a goal is missed
+# Measure planning: 10,000 policies, 50,000 pods, 1,000 nodes, addresses of 20,000 Services, who announces these, and their prefixes for BGP; fails when a goal is missed
 bench-plan:
     cargo run --locked --release -p cilium-plan --example scale
     cargo run --locked --release -p cilium-lbipam --example services
     cargo run --locked --release -p cilium-l2 --example addresses
+    cargo run --locked --release -p cilium-bgp-plan --example prefixes
 
 # Measure the eBPF programs: each packet path, and what policy adds to it; fails when a goal is missed
 bench-packets:
