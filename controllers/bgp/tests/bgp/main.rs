@@ -2,8 +2,10 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![expect(clippy::needless_pass_by_value, reason = "json!(..) as an argument reads better without &")]
 
+mod attributes;
+mod conditions;
 mod history;
-mod objects;
+mod router_ids;
 mod routes;
 mod sessions;
 mod world;

@@ -1,146 +1,211 @@
-//! Which prefixes are made known, by whom.
+//! Which prefixes nodes make known.
 
-use cilium_bgp_plan::{Changes, Config};
-use cilium_services::ServiceName;
+use cilium_bgp_plan::{Bgp, Changes, Config, Served};
 use serde_json::{Value, json};
 
-use crate::world::{World, of_services};
+use crate::world::*;
 
-fn mk_world(advertisements: Value) -> World {
-    let mut world = World::usual(Config::default());
-    world.advertisement("a", advertisements);
-    world
+const NONE: [&str; 0] = [];
+
+#[test]
+fn prefixes_of_pods_go_with_their_node_and_have_their_lengths() {
+    let mut bgp = mk_bgp(json!([{"advertisementType": "PodCIDR"}]));
+    let pods = ["10.1.0.7/24", "2001:db8:1::/64"].map(|text| text.parse().unwrap());
+    bgp.set_node("a", mk_labels(&[]), &[ip("192.0.2.1")], &pods);
+    assert_eq!(of_node(&mut bgp, "a"), ["10.1.0.0/24 x/0", "2001:db8:1::/64 x/0"]);
+    assert_eq!(of_node(&mut bgp, "b"), ["10.2.0.0/24 x/0"]);
+    assert_eq!(shared(&mut bgp), NONE);
+    bgp.remove_node("a");
+    assert_eq!(of_node(&mut bgp, "a"), NONE);
 }
 
 #[test]
-fn addresses_go_by_their_kind() {
-    let mut world = mk_world(json!([
-        of_services(&["LoadBalancerIP"]),
-        of_services(&["ExternalIP"]),
-        of_services(&["ClusterIP"]),
-    ]));
-    world.service("web", 1, json!({}), &["n1"]);
-    world.plan();
-    assert_eq!(world.shared(), ["10.96.0.1/32 a/2", "198.51.100.1/32 a/0", "203.0.113.1/32 a/1"]);
-    // A load balancer of somebody else's class keeps its address for itself.
-    world.service("web", 1, json!({"loadBalancerClass": "example.com/other"}), &["n1"]);
-    world.plan();
-    assert_eq!(world.shared(), ["10.96.0.1/32 a/2", "203.0.113.1/32 a/1"]);
-    world.service("web", 1, json!({"loadBalancerClass": "io.cilium/bgp-control-plane"}), &["n1"]);
-    world.plan();
-    assert_eq!(world.shared().len(), 3);
+fn a_node_that_speaks_with_nobody_makes_nothing_known() {
+    let mut bgp = mk_bgp(json!([{"advertisementType": "PodCIDR"}]));
+    let mut spec = one_router();
+    spec["nodeSelector"] = json!({"matchLabels": {"name": "b"}});
+    bgp.set_cluster("c", Some(mk_cluster("c", 1, spec)));
+    assert_eq!((of_node(&mut bgp, "a").len(), of_node(&mut bgp, "b").len()), (0, 1));
 }
 
 #[test]
-fn without_a_selector_nothing_is_selected() {
-    let mut all = of_services(&["LoadBalancerIP"]);
-    all["selector"] = Value::Null;
-    let mut world = mk_world(json!([all]));
-    world.service("web", 1, json!({}), &["n1"]);
-    world.plan();
-    assert_eq!(world.shared(), Vec::<String>::new());
-    let mut by_name = of_services(&["LoadBalancerIP"]);
-    by_name["selector"] = json!({"matchExpressions": [{"key": "io.kubernetes.service.name", "operator": "NotIn", "values": ["x"]}]});
-    world.advertisement("a", json!([by_name]));
-    world.plan();
-    assert_eq!(world.shared(), ["198.51.100.1/32 a/0"]);
-    // What no peer has, is nobody's route.
-    world.peer("tor", json!({"families": [{"afi": "ipv4", "safi": "unicast"}]}));
-    world.plan();
-    assert_eq!(world.shared(), Vec::<String>::new());
+fn an_advertisement_that_no_peer_has_gives_no_routes() {
+    let mut bgp = mk_bgp(json!([{"advertisementType": "PodCIDR"}]));
+    bgp.set_peer("p", Some(mk_peer(selecting("off"))));
+    assert_eq!(of_node(&mut bgp, "a"), NONE);
+    bgp.set_peer("p", Some(mk_peer(selecting("on"))));
+    assert_eq!(of_node(&mut bgp, "a"), ["10.1.0.0/24 x/0"]);
 }
 
 #[test]
-fn local_services_are_known_where_their_backends_are() {
-    let mut aggregated = of_services(&["LoadBalancerIP", "ClusterIP"]);
-    aggregated["service"]["aggregationLengthIPv4"] = json!(24);
-    let mut world = mk_world(json!([aggregated]));
-    world.service("web", 1, json!({"externalTrafficPolicy": "Local"}), &["n1", "n9"]);
-    world.plan();
-    assert_eq!(world.shared(), ["10.96.0.0/24 a/0"]);
-    assert_eq!(world.of_node("n1"), ["198.51.100.1/32 a/0"]);
-    assert_eq!(world.of_node("n2"), Vec::<String>::new());
-    world.service("web", 1, json!({"internalTrafficPolicy": "Local"}), &["n2"]);
-    let changes = world.plan();
-    assert_eq!(world.shared(), ["198.51.100.0/24 a/0"]);
-    assert_eq!((world.of_node("n1"), world.of_node("n2")), (vec![], vec!["10.96.0.1/32 a/0".to_owned()]));
-    assert_eq!((changes.routes.len(), changes.node_routes.len(), changes.instances.len()), (2, 2, 0));
+fn each_kind_of_address_is_advertised_where_it_is_named() {
+    let cases = [
+        ("ClusterIP", "10.96.0.1/32 x/0"),
+        ("LoadBalancerIP", "198.51.100.1/32 x/0"),
+        ("ExternalIP", "203.0.113.80/32 x/0"),
+    ];
+    let part = mk_part(&["10.96.0.1"], &["198.51.100.1"], &["203.0.113.80"]);
+    for (kind, expected) in cases {
+        let mut bgp = mk_bgp(of_services(&[kind]));
+        set(&mut bgp, "s", "web", &part);
+        assert_eq!(shared(&mut bgp), [expected]);
+        assert_eq!(of_node(&mut bgp, "a"), NONE);
+    }
+    let mut bgp = mk_bgp(of_services(&["ClusterIP", "LoadBalancerIP", "ExternalIP"]));
+    set(&mut bgp, "s", "web", &part);
+    assert_eq!(shared(&mut bgp), cases.map(|(_, line)| line));
+    bgp.set_served(&name("s"), None);
+    assert_eq!(shared(&mut bgp), NONE);
 }
 
 #[test]
-fn a_prefix_of_several_goes_with_the_last() {
-    let mut aggregated = of_services(&["LoadBalancerIP"]);
-    aggregated["service"]["aggregationLengthIPv4"] = json!(24);
-    let mut world = mk_world(json!([aggregated]));
-    world.service("web", 1, json!({}), &["n1"]);
-    world.service("shop", 2, json!({}), &["n1"]);
-    world.plan();
-    assert_eq!(world.shared(), ["198.51.100.0/24 a/0"]);
-    world.bgp.set_served(&ServiceName::new("shop", "web"), None);
-    assert!(world.plan().routes.is_empty(), "the other one has it still");
-    world.bgp.set_claim(&ServiceName::new("shop", "shop"), None);
-    assert_eq!(world.plan().routes.len(), 1);
-    assert_eq!(world.shared(), Vec::<String>::new());
+fn a_service_is_selected_by_labels_name_and_namespace_and_by_nothing_without_selector() {
+    let of = |selector: Value| {
+        let mut advertisement = of_services(&["LoadBalancerIP"]);
+        advertisement[0]["selector"] = selector;
+        let mut bgp = mk_bgp(advertisement);
+        set(&mut bgp, "s", "web", &mk_part(&[], &["198.51.100.1"], &[]));
+        set(&mut bgp, "t", "db", &mk_part(&[], &["198.51.100.2"], &[]));
+        shared(&mut bgp)
+    };
+    assert_eq!(of(Value::Null), NONE);
+    assert_eq!(of(json!({})), ["198.51.100.1/32 x/0", "198.51.100.2/32 x/0"]);
+    assert_eq!(of(json!({"matchLabels": {"app": "db"}})), ["198.51.100.2/32 x/0"]);
+    assert_eq!(of(json!({"matchLabels": {"io.kubernetes.service.name": "s"}})), ["198.51.100.1/32 x/0"]);
+    assert_eq!(of(json!({"matchLabels": {"io.kubernetes.service.namespace": "other"}})), NONE);
+    assert_eq!(of(json!({"matchLabels": {"not a key": "x"}})), NONE);
+}
+
+#[test]
+fn the_class_matters_for_addresses_of_the_load_balancer_only() {
+    let of = |class: Option<&str>| {
+        let mut bgp = mk_bgp(of_services(&["ClusterIP", "LoadBalancerIP", "ExternalIP"]));
+        bgp.set_claim(&name("s"), Some(mk_claim("s", "web", class)));
+        let part = mk_part(&["10.96.0.1"], &["198.51.100.1"], &["203.0.113.80"]);
+        bgp.set_served(&name("s"), Some(Served::reduce(&part)));
+        shared(&mut bgp).len()
+    };
+    assert_eq!(
+        (of(None), of(Some("io.cilium/bgp-control-plane")), of(Some("io.cilium/l2-announcer"))),
+        (3, 3, 2)
+    );
+}
+
+#[test]
+fn aggregates_stay_until_the_last_address_in_them_is_gone() {
+    let mut advertisement = of_services(&["LoadBalancerIP"]);
+    advertisement[0]["service"]["aggregationLengthIPv4"] = json!(24);
+    advertisement[0]["service"]["aggregationLengthIPv6"] = json!(64);
+    let mut bgp = mk_bgp(advertisement);
+    set(&mut bgp, "s", "web", &mk_part(&[], &["198.51.100.1", "198.51.100.9", "2001:db8::1"], &[]));
+    set(&mut bgp, "t", "web", &mk_part(&[], &["198.51.100.2"], &[]));
+    assert_eq!(shared(&mut bgp), ["198.51.100.0/24 x/0", "2001:db8::/64 x/0"]);
+    bgp.set_claim(&name("s"), None);
+    assert_eq!(shared(&mut bgp), ["198.51.100.0/24 x/0"]);
+    bgp.set_claim(&name("t"), None);
+    assert_eq!(shared(&mut bgp), NONE);
+}
+
+#[test]
+fn a_prefix_of_two_advertisements_names_both() {
+    let mut advertisements = of_services(&["LoadBalancerIP"]);
+    let second = advertisements[0].clone();
+    advertisements.as_array_mut().unwrap().push(second);
+    let mut bgp = mk_bgp(advertisements);
+    set(&mut bgp, "s", "web", &mk_part(&[], &["198.51.100.1"], &[]));
+    assert_eq!(shared(&mut bgp), ["198.51.100.1/32 x/0 x/1"]);
+}
+
+#[test]
+fn external_local_goes_to_nodes_with_backends_as_whole_addresses() {
+    let mut advertisement = of_services(&["ClusterIP", "LoadBalancerIP", "ExternalIP"]);
+    advertisement[0]["service"]["aggregationLengthIPv4"] = json!(24);
+    let mut bgp = mk_bgp(advertisement);
+    let mut part = on(mk_part(&["10.96.0.1"], &["198.51.100.1"], &["203.0.113.80"]), &["b", "far"]);
+    part.external_local = true;
+    set(&mut bgp, "s", "web", &part);
+    assert_eq!(shared(&mut bgp), ["10.96.0.0/24 x/0"]);
+    assert_eq!(of_node(&mut bgp, "a"), NONE);
+    assert_eq!(of_node(&mut bgp, "b"), ["198.51.100.1/32 x/0", "203.0.113.80/32 x/0"]);
+    // A node that comes has what it would have had.
+    assert_eq!(of_node(&mut bgp, "far"), NONE);
+    bgp.set_node("far", mk_labels(&[]), &[ip("192.0.2.9")], &[]);
+    assert_eq!(of_node(&mut bgp, "far"), ["198.51.100.1/32 x/0", "203.0.113.80/32 x/0"]);
+    set(&mut bgp, "s", "web", &on(part, &["a"]));
+    assert_eq!((of_node(&mut bgp, "a").len(), of_node(&mut bgp, "b").len()), (2, 0));
+}
+
+#[test]
+fn internal_local_holds_for_cluster_addresses_only() {
+    let mut bgp = mk_bgp(of_services(&["ClusterIP", "LoadBalancerIP"]));
+    let mut part = on(mk_part(&["10.96.0.1"], &["198.51.100.1"], &[]), &["b"]);
+    part.local = true;
+    set(&mut bgp, "s", "web", &part);
+    assert_eq!(shared(&mut bgp), ["198.51.100.1/32 x/0"]);
+    assert_eq!(
+        (of_node(&mut bgp, "a"), of_node(&mut bgp, "b")),
+        (vec![], vec!["10.96.0.1/32 x/0".to_owned()])
+    );
+}
+
+#[test]
+fn backends_of_one_family_do_not_count_for_the_other() {
+    let mut bgp = mk_bgp(of_services(&["LoadBalancerIP"]));
+    let mut part = on(mk_part(&[], &["198.51.100.1", "2001:db8::1"], &[]), &["a"]);
+    part.external_local = true;
+    set(&mut bgp, "s", "web", &part);
+    assert_eq!(of_node(&mut bgp, "a"), ["198.51.100.1/32 x/0"]);
+}
+
+#[test]
+fn of_local_a_backend_on_its_way_out_counts_only_where_no_ready_one_is_left() {
+    let mut bgp = mk_bgp(of_services(&["LoadBalancerIP"]));
+    let mut part = on(mk_part(&[], &["198.51.100.1"], &[]), &["a", "b"]);
+    part.external_local = true;
+    part.ports[0].backends[0].place.as_mut().unwrap().leaving = true;
+    set(&mut bgp, "s", "web", &part);
+    assert_eq!((of_node(&mut bgp, "a").len(), of_node(&mut bgp, "b").len()), (0, 1));
+    part.ports[0].backends.pop();
+    set(&mut bgp, "s", "web", &part);
+    assert_eq!((of_node(&mut bgp, "a").len(), of_node(&mut bgp, "b").len()), (1, 0));
+}
+
+#[test]
+fn services_without_backends_are_advertised_only_where_the_cluster_says_so() {
+    let of = |without_backends: bool, nodes: &[&str]| -> Vec<String> {
+        let config = Config { without_backends, ..Config::default() };
+        let mut bgp: Bgp = mk_bgp_of(config, of_services(&["LoadBalancerIP"]));
+        set(&mut bgp, "s", "web", &on(mk_part(&[], &["198.51.100.1"], &[]), nodes));
+        shared(&mut bgp)
+    };
+    assert_eq!(of(true, &[]), ["198.51.100.1/32 x/0"]);
+    assert_eq!(of(false, &[]), NONE);
+    assert_eq!(of(false, &["far"]), ["198.51.100.1/32 x/0"]);
 }
 
 #[test]
 fn a_prefix_that_one_takes_over_from_another_is_not_named() {
-    let mut world = mk_world(json!([of_services(&["LoadBalancerIP"])]));
-    world.service("web", 1, json!({}), &["n1"]);
-    world.plan();
+    let mut bgp = mk_bgp(of_services(&["LoadBalancerIP"]));
+    let part = mk_part(&[], &["198.51.100.1"], &[]);
+    set(&mut bgp, "s", "web", &part);
+    plan(&mut bgp);
     // Plans look at Services by their names: one before and one behind the first.
-    for (old, new) in [("web", "a"), ("a", "z")] {
-        world.bgp.set_claim(&ServiceName::new("shop", old), None);
-        world.service(new, 1, json!({}), &["n1"]);
-        assert_eq!(world.plan(), Changes::default());
-        assert_eq!(world.shared(), ["198.51.100.1/32 a/0"]);
+    for (old, new) in [("s", "a"), ("a", "z")] {
+        bgp.set_claim(&name(old), None);
+        set(&mut bgp, new, "web", &part);
+        assert_eq!(bgp.plan(), Changes::default());
+        assert_eq!(shared(&mut bgp), ["198.51.100.1/32 x/0"]);
     }
 }
 
 #[test]
-fn services_without_backends_are_known_unless_settings_say_otherwise() {
-    for (without_backends, expected) in [(true, 1), (false, 0)] {
-        let mut world = World::usual(Config { without_backends, ..Config::default() });
-        world.advertisement("a", json!([of_services(&["LoadBalancerIP"])]));
-        world.service("web", 1, json!({}), &[]);
-        world.plan();
-        assert_eq!(world.shared().len(), expected);
-        world.service("web", 1, json!({}), &["n1"]);
-        world.plan();
-        assert_eq!(world.shared().len(), 1);
-    }
-}
-
-#[test]
-fn pods_are_known_by_their_node() {
-    let mut world = mk_world(json!([{"advertisementType": "PodCIDR"}]));
-    world.plan();
-    assert_eq!(
-        (world.of_node("n1"), world.of_node("n2")),
-        (vec!["10.1.0.0/16 a/0".to_owned()], vec!["10.2.0.0/16 a/0".to_owned()],)
-    );
-    world.cluster(
-        "one",
-        json!({"nodeSelector": {"matchLabels": {"name": "n2"}}, "bgpInstances": [crate::world::rack()]}),
-    );
-    world.plan();
-    assert_eq!((world.of_node("n1"), world.of_node("n2").len()), (vec![], 1), "n1 speaks with nobody");
-}
-
-#[test]
-fn attributes_go_with_the_advertisement() {
-    let mut services = of_services(&["LoadBalancerIP"]);
-    services["attributes"] = json!({
-        "localPreference": 200,
-        "communities": {"standard": ["64512:80", "80"], "wellKnown": ["no-export", "blackhole"], "large": ["64512:1:2"]},
-    });
-    let mut world =
-        mk_world(json!([services, {"advertisementType": "Interface", "interface": {"name": "lo0"}}]));
-    world.plan();
-    let all = world.rack("n1").advertisements;
-    let of_services = &all["a/0"];
-    assert_eq!(of_services.communities, [80, 64512 << 16 | 80, 0xffff_029a, 0xffff_ff01]);
-    assert_eq!(of_services.large_communities, [(64512, 1, 2)]);
-    assert_eq!(of_services.local_preference, Some(200));
-    assert_eq!(all["a/1"].interface.as_deref(), Some("lo0"));
+fn a_policy_that_changes_moves_prefixes_and_no_sessions() {
+    let mut bgp = mk_bgp(of_services(&["LoadBalancerIP"]));
+    let mut part = on(mk_part(&[], &["198.51.100.1"], &[]), &["a", "b"]);
+    set(&mut bgp, "s", "web", &part);
+    plan(&mut bgp);
+    part.external_local = true;
+    set(&mut bgp, "s", "web", &part);
+    let changes = bgp.plan();
+    assert_eq!((changes.routes.len(), changes.node_routes.len(), changes.instances.len()), (1, 2, 0));
 }

@@ -1,151 +1,153 @@
-//! Objects as the API has them, and what is planned of them.
+//! Objects of tests, and what is decided about them.
 
-use cilium_api::bgp::BgpInstance;
-use cilium_api::parts;
-use cilium_bgp_plan::{
-    Advertisement, Bgp, Changes, Claim, ClusterConfig, Config, Override, PeerConfig, Served,
-};
+use std::net::IpAddr;
+
+use cilium_api::bgp::BgpPeer;
+use cilium_api::parts::{self, Backend, BackendPlace, ServicePort};
+use cilium_bgp_plan::{Advertisement, Bgp, Claim, ClusterConfig, Config, Override, PeerConfig, Served};
 use cilium_core::{Label, Labels};
 use cilium_services::ServiceName;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-pub(crate) fn mk<T: DeserializeOwned>(value: Value) -> T {
-    serde_json::from_value(value).unwrap()
+pub(crate) fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
 }
 
-/// An object of cluster scope.
-pub(crate) fn object(kind: &str, name: &str, labels: Value, spec: Value) -> Value {
-    json!({
-        "apiVersion": "cilium.io/v2", "kind": kind, "spec": spec,
-        "metadata": {"name": name, "uid": format!("uid-{name}"), "labels": labels, "creationTimestamp": "2026-01-01T00:00:00Z"},
-    })
+fn object<K: DeserializeOwned>(kind: &str, metadata: Value, spec: Value) -> K {
+    let object = json!({"apiVersion": "cilium.io/v2", "kind": kind, "metadata": metadata, "spec": spec});
+    serde_json::from_value(object).unwrap()
 }
 
-pub(crate) struct World {
-    pub(crate) bgp: Bgp,
+/// A CiliumBGPClusterConfig of this second.
+pub(crate) fn mk_cluster(name: &str, second: u8, spec: Value) -> ClusterConfig {
+    let created = format!("2026-01-01T00:00:{second:02}Z");
+    let metadata = json!({"name": name, "uid": format!("uid-{name}"), "creationTimestamp": created});
+    ClusterConfig::reduce(&object("CiliumBGPClusterConfig", metadata, spec))
 }
 
-impl World {
-    pub(crate) fn new(config: Config) -> Self {
-        Self { bgp: Bgp::new(config) }
-    }
+pub(crate) fn mk_peer(spec: Value) -> PeerConfig {
+    PeerConfig::reduce(&object("CiliumBGPPeerConfig", json!({"name": "x"}), spec))
+}
 
-    /// Nodes n1 and n2; a router `rack` with the peer `tor`, to which goes what has the label `to: tor`.
-    pub(crate) fn usual(config: Config) -> Self {
-        let mut world = Self::new(config);
-        world.node("n1", 1);
-        world.node("n2", 2);
-        world.cluster("one", json!({"bgpInstances": [rack()]}));
-        world.peer("tor", json!({"families": [to_tor("ipv4"), to_tor("ipv6")]}));
-        world
-    }
+pub(crate) fn mk_override(spec: Value) -> Override {
+    Override::reduce(&object("CiliumBGPNodeConfigOverride", json!({"name": "a"}), spec))
+}
 
-    pub(crate) fn node(&mut self, name: &str, number: u8) {
-        let labels: Labels = [Label::k8s("name", name)].into_iter().collect();
-        let addresses =
-            [format!("192.0.2.{number}").parse().unwrap(), format!("fd00::{number}").parse().unwrap()];
-        let prefixes = [format!("10.{number}.0.0/16").parse().unwrap()];
-        self.bgp.set_node(name, labels, &addresses, &prefixes);
-    }
+/// A CiliumBGPAdvertisement with the label `adv` of this value.
+pub(crate) fn mk_advertisement(name: &str, label: &str, advertisements: Value) -> Advertisement {
+    let metadata = json!({"name": name, "labels": {"adv": label}});
+    let spec = json!({"advertisements": advertisements});
+    Advertisement::reduce(&object("CiliumBGPAdvertisement", metadata, spec))
+}
 
-    pub(crate) fn cluster(&mut self, name: &str, spec: Value) {
-        let object = mk(object("CiliumBGPClusterConfig", name, json!({}), spec));
-        self.bgp.set_cluster(name, Some(ClusterConfig::reduce(&object)));
-    }
+pub(crate) fn name(name: &str) -> ServiceName {
+    ServiceName::new("shop", name)
+}
 
-    pub(crate) fn peer(&mut self, name: &str, spec: Value) {
-        let object = mk(object("CiliumBGPPeerConfig", name, json!({}), spec));
-        self.bgp.set_peer(name, Some(PeerConfig::reduce(&object)));
-    }
+pub(crate) fn mk_claim(name: &str, app: &str, class: Option<&str>) -> Claim {
+    let object = json!({
+        "metadata": {"namespace": "shop", "name": name, "labels": {"app": app}}, "spec": {"loadBalancerClass": class},
+    });
+    Claim::reduce(&serde_json::from_value(object).unwrap())
+}
 
-    /// One for the peer `tor`.
-    pub(crate) fn advertisement(&mut self, name: &str, advertisements: Value) {
-        let spec = json!({"advertisements": advertisements});
-        let object = mk(object("CiliumBGPAdvertisement", name, json!({"to": "tor"}), spec));
-        self.bgp.set_advertisement(name, Some(Advertisement::reduce(&object)));
-    }
-
-    pub(crate) fn different(&mut self, node: &str, instances: Value) {
-        let spec = json!({"bgpInstances": instances});
-        let object = mk(object("CiliumBGPNodeConfigOverride", node, json!({}), spec));
-        self.bgp.set_override(node, Some(Override::reduce(&object)));
-    }
-
-    /// A Service `shop/NAME` with 10.96.0.1, 198.51.100.NUMBER and 203.0.113.NUMBER, and backends on nodes.
-    pub(crate) fn service(&mut self, name: &str, number: u8, spec: Value, nodes: &[&str]) {
-        let service = ServiceName::new("shop", name);
-        let object = json!({"metadata": {"namespace": "shop", "name": name}, "spec": spec});
-        self.bgp.set_claim(&service, Some(Claim::reduce(&mk(object))));
-        let is = |field: &str| spec[field] == "Local";
-        let backends: Vec<Value> = nodes.iter().map(|node| json!(["10.1.0.9", 80, {"node": node}])).collect();
-        let part: parts::Service = mk(json!({
-            "clusterIps": ["10.96.0.1"], "loadBalancer": [format!("198.51.100.{number}")],
-            "external": [format!("203.0.113.{number}")],
-            "local": is("internalTrafficPolicy"), "externalLocal": is("externalTrafficPolicy"),
-            "ports": [{"protocol": 6, "port": 80, "backends": backends}],
-        }));
-        self.bgp.set_served(&service, Some(Served::reduce(&part)));
-    }
-
-    pub(crate) fn plan(&mut self) -> Changes {
-        let changes = self.bgp.plan();
-        assert_eq!(self.bgp.check(), Vec::<String>::new());
-        changes
-    }
-
-    pub(crate) fn rack(&self, node: &str) -> BgpInstance {
-        self.bgp.instance(node, "rack").unwrap().clone()
-    }
-
-    /// Prefixes that all nodes make known, each with its advertisements.
-    pub(crate) fn shared(&self) -> Vec<String> {
-        let text = |prefix| Some(format!("{prefix} {}", ids(&self.bgp.route(prefix)?.advertisements)));
-        self.bgp.all_routes().filter_map(text).collect()
-    }
-
-    /// The same of one node.
-    pub(crate) fn of_node(&self, node: &str) -> Vec<String> {
-        let text =
-            |prefix| Some(format!("{prefix} {}", ids(&self.bgp.node_route(node, prefix)?.advertisements)));
-        self.bgp.all_node_routes(node).filter_map(text).collect()
-    }
-
-    /// Type, status, reason and message of conditions.
-    pub(crate) fn of_cluster(&self, name: &str) -> Vec<String> {
-        texts(self.bgp.cluster_conditions(name).unwrap())
-    }
-
-    pub(crate) fn of_peer(&self, name: &str) -> Vec<String> {
-        texts(self.bgp.peer_conditions(name).unwrap())
+/// A Service with these cluster addresses, addresses of the load balancer, and external ones.
+pub(crate) fn mk_part(cluster: &[&str], balanced: &[&str], external: &[&str]) -> parts::Service {
+    let parse = |texts: &[&str]| texts.iter().map(|text| ip(text)).collect();
+    parts::Service {
+        cluster_ips: parse(cluster),
+        load_balancer: parse(balanced),
+        external: parse(external),
+        ..parts::Service::default()
     }
 }
 
-fn ids(all: &std::collections::BTreeSet<String>) -> String {
-    all.iter().cloned().collect::<Vec<_>>().join(" ")
-}
-
-fn texts(conditions: Vec<cilium_api::condition::Condition>) -> Vec<String> {
-    let text = |it: cilium_api::condition::Condition| {
-        format!("{} {} {}: {}", it.type_, it.status, it.reason.unwrap(), it.message.unwrap())
+/// The same with backends of IPv4 on these nodes.
+pub(crate) fn on(mut part: parts::Service, nodes: &[&str]) -> parts::Service {
+    let backend = |(number, node): (u8, &&str)| {
+        let place = BackendPlace { node: (*node).to_owned(), ..BackendPlace::default() };
+        Backend { address: IpAddr::from([10, 0, 0, number]), port: 80, place: Some(Box::new(place)) }
     };
-    conditions.into_iter().map(text).collect()
+    let backends = (1..).zip(nodes).map(backend).collect();
+    part.ports = vec![ServicePort { name: String::new(), protocol: 6, port: 80, node_port: 0, backends }];
+    part
 }
 
-pub(crate) fn rack() -> Value {
-    json!({"name": "rack", "localASN": 64512, "peers": [
-        {"name": "tor", "peerAddress": "192.0.2.254", "peerASN": 64500, "peerConfigRef": {"name": "tor"}},
-    ]})
+pub(crate) fn mk_labels(texts: &[(&str, &str)]) -> Labels {
+    texts.iter().map(|(key, value)| Label::k8s(key, value)).collect()
 }
 
-pub(crate) fn to_tor(afi: &str) -> Value {
-    json!({"afi": afi, "safi": "unicast", "advertisements": {"matchLabels": {"to": "tor"}}})
+pub(crate) fn set(bgp: &mut Bgp, service: &str, app: &str, part: &parts::Service) {
+    bgp.set_claim(&name(service), Some(mk_claim(service, app, None)));
+    bgp.set_served(&name(service), Some(Served::reduce(part)));
 }
 
-/// Services of the namespace `shop`, by these addresses.
+/// Node `a` is 192.0.2.1 with pods of 10.1.0.0/24, and so on.
+pub(crate) fn set_node(bgp: &mut Bgp, node: &str) {
+    let number = node.bytes().next().unwrap().saturating_sub(b'a' - 1);
+    let pods = format!("10.{number}.0.0/24").parse().unwrap();
+    bgp.set_node(node, mk_labels(&[("name", node)]), &[IpAddr::from([192, 0, 2, number])], &[pods]);
+}
+
+/// One router `r` with the peer `tor`, which has the CiliumBGPPeerConfig `p`.
+pub(crate) fn one_router() -> Value {
+    json!({"bgpInstances": [{
+        "name": "r", "localASN": 65001,
+        "peers": [{"name": "tor", "peerAddress": "203.0.113.1", "peerASN": 65000, "peerConfigRef": {"name": "p"}}],
+    }]})
+}
+
+/// IPv4 with advertisements of this label.
+pub(crate) fn selecting(label: &str) -> Value {
+    json!({"families": [{"afi": "ipv4", "safi": "unicast", "advertisements": {"matchLabels": {"adv": label}}}]})
+}
+
+/// Nodes `a` and `b`, each with [`one_router`] of the CiliumBGPClusterConfig `c`, to whose peer goes the CiliumBGPAdvertisement `x`.
+pub(crate) fn mk_bgp_of(config: Config, advertisements: Value) -> Bgp {
+    let mut bgp = Bgp::new(config);
+    ["a", "b"].iter().for_each(|node| set_node(&mut bgp, node));
+    bgp.set_cluster("c", Some(mk_cluster("c", 1, one_router())));
+    bgp.set_peer("p", Some(mk_peer(selecting("on"))));
+    bgp.set_advertisement("x", Some(mk_advertisement("x", "on", advertisements)));
+    bgp
+}
+
+pub(crate) fn mk_bgp(advertisements: Value) -> Bgp {
+    mk_bgp_of(Config::default(), advertisements)
+}
+
+/// One advertisement of Services of the app `web`.
 pub(crate) fn of_services(addresses: &[&str]) -> Value {
-    json!({
+    json!([{
         "advertisementType": "Service", "service": {"addresses": addresses},
-        "selector": {"matchLabels": {"io.kubernetes.service.namespace": "shop"}},
-    })
+        "selector": {"matchLabels": {"app": "web"}},
+    }])
+}
+
+pub(crate) fn plan(bgp: &mut Bgp) {
+    bgp.plan();
+    assert_eq!(bgp.check(), [""; 0]);
+}
+
+/// The peer `tor` of the router `r` of a node.
+pub(crate) fn tor<'a>(bgp: &'a Bgp, node: &str) -> Option<&'a BgpPeer> {
+    bgp.instance(node, "r")?.peers.get("tor")
+}
+
+/// Prefixes of all nodes, each with its advertisements, as `prefix name/place ..`.
+pub(crate) fn shared(bgp: &mut Bgp) -> Vec<String> {
+    plan(bgp);
+    bgp.all_routes().map(|prefix| line(&prefix.to_string(), bgp.route(prefix))).collect()
+}
+
+/// Prefixes of a node, likewise.
+pub(crate) fn of_node(bgp: &mut Bgp, node: &str) -> Vec<String> {
+    plan(bgp);
+    bgp.all_node_routes(node).map(|prefix| line(&prefix.to_string(), bgp.node_route(node, prefix))).collect()
+}
+
+fn line(prefix: &str, route: Option<cilium_api::bgp::Route>) -> String {
+    let ids: Vec<String> = route.unwrap().advertisements.into_iter().collect();
+    format!("{prefix} {}", ids.join(" "))
 }
