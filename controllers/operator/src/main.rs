@@ -7,6 +7,11 @@ use anyhow::Context;
 use cilium_operator::options::{Action, Options};
 use cilium_operator::{rbac, run};
 
+/// A plan of many writes is made of many pieces of some kilobytes, which glibc searches for in its free lists: half of the time of
+/// such a plan. Measured by `just bench-plan`: a fifth of the memory less, too.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let result = Options::load().and_then(|options| match options.action {
         Some(Action::Rbac { heartbeat: true, .. }) => print(&rbac::heartbeat_rules()),

@@ -46,6 +46,10 @@ impl Table {
     }
 }
 
+/// The operator's.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     println!("| what | figure | goal | met |\n|---|---|---|---|");
     let mut table = Table::default();
@@ -138,7 +142,7 @@ fn measure(table: &mut Table, planner: &mut Planner, what: &str, change: impl Fn
     reports.sort();
     let (median, worst) = (times[RUNS / 2], times[RUNS - 1]);
     let figure = format!(
-        "median {median:.0?}, worst {worst:.0?}, {:.1} writes; report {:.0?}",
+        "median {median:.1?}, worst {worst:.1?}, {:.1} writes; report {:.1?}",
         writes as f64 / RUNS as f64,
         reports[RUNS / 2]
     );
