@@ -64,6 +64,8 @@ pub(crate) struct Settings {
     pub(crate) bgp: Option<Bgp>,
     /// Destinations that are reached with the pod's own address.
     pub(crate) native: Vec<IpNet>,
+    /// Devices that are served beside the node's own.
+    pub(crate) devices: DeviceNames,
     /// 0: that of the node's device.
     pub(crate) mtu: u32,
     /// Attach programs by tcx links where the kernel has them.
@@ -104,6 +106,27 @@ pub(crate) struct Settings {
     pub(crate) cgroup: PathBuf,
     /// As they were read, for `GET /v1/config`.
     pub(crate) raw: BTreeMap<String, String>,
+}
+
+/// Names of devices, as upstream's `devices` has them: separated by commas or blanks, `eth+` for all that begin so, `!` before
+/// what is left out.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct DeviceNames(Vec<String>);
+
+impl DeviceNames {
+    fn parse(text: &str) -> Self {
+        Self(text.split([',', ' ']).filter(|name| !name.is_empty()).map(str::to_owned).collect())
+    }
+
+    /// Whether a device is meant.
+    pub(crate) fn has(&self, device: &str) -> bool {
+        let is_meant = |name: &str| match name.strip_suffix('+') {
+            Some(start) => device.starts_with(start),
+            None => device == name,
+        };
+        let is_left_out = self.0.iter().filter_map(|name| name.strip_prefix('!')).any(is_meant);
+        !is_left_out && self.0.iter().map(String::as_str).any(is_meant)
+    }
 }
 
 /// How the node comes to speak BGP.
@@ -153,6 +176,7 @@ impl Settings {
             announces: keys.announces()?,
             bgp: keys.bgp()?,
             native: keys.prefixes()?,
+            devices: DeviceNames::parse(&keys.text("devices", "")),
             mtu: keys.value("mtu", "a number of bytes")?.unwrap_or(0),
             tcx: keys.bool("enable-tcx", true)?,
             cni_conf: keys.path("write-cni-conf-when-ready"),
@@ -580,6 +604,14 @@ mod tests {
         assert_eq!(said("1m30s", "10.5s", "200ms"), timings(90_000, 10_500, 200));
         assert_eq!(said("0", "-3s", "0s"), timings(1000, 500, 200), "what is too short gives way");
         assert_eq!(said("1h0m0s", "5s", "4.5s"), timings(3_600_000, 5000, 2500));
+    }
+
+    #[test]
+    fn devices_are_named_by_their_beginnings_and_left_out() {
+        let names = DeviceNames::parse("eth+, bond0 !eth9+");
+        let meant = ["eth0", "eth1", "bond0", "eth9", "eth90", "bond01", "wlan0"].map(|name| names.has(name));
+        assert_eq!(meant, [true, true, true, false, false, false, false]);
+        assert!(!DeviceNames::default().has("eth0"));
     }
 
     #[test]

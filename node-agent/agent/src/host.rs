@@ -1,5 +1,7 @@
 //! The node itself: its devices, kernel parameters and programs.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::iter;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +15,7 @@ use cilium_bpf::layout::{
 };
 use cilium_dataplane::{Devices, router_address};
 use cilium_drivers::datapath::{AttachMode, Attached, Datapath, DeviceProgram, EarlyMode, LoadOptions};
-use cilium_drivers::netlink::{HOST_DEVICE, Link, NET_DEVICE, Netlink, VXLAN_DEVICE};
+use cilium_drivers::netlink::{self, HOST_DEVICE, Link, NET_DEVICE, Netlink, VXLAN_DEVICE};
 use cilium_drivers::netns::Netns;
 use cilium_drivers::{probe, sysctl};
 use cilium_rest::model::EndpointChange;
@@ -54,12 +56,20 @@ impl Facts {
     }
 }
 
+/// Addresses by device.
+type OtherAddresses = BTreeMap<String, BTreeSet<IpAddr>>;
+
 /// A node that is set up.
 pub(crate) struct Host {
     pub(crate) facts: Facts,
     /// Shared with the task that settles programs.
     pub(crate) datapath: Arc<Datapath>,
+    /// The device towards the other nodes.
     pub(crate) native: Link,
+    /// It, and others that clients and addresses of Services are served on.
+    pub(crate) uplinks: Vec<Link>,
+    /// Addresses on the others that the Node object does not have, by the names of these devices.
+    other_addresses: OtherAddresses,
     host: Link,
     tunnel: Option<Link>,
     pub(crate) device_mtu: u32,
@@ -101,7 +111,21 @@ impl Host {
                 "a map of another layout was replaced by an empty one"
             );
         }
-        Ok(Self { facts, datapath, native, host, tunnel, device_mtu, route_mtu, config, early: None })
+        let uplinks = find_uplinks(&mut netlink, settings, &native)?;
+        let other_addresses = find_other_addresses(&mut netlink, &uplinks, &facts)?;
+        Ok(Self {
+            facts,
+            datapath,
+            native,
+            uplinks,
+            other_addresses,
+            host,
+            tunnel,
+            device_mtu,
+            route_mtu,
+            config,
+            early: None,
+        })
     }
 
     /// Lets packets of known clients from outside be handled before the stack, or not. The other programs are there already: they get all
@@ -111,14 +135,17 @@ impl Host {
         Ok(())
     }
 
-    /// Puts the node's programs in their places. Returns how many were not there.
-    pub(crate) fn attach(&self, settings: &Settings) -> anyhow::Result<usize> {
+    /// Puts the node's programs in their places, on devices too that came meanwhile. Returns how many were not there.
+    pub(crate) fn attach(&mut self, settings: &Settings) -> anyhow::Result<usize> {
         let mut changed = self.attach_one(DeviceProgram::FromHost, &self.host)?;
         if let Some(tunnel) = &self.tunnel {
             changed += self.attach_one(DeviceProgram::FromOverlay, tunnel)?;
         }
-        changed += self.attach_one(DeviceProgram::FromNetdev, &self.native)?;
-        changed += self.attach_one(DeviceProgram::ToNetdev, &self.native)?;
+        self.uplinks = find_uplinks(&mut Netlink::open()?, settings, &self.native)?;
+        for device in &self.uplinks {
+            changed += self.attach_one(DeviceProgram::FromNetdev, device)?;
+            changed += self.attach_one(DeviceProgram::ToNetdev, device)?;
+        }
         changed += usize::from(acceleration::keep(&self.datapath, self.early, &self.native)?);
         Ok(changed + self.datapath.attach_cgroup(&settings.cgroup)?)
     }
@@ -127,10 +154,61 @@ impl Host {
         Ok(usize::from(self.datapath.attach(program, device)? != Attached::Unchanged))
     }
 
+    /// Whether the other devices have the addresses that they had when the node was set up, as far as can be read.
+    pub(crate) fn has_same_addresses(&self) -> bool {
+        let found = Netlink::open()
+            .and_then(|mut netlink| find_other_addresses(&mut netlink, &self.uplinks, &self.facts));
+        found.map_or(true, |found| found == self.other_addresses)
+    }
+
+    /// Addresses that are not in the Node object.
+    pub(crate) fn other_addresses(&self) -> Vec<IpAddr> {
+        self.other_addresses.values().flatten().copied().collect()
+    }
+
+    /// Devices that clients are served on, with their addresses; the node's own first.
+    pub(crate) fn served(&self) -> Vec<(String, Vec<String>)> {
+        let none = BTreeSet::new();
+        let texts = |addresses: &mut dyn Iterator<Item = &IpAddr>| addresses.map(IpAddr::to_string).collect();
+        let others = self.uplinks.iter().skip(1).map(|device| {
+            let addresses = self.other_addresses.get(&device.name).unwrap_or(&none);
+            (device.name.clone(), texts(&mut addresses.iter()))
+        });
+        let native = (self.native.name.clone(), texts(&mut self.facts.addresses.iter()));
+        iter::once(native).chain(others).collect()
+    }
+
     /// Indexes that routes need.
     pub(crate) fn devices(&self) -> Devices {
         Devices { host: self.host.index, native: self.native.index }
     }
+}
+
+/// The node's own device first, then those that the settings name, as far as they carry Ethernet.
+fn find_uplinks(
+    netlink: &mut Netlink,
+    settings: &Settings,
+    native: &Link,
+) -> Result<Vec<Link>, netlink::Error> {
+    let is_named =
+        |link: &Link| link.index != native.index && settings.devices.has(&link.name) && link.mac.0 != [0; 6];
+    let named = netlink.uplinks()?.into_iter().filter(is_named);
+    Ok(iter::once(native.clone()).chain(named).collect())
+}
+
+fn find_other_addresses(
+    netlink: &mut Netlink,
+    uplinks: &[Link],
+    facts: &Facts,
+) -> Result<OtherAddresses, netlink::Error> {
+    let all = netlink.addresses()?;
+    let is_link_local = |address: &IpAddr| matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local());
+    let is_other = |address: &IpAddr| !is_link_local(address) && !facts.addresses.contains(address);
+    let of_device = |device: &Link| {
+        let found = all.iter().filter(|(index, _)| *index == device.index).map(|(_, it)| it.addr());
+        (device.name.clone(), found.filter(is_other).collect())
+    };
+    Ok(uplinks.iter().skip(1).map(of_device).collect())
 }
 
 /// Programs of a pod's device.

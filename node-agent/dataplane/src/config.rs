@@ -15,6 +15,8 @@ pub struct Config {
     pub direct_routes: bool,
     /// Indexes of devices that routes point to.
     pub devices: Devices,
+    /// Addresses of this node beside those of its Node object, on other devices that it is served on.
+    pub other_addresses: Vec<IpAddr>,
     /// MTU of routes into the tunnel, in bytes.
     pub route_mtu: u32,
     /// Identity of prefixes of IPv4 pods that are not known one by one.

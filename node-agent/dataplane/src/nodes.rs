@@ -88,7 +88,8 @@ impl NodeFacts {
                 entries.insert(key, IpcacheEntry { tunnel, identity });
             }
         }
-        for address in self.addresses.iter().copied().chain(self.routers()) {
+        let others: &[IpAddr] = if own { &config.other_addresses } else { &[] };
+        for address in self.addresses.iter().chain(others).copied().chain(self.routers()) {
             entries.insert(host(address), IpcacheEntry { tunnel, identity });
         }
         entries

@@ -5,9 +5,7 @@ use std::net::IpAddr;
 
 use cilium_announcer::{Action, Announcer, Leased, Signs, State, Timings};
 use cilium_api::parts::Announcement;
-use cilium_bpf::layout::{
-    ANNOUNCEMENT_ANSWERED, ANNOUNCER_AGENT, ANNOUNCER_KEY, LINK_LEASED, LinkEntry, LinkSigns,
-};
+use cilium_bpf::layout::{ANNOUNCEMENT_ANSWERED, ANNOUNCER_KEY, LINK_LEASED, LinkEntry, LinkSigns};
 use cilium_delta::Table as _;
 use cilium_drivers::maps::{self, AnnouncementMaps};
 use cilium_drivers::netlink::Link;
@@ -37,23 +35,24 @@ pub(super) enum Decider {
 }
 
 impl Decider {
-    /// Goes on where an agent before stopped, if it decided in the same way.
+    /// Goes on where an agent before stopped, if it decided in the same way. `last` is when that one was there.
     pub(super) fn open(
         maps: &mut AnnouncementMaps,
         node: &str,
         device: &Link,
         means: Means,
+        last: u64,
         now: u64,
     ) -> Result<Self, maps::Error> {
         match means {
             Means::Heartbeats(key) => {
-                let announcer = adopt(maps, node, device, now)?;
+                let announcer = adopt(maps, node, device, last, now)?;
                 for (element, half) in ANNOUNCER_KEY.iter().zip(key.as_chunks::<8>().0) {
                     maps.announcer.set(element, &u64::from_le_bytes(*half))?;
                 }
                 Ok(Self::Heartbeats(announcer, key))
             }
-            Means::Leases(timings) => Ok(Self::Leases(inherit(maps, device, timings, now)?)),
+            Means::Leases(timings) => Ok(Self::Leases(inherit(maps, device, timings, last, now)?)),
         }
     }
 
@@ -127,9 +126,14 @@ impl Decider {
 }
 
 /// What programs answer for is answered for further, unless others may have taken it by now.
-fn adopt(maps: &mut AnnouncementMaps, node: &str, device: &Link, now: u64) -> Result<Announcer, maps::Error> {
+fn adopt(
+    maps: &mut AnnouncementMaps,
+    node: &str,
+    device: &Link,
+    last: u64,
+    now: u64,
+) -> Result<Announcer, maps::Error> {
     let mut announcer = Announcer::new(node, device.mac.0, now);
-    let last = maps.announcer.get(&ANNOUNCER_AGENT)?.unwrap_or(0);
     let signs = maps.link_signs.get(&device.index)?.unwrap_or_default();
     let is_outdated =
         now.saturating_sub(last) > AWAY_AT_MOST && now.saturating_sub(signs.asked) < ASKED_WITHIN;
@@ -149,10 +153,10 @@ fn inherit(
     maps: &mut AnnouncementMaps,
     device: &Link,
     timings: Timings,
+    last: u64,
     now: u64,
 ) -> Result<Leased, maps::Error> {
     let mut leased = Leased::new(device.mac.0, timings);
-    let last = maps.announcer.get(&ANNOUNCER_AGENT)?.unwrap_or(0);
     let link = known_link(maps, device, true)?.filter(|link| now < last.saturating_add(link.bound));
     match link {
         Some(link) => leased.inherit(answered(maps, device)?, last.saturating_add(link.bound)),
@@ -179,16 +183,25 @@ fn answered(maps: &AnnouncementMaps, device: &Link) -> Result<Vec<IpAddr>, maps:
     Ok(of_device.collect())
 }
 
-/// Nothing is answered for, and no heartbeat.
+/// On this device nothing is answered for, and no heartbeat.
 pub(super) fn clear(maps: &mut AnnouncementMaps, device: &Link) -> Result<(), maps::Error> {
-    for key in maps.announcements.keys(|_| true)? {
+    forget(maps, |ifindex| ifindex == device.index)?;
+    maps.link_signs.set(&device.index, &LinkSigns::default())
+}
+
+/// The same on devices by their numbers, of which nothing is known afterwards.
+pub(super) fn forget(maps: &mut AnnouncementMaps, pick: impl Fn(u32) -> bool) -> Result<(), maps::Error> {
+    for key in maps.announcements.keys(|key| pick(key.ifindex))? {
         maps.announcements.delete(&key)?;
     }
-    for other in maps.links.keys(|_| true)? {
-        maps.links.delete(&other)?;
+    for ifindex in maps.links.keys(|ifindex| pick(*ifindex))? {
+        maps.links.delete(&ifindex)?;
     }
-    for other in maps.link_signs.keys(|ifindex| *ifindex != device.index)? {
-        maps.link_signs.delete(&other)?;
+    for ifindex in maps.link_signs.keys(|ifindex| pick(*ifindex))? {
+        maps.link_signs.delete(&ifindex)?;
     }
-    maps.link_signs.set(&device.index, &LinkSigns::default())
+    for key in maps.peers.keys(|key| pick(key.ifindex))? {
+        maps.peers.delete(&key)?;
+    }
+    Ok(())
 }

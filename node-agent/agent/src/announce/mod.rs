@@ -44,7 +44,8 @@ type LeaseFailures = BTreeMap<String, String>;
 /// What the thread is told.
 enum Message {
     Plan(BTreeMap<IpAddr, Announcement>),
-    Device(Link),
+    /// Those of the node, all of them.
+    Devices(Vec<Link>),
     Key(Key),
     /// What is known of a Lease; `None`: this node does not take part in its election any more.
     Lease(String, Option<Tenure>),
@@ -91,7 +92,7 @@ pub(crate) struct Announcements {
     line: Line,
     told: watch::Receiver<Told>,
     plan: BTreeMap<IpAddr, Announcement>,
-    device: Option<Link>,
+    devices: Vec<Link>,
     bpffs: PathBuf,
 }
 
@@ -102,8 +103,13 @@ impl Announcements {
     /// There is no thread to be had.
     pub(crate) fn start(settings: &Settings) -> std::io::Result<(Self, Option<Leases>)> {
         let (told_sender, told) = watch::channel(Told::default());
-        let this =
-            |line| Self { line, told, plan: BTreeMap::new(), device: None, bpffs: settings.bpffs.clone() };
+        let this = |line| Self {
+            line,
+            told,
+            plan: BTreeMap::new(),
+            devices: Vec::new(),
+            bpffs: settings.bpffs.clone(),
+        };
         let Some(agreement) = settings.announces else { return Ok((this(Line(None)), None)) };
         let (sender, receiver) = mpsc::channel();
         let (wanted_sender, wanted) = watch::channel(BTreeSet::new());
@@ -163,19 +169,23 @@ impl Announcements {
         }
     }
 
-    /// The device has its programs.
-    pub(crate) fn set_device(&mut self, device: &Link) {
+    /// Devices that have their programs.
+    pub(crate) fn set_devices(&mut self, devices: &[Link]) {
+        if self.devices == devices {
+            return;
+        }
+        self.devices = devices.to_vec();
         if self.line.0.is_some() {
-            self.device = Some(device.clone());
-            self.line.say(Message::Device(device.clone()));
+            self.line.say(Message::Devices(self.devices.clone()));
         } else {
-            thread::forget(&self.bpffs, device);
+            thread::forget_all_but(&self.bpffs, &[]);
         }
     }
 
     /// Names of the devices on which addresses can be announced.
     pub(crate) fn devices(&self) -> Vec<String> {
-        self.device.iter().map(|device| device.name.clone()).collect()
+        let announcing = self.devices.iter().filter(|_| self.line.0.is_some());
+        announcing.map(|device| device.name.clone()).collect()
     }
 
     /// Other owners that are not heard.

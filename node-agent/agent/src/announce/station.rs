@@ -46,16 +46,17 @@ pub(super) struct Station {
 }
 
 impl Station {
-    /// Goes on where an agent before stopped.
+    /// Goes on where an agent before stopped, that was last there at `last`.
     pub(super) fn open(
         node: &str,
         bpffs: &Path,
         device: &Link,
         means: Means,
+        last: u64,
         now: u64,
     ) -> anyhow::Result<Self> {
         let mut maps = AnnouncementMaps::open(bpffs)?;
-        let decider = Decider::open(&mut maps, node, device, means, now)?;
+        let decider = Decider::open(&mut maps, node, device, means, last, now)?;
         maps.announcer.set(&ANNOUNCER_NODE, &node_number(node))?;
         Ok(Self {
             node: node_number(node),
@@ -106,12 +107,13 @@ impl Station {
     fn reconcile(&mut self) -> Result<(), maps::Error> {
         let wanted: BTreeSet<AnnouncementKey> =
             self.decider.addresses().into_iter().map(|address| self.address_key(address)).collect();
-        for gone in self.maps.announcements.keys(|key| !wanted.contains(key))? {
+        let ifindex = self.device.index;
+        let is_gone = |key: &AnnouncementKey| key.ifindex == ifindex && !wanted.contains(key);
+        for gone in self.maps.announcements.keys(is_gone)? {
             self.maps.announcements.delete(&gone)?;
         }
-        let peers: BTreeSet<PeerKey> =
-            self.decider.peers().map(|node| PeerKey { node, ifindex: self.device.index }).collect();
-        for gone in self.maps.peers.keys(|key| !peers.contains(key))? {
+        let peers: BTreeSet<PeerKey> = self.decider.peers().map(|node| PeerKey { node, ifindex }).collect();
+        for gone in self.maps.peers.keys(|key| key.ifindex == ifindex && !peers.contains(key))? {
             self.maps.peers.delete(&gone)?;
         }
         for key in peers {
@@ -152,13 +154,20 @@ impl Station {
                 self.act(&action, now, realtime)?;
             }
         }
-        // After a pause, what is not held any more must be silent before programs answer again.
-        if let Decider::Leases(leased) = &self.decider
-            && leased.is_sure()
-        {
-            self.maps.announcer.set(&ANNOUNCER_AGENT, &now)?;
-        }
         Ok(())
+    }
+
+    /// Whether all that this node has lost meanwhile is silent.
+    pub(super) fn is_sure(&self) -> bool {
+        match &self.decider {
+            Decider::Heartbeats(..) => true,
+            Decider::Leases(leased) => leased.is_sure(),
+        }
+    }
+
+    /// Programs hear that the agent is there.
+    pub(super) fn stamp(&mut self, now: u64) -> Result<(), maps::Error> {
+        self.maps.announcer.set(&ANNOUNCER_AGENT, &now)
     }
 
     /// Takes news of a Lease.
@@ -238,12 +247,17 @@ impl Station {
         }
     }
 
-    /// Other owners that are not heard.
-    pub(super) fn silent(&self, now: u64) -> Vec<String> {
+    /// Other owners that are not heard here.
+    pub(super) fn silent(&self, now: u64) -> BTreeSet<&str> {
         if now < self.began + PATIENCE {
-            return Vec::new();
+            return BTreeSet::new();
         }
-        self.decider.silent().take(NAMED_SILENT).map(str::to_owned).collect()
+        self.decider.silent().collect()
+    }
+
+    /// Owners of addresses of this device.
+    pub(super) fn owners(&self) -> BTreeSet<&str> {
+        self.plan.values().flat_map(|part| &part.owners).map(String::as_str).collect()
     }
 
     /// What is not in force, and addresses that somebody has who is no owner.
@@ -300,9 +314,6 @@ impl Station {
         }
     }
 }
-
-/// The operator is told of so many.
-const NAMED_SILENT: usize = 32;
 
 /// Whether an address is announced on a device. Expressions are compiled once.
 fn is_on(device: &str, it: &Announcement, known: &mut BTreeMap<String, Result<Regex, String>>) -> bool {

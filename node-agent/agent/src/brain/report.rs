@@ -13,6 +13,7 @@ use cilium_rest::model::Health;
 use super::Brain;
 use super::names::DnsNumbers;
 use crate::acceleration;
+use crate::host::Host;
 use crate::pressure::Pressure;
 
 /// How long it took to put changes in force.
@@ -169,11 +170,8 @@ impl Brain {
     }
 
     fn devices(&self) -> BTreeMap<String, Vec<String>> {
-        let device = self.running.as_ref().map(|running| {
-            let addresses = running.host.facts.addresses.iter().map(ToString::to_string);
-            (running.host.native.name.clone(), addresses.collect())
-        });
-        device.into_iter().collect()
+        let Some(running) = &self.running else { return BTreeMap::new() };
+        running.host.served().into_iter().collect()
     }
 
     fn masquerading(&self) -> model::Masquerading {
@@ -184,7 +182,7 @@ impl Brain {
         model::Masquerading {
             ipv4: flags & CONFIG_MASQUERADE4 != 0,
             ipv6: flags & CONFIG_MASQUERADE6 != 0,
-            devices: vec![running.host.native.name.clone()],
+            devices: running.host.uplinks.iter().map(|device| device.name.clone()).collect(),
             snat_exclusion_cidr: kept.map(ToString::to_string).collect(),
         }
     }
@@ -196,10 +194,9 @@ impl Brain {
             return model::KubeProxyReplacement { mode, rules_of_kube_proxy, ..Default::default() };
         };
         let (config, host) = (&running.host.config, &running.host);
-        let addresses = host.facts.addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
         model::KubeProxyReplacement {
             mode: "True".to_owned(),
-            devices: vec![format!("{} {addresses} (Direct Routing)", host.native.name)],
+            devices: describe_devices(host),
             forwarding: crate::balancing::describe_mode(self.settings.balancing).to_owned(),
             selection: crate::balancing::describe(self.settings.balancing),
             acceleration: acceleration::describe(self.settings.acceleration, host.early),
@@ -273,6 +270,19 @@ impl Brain {
 }
 
 /// What works for Services on this node, and why not all of it.
+/// One text for each device; pods of other nodes are reached by the first.
+fn describe_devices(host: &Host) -> Vec<String> {
+    let describe = |(place, (name, addresses)): (usize, (String, Vec<String>))| {
+        let way = if place == 0 { "(Direct Routing)" } else { "" };
+        [name, addresses.join(" "), way.to_owned()]
+            .into_iter()
+            .filter(|text| !text.is_empty())
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
+    host.served().into_iter().enumerate().map(describe).collect()
+}
+
 fn replacement_parts(
     config: &cilium_bpf::layout::Config,
     features: &[model::Feature],

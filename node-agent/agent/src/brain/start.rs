@@ -93,7 +93,7 @@ impl Brain {
         for pin in host.datapath.sweep()? {
             tracing::debug!(pin, "removed the pin of a link whose device is gone");
         }
-        self.outside.announcements.set_device(&host.native);
+        self.outside.announcements.set_devices(&host.uplinks);
         self.running = Some(Running { host, tables, dataplane });
         self.tell_rules();
         self.settle_soon();
@@ -172,12 +172,14 @@ impl Brain {
     }
 
     /// Makes sure that the node's own programs are in their places. Returns how many were not.
-    pub(super) fn attach_host(&self) -> usize {
-        let Some(running) = &self.running else { return 0 };
-        running.host.attach(&self.settings).unwrap_or_else(|error| {
+    pub(super) fn attach_host(&mut self) -> usize {
+        let Some(running) = &mut self.running else { return 0 };
+        let attached = running.host.attach(&self.settings).unwrap_or_else(|error| {
             tracing::error!(error = format!("{error:#}"), "the node's programs could not be attached again");
             0
-        })
+        });
+        self.outside.announcements.set_devices(&running.host.uplinks);
+        attached
     }
 
     /// Takes the notes of pods that went while nobody listened.
@@ -201,6 +203,7 @@ fn mk_config(settings: &Settings, host: &Host) -> Config {
         tunnel: settings.tunnel,
         direct_routes: settings.direct_routes,
         devices: host.devices(),
+        other_addresses: host.other_addresses(),
         route_mtu: host.route_mtu,
         world4,
         world6,

@@ -2,6 +2,7 @@
 //! server is a small one of the tests, which can be taken away. Needs root.
 
 mod announce;
+mod announce_devices;
 mod announce_leases;
 mod api;
 mod balancing;

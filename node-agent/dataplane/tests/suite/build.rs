@@ -18,6 +18,7 @@ pub(crate) fn mk_config(tunnel: bool) -> Config {
         tunnel,
         direct_routes: true,
         devices,
+        other_addresses: Vec::new(),
         route_mtu: 1450,
         world4: 9,
         world6: 10,

@@ -92,18 +92,22 @@ impl Netlink {
         }
     }
 
+    /// Devices that may lead to other machines, as far as their names tell: neither the loopback nor those of pods and containers.
+    ///
+    /// # Errors
+    /// What reading failed with.
+    pub fn uplinks(&mut self) -> Result<Vec<Link>, Error> {
+        let is_uplink = |link: &Link| !NOT_UPLINKS.iter().any(|prefix| link.name.starts_with(prefix));
+        Ok(self.links()?.into_iter().filter(is_uplink).collect())
+    }
+
     /// The node's own device: the one with the default route of the lowest metric, otherwise the one that has one of
     /// the node's addresses.
     ///
     /// # Errors
     /// [`Error::NoNodeDevice`], or what reading failed with.
     pub fn node_device(&mut self, node_addresses: &[IpAddr]) -> Result<Link, Error> {
-        let links: HashMap<u32, Link> = self
-            .links()?
-            .into_iter()
-            .filter(|link| !NOT_UPLINKS.iter().any(|prefix| link.name.starts_with(prefix)))
-            .map(|link| (link.index, link))
-            .collect();
+        let links: HashMap<u32, Link> = self.uplinks()?.into_iter().map(|link| (link.index, link)).collect();
         let mut defaults = self.default_routes()?;
         defaults.sort_unstable();
         let holders = self.addresses()?;
