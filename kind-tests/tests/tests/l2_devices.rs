@@ -124,6 +124,8 @@ fn ports_of_nodes(ns: &Namespace, network: &SecondNetwork) -> anyhow::Result<()>
     for (at, node) in network.nodes.iter().enumerate() {
         let address = network.address(at, 32);
         let url = format!("http://{}:{port}/hostname", address.trim_end_matches("/32"));
+        // Agents look for addresses of the node every ten seconds.
+        eventually(&format!("{node} serves {url}"), || Ok(!get(&url)?.is_empty()))?;
         let answers: BTreeSet<String> = (0..20).map(|_| get(&url)).collect::<anyhow::Result<_>>()?;
         ensure!(answers == ["near".to_owned(), "far".to_owned()].into(), "{node} at {url}: {answers:?}");
     }

@@ -154,11 +154,14 @@ impl Host {
         Ok(usize::from(self.datapath.attach(program, device)? != Attached::Unchanged))
     }
 
-    /// Whether the other devices have the addresses that they had when the node was set up, as far as can be read.
-    pub(crate) fn has_same_addresses(&self) -> bool {
-        let found = Netlink::open()
-            .and_then(|mut netlink| find_other_addresses(&mut netlink, &self.uplinks, &self.facts));
-        found.map_or(true, |found| found == self.other_addresses)
+    /// Whether the node has the addresses on other devices that it had when it was set up, as far as can be read.
+    pub(crate) fn has_same_addresses(&self, settings: &Settings) -> bool {
+        let find = || {
+            let mut netlink = Netlink::open()?;
+            let uplinks = find_uplinks(&mut netlink, settings, &self.native)?;
+            find_other_addresses(&mut netlink, &uplinks, &self.facts)
+        };
+        find().map_or(true, |found| found.values().flatten().eq(self.other_addresses.values().flatten()))
     }
 
     /// Addresses that are not in the Node object.

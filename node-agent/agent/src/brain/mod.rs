@@ -413,7 +413,11 @@ impl Brain {
             tracing::warn!("a device of the node is gone or another; setting the node up again");
             self.repairs += 1;
             self.running = None;
-        } else if self.running.as_ref().is_some_and(|running| !running.host.has_same_addresses()) {
+        } else if self
+            .running
+            .as_ref()
+            .is_some_and(|running| !running.host.has_same_addresses(&self.settings))
+        {
             tracing::info!("other devices of the node have other addresses; setting the node up again");
             self.running = None;
         }
