@@ -94,6 +94,13 @@ pub(crate) struct Inputs {
     recorded: BTreeMap<String, BTreeMap<String, Ipv4Addr>>,
 }
 
+impl Inputs {
+    /// Router ids that overrides tell, whether or not their nodes are there.
+    pub(crate) fn told_router_ids(&self) -> BTreeSet<Ipv4Addr> {
+        self.overrides.values().flat_map(Override::router_ids).collect()
+    }
+}
+
 /// What has changed since the last plan.
 #[derive(Clone, Debug, Default)]
 struct Dirty {
@@ -307,10 +314,11 @@ impl Bgp {
         }
     }
 
-    /// Gives routers ids of the pool: first those back that they had, then free ones.
+    /// Gives routers ids of the pool that no override tells: first those back that they had, then free ones.
     fn follow_pool(&mut self, nodes: &mut BTreeSet<Name>) {
         let RouterIds::Pool(pool) = self.inputs.config.router_ids else { return };
-        let mut is_freed = false;
+        let (mut lost, mut is_freed) = self.pool.reserve(self.inputs.told_router_ids());
+        nodes.append(&mut lost);
         for name in &*nodes {
             is_freed |= self.pool.keep(name, &self.wanting(name));
         }

@@ -42,6 +42,11 @@ impl Override {
         &self.faults
     }
 
+    /// Router ids that it tells.
+    pub(crate) fn router_ids(&self) -> impl Iterator<Item = Ipv4Addr> {
+        self.instances.values().filter_map(|it| it.router_id)
+    }
+
     pub(crate) fn instance(&self, name: &str) -> Option<&Instance> {
         self.instances.get(name)
     }

@@ -98,7 +98,7 @@ fn advertisement() -> impl Strategy<Value = (usize, Vec<PlaceModel>)> {
 
 fn step() -> impl Strategy<Value = Step> {
     let peer = (option::weighted(0.9, 0..LABELS.len()), option::of(0..SECRETS.len()));
-    let different = (option::of(5..8_u32), option::of(any::<u8>()));
+    let different = (option::of(5..8_u32), option::of(0..10_u8));
     let node = (0..2_usize, vec(0..6_u8, 0..3));
     prop_oneof![
         3 => (0..CLUSTERS.len(), option::weighted(0.8, cluster())).prop_map(|(at, it)| Step::Cluster(at, it)),
@@ -310,6 +310,29 @@ fn follow(bgp: &mut Bgp, told: &mut Whole) -> Result<(), TestCaseError> {
     Ok(())
 }
 
+/// Who has each router id; those of a pool have one router each, and none that an override tells another one.
+fn check_router_ids(bgp: &Bgp, steps: &[Step]) -> Result<(), TestCaseError> {
+    let mut overrides: [Option<u8>; NODES.len()] = [None; NODES.len()];
+    for step in steps {
+        if let Step::Override(at, it) = step {
+            overrides[*at] = it.and_then(|(_, id)| id);
+        }
+    }
+    let told =
+        |at: usize| overrides[at].map(|byte| format!("198.51.100.{byte}")).filter(|it| it != "198.51.100.0");
+    let mut taken: BTreeSet<String> = (0..NODES.len()).filter_map(told).collect();
+    for (at, node) in NODES.iter().enumerate() {
+        for (router, it) in bgp.instances(node).filter(|(router, _)| *router != "r0" || told(at).is_none()) {
+            prop_assert!(
+                taken.insert(it.router_id.to_string()),
+                "{} of {node} {router} is taken",
+                it.router_id
+            );
+        }
+    }
+    Ok(())
+}
+
 /// Small pools, of which some are exhausted.
 fn config() -> impl Strategy<Value = Config> {
     let pool = prop_oneof![Just("198.51.100.0/30"), Just("198.51.100.0/29"), Just("198.51.100.1/32")];
@@ -349,6 +372,7 @@ proptest! {
             tell(&mut bgp, step);
             bgp.plan();
         }
+        check_router_ids(&bgp, &steps)?;
         let mut next = Bgp::new(config);
         NODES.iter().for_each(|node| next.set_recorded(node, bgp.node_config(node).map(|it| &it.spec)));
         steps.iter().for_each(|step| tell(&mut next, step));

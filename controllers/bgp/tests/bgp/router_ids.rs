@@ -95,3 +95,31 @@ fn an_override_needs_none_of_the_pool() {
     bgp.set_override("a", Some(mk_override(different)));
     assert_eq!(ids(&mut bgp, &["a", "b"]), some(&["192.0.2.200", "198.51.100.8"]));
 }
+
+#[test]
+fn what_an_override_tells_goes_to_nobody_else() {
+    let mut bgp = mk_bgp_of(mk_pool("198.51.100.0/29"), json!([]));
+    set_node(&mut bgp, "c");
+    bgp.set_recorded("b", Some(&recorded("198.51.100.2")));
+    let tells = |id: &str| Some(mk_override(json!({"bgpInstances": [{"name": "r", "routerID": id}]})));
+    // Its node need not be there.
+    bgp.set_override("later", tells("198.51.100.1"));
+    bgp.set_override("c", tells("198.51.100.2"));
+    assert_eq!(ids(&mut bgp, &["a", "b", "c"]), some(&["198.51.100.3", "198.51.100.4", "198.51.100.2"]));
+    bgp.set_override("later", tells("198.51.100.3"));
+    assert_eq!(ids(&mut bgp, &["a", "b", "c"]), some(&["198.51.100.1", "198.51.100.4", "198.51.100.2"]));
+}
+
+#[test]
+fn a_router_waits_while_an_override_tells_the_last_one() {
+    let mut bgp = mk_bgp_of(mk_pool("198.51.100.8/32"), json!([]));
+    assert_eq!(ids(&mut bgp, &["a"]), some(&["198.51.100.8"]));
+    bgp.set_override(
+        "b",
+        Some(mk_override(json!({"bgpInstances": [{"name": "r", "routerID": "198.51.100.8"}]}))),
+    );
+    assert_eq!(ids(&mut bgp, &["a", "b"]), [None, Some("198.51.100.8".to_owned())]);
+    bgp.set_override("b", None);
+    // The first of those that wait.
+    assert_eq!(ids(&mut bgp, &["a", "b"]), [Some("198.51.100.8".to_owned()), None]);
+}
