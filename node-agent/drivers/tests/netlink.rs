@@ -383,6 +383,35 @@ fn gateways_come_best_first() {
 }
 
 #[test]
+fn a_default_route_over_several_gateways_has_each_of_them() {
+    let (host, world) = (testing::namespace(), testing::namespace());
+    let own = [net("192.0.2.1/24"), net("2001:db8::1/64")];
+    testing::connect((&host, "up0", &own), (&world, "up0", &[]));
+    testing::connect((&host, "up1", &[net("198.51.100.1/24")]), (&world, "up1", &[]));
+    let hop = |gateway, device| ["nexthop", "via", gateway, "dev", device];
+    let add = |family, hops: [[&str; 5]; 2]| {
+        let start = [family, "route", "add", "default", "metric", "50"];
+        ip_command(&host, &[&start[..], &hops.concat()].concat());
+    };
+    add("-4", [hop("198.51.100.9", "up1"), hop("192.0.2.9", "up0")]);
+    add("-6", [hop("2001:db8::9", "up0"), hop("2001:db8::8", "up0")]);
+    ip_command(&host, &["route", "add", "default", "via", "192.0.2.7", "metric", "60"]);
+    let mut netlink = Netlink::open_in(&host).unwrap();
+    let [up0, up1] = ["up0", "up1"].map(|name| netlink.require_link(name).unwrap().index);
+    let mut found = |family: fn(&IpAddr) -> bool| -> Vec<Gateway> {
+        let all = netlink.default_gateways().unwrap().into_iter();
+        all.filter(|gateway| family(&gateway.address)).collect()
+    };
+    let mk = |gateway: &str, device, metric| Gateway { address: ip(gateway), device, metric };
+    let of_v4 = [mk("192.0.2.9", up0, 50), mk("198.51.100.9", up1, 50), mk("192.0.2.7", up0, 60)];
+    assert_eq!(found(IpAddr::is_ipv4), of_v4);
+    assert_eq!(found(IpAddr::is_ipv6), [mk("2001:db8::8", up0, 50), mk("2001:db8::9", up0, 50)]);
+    // A link that is down takes its next hop away, and the route stays.
+    ip_command(&host, &["link", "set", "up0", "down"]);
+    assert_eq!(found(IpAddr::is_ipv4), [mk("198.51.100.9", up1, 50)]);
+}
+
+#[test]
 fn kernel_parameters_belong_to_the_namespace() {
     let host = testing::namespace();
     let before = sysctl::get("net.ipv4.conf.all.rp_filter");

@@ -4,7 +4,9 @@ use ipnet::IpNet;
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     address::{AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope},
-    route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteType},
+    route::{
+        RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteNextHop, RouteNextHopFlags, RouteType,
+    },
 };
 
 use super::{CREATE, Error, Link, Netlink, REPLACE, Request};
@@ -123,7 +125,8 @@ impl Netlink {
         Ok(found.into_iter().map(|route| (route.metric, route.device)).collect())
     }
 
-    /// The main table's default routes that lead over a gateway, those of the lowest metric first.
+    /// The gateways of the main table's default routes: those of the lowest metric first, among them (a route may have
+    /// several next hops) the lowest address.
     ///
     /// # Errors
     /// [`Error::ReadRoutes`].
@@ -142,7 +145,8 @@ impl Netlink {
             let mut request = RouteMessage::default();
             request.header.address_family = family;
             let request = RouteNetlinkMessage::GetRoute(request);
-            routes.extend(self.socket.dump(&request, parse_default).map_err(Error::ReadRoutes)?);
+            let found = self.socket.dump(&request, parse_default).map_err(Error::ReadRoutes)?;
+            routes.extend(found.into_iter().flatten());
         }
         Ok(routes)
     }
@@ -181,24 +185,42 @@ pub(super) fn parse(message: RouteNetlinkMessage) -> Option<Found> {
     Some(Found { device: message.header.index, address, link_local })
 }
 
-pub(super) fn parse_default(message: RouteNetlinkMessage) -> Option<DefaultRoute> {
+/// A default route of the main table: one for each next hop that is not dead.
+pub(super) fn parse_default(message: RouteNetlinkMessage) -> Option<Vec<DefaultRoute>> {
     let RouteNetlinkMessage::NewRoute(route) = message else { return None };
     let header = &route.header;
     let main = header.table == RouteHeader::RT_TABLE_MAIN && header.kind == RouteType::Unicast;
     if !main || header.destination_prefix_length != 0 {
         return None;
     }
-    let (mut metric, mut device, mut gateway) = (0, None, None);
-    for attribute in route.attributes {
+    let (mut metric, mut device, mut hops) = (0, None, Vec::new());
+    for attribute in &route.attributes {
         match attribute {
-            RouteAttribute::Priority(value) => metric = value,
-            RouteAttribute::Oif(value) => device = Some(value),
-            RouteAttribute::Gateway(RouteAddress::Inet(address)) => gateway = Some(address.into()),
-            RouteAttribute::Gateway(RouteAddress::Inet6(address)) => gateway = Some(address.into()),
+            RouteAttribute::Priority(value) => metric = *value,
+            RouteAttribute::Oif(value) => device = Some(*value),
+            RouteAttribute::MultiPath(all) => hops = all.iter().filter(|hop| is_usable(hop)).collect(),
             // A default route to a zero-length prefix of something else than everything does not exist.
             RouteAttribute::Destination(RouteAddress::Other(_)) => return None,
             _ => {}
         }
     }
-    Some(DefaultRoute { metric, device: device?, gateway })
+    let single = device.map(|device| DefaultRoute { metric, device, gateway: gateway(&route.attributes) });
+    let of_many = hops.into_iter().map(|hop| DefaultRoute {
+        metric,
+        device: hop.interface_index,
+        gateway: gateway(&hop.attributes),
+    });
+    Some(single.into_iter().chain(of_many).collect())
+}
+
+fn is_usable(hop: &RouteNextHop) -> bool {
+    !hop.flags.intersects(RouteNextHopFlags::Dead | RouteNextHopFlags::Linkdown)
+}
+
+fn gateway(attributes: &[RouteAttribute]) -> Option<IpAddr> {
+    attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Gateway(RouteAddress::Inet(address)) => Some((*address).into()),
+        RouteAttribute::Gateway(RouteAddress::Inet6(address)) => Some((*address).into()),
+        _ => None,
+    })
 }
