@@ -39,6 +39,8 @@ pub(crate) struct Peer {
     pub(crate) raw: BgpClusterPeer,
     /// Where it is; `None`: nobody knows.
     pub(crate) address: Option<BgpPeerAddress>,
+    /// The device of a link-local address.
+    pub(crate) device: Option<String>,
     /// 0 is any.
     pub(crate) asn: u32,
 }
@@ -135,19 +137,33 @@ fn peer(path: &str, it: &BgpClusterPeer, faults: &mut Vec<Fault>) -> Peer {
     });
     let given = it.peer_address.as_deref().map(|text| address(&format!("{path}.peerAddress"), text));
     let found = it.auto_discovery.as_ref().map(|it| discovery(&format!("{path}.autoDiscovery"), it));
-    let address = match given.or(found) {
-        Some(Ok(address)) => Some(address),
+    let (address, device) = match given.or(found.map(|it| it.map(|it| (it, None)))) {
+        Some(Ok((address, device))) => (Some(address), device),
         Some(Err(fault)) => {
             faults.push(fault);
-            None
+            (None, None)
         }
-        None => None,
+        None => (None, None),
     };
-    Peer { raw: it.clone(), address, asn }
+    Peer { raw: it.clone(), address, device, asn }
 }
 
-fn address(path: &str, text: &str) -> Result<BgpPeerAddress, Fault> {
-    ip(path, text).map(BgpPeerAddress::At)
+/// Reads where a peer is: a link-local address needs a zone, which is the name of a device.
+fn address(path: &str, text: &str) -> Result<(BgpPeerAddress, Option<String>), Fault> {
+    let (bare, zone) = match text.trim().split_once('%') {
+        Some((bare, zone)) => (bare, Some(zone)),
+        None => (text, None),
+    };
+    let link_local =
+        ip(path, bare).ok().filter(|it| matches!(it, IpAddr::V6(it) if it.is_unicast_link_local()));
+    match (link_local, zone) {
+        (Some(address), Some(zone)) => Ok((BgpPeerAddress::At(address), Some(zone.to_owned()))),
+        (Some(address), None) => Err(Fault::unsupported(
+            path,
+            format!("a link-local address needs the device on whose link it is, as in {address}%eth0"),
+        )),
+        (None, _) => Ok((BgpPeerAddress::At(ip(path, text)?), None)),
+    }
 }
 
 /// Reads an address; spaces around it do not count.
@@ -158,7 +174,7 @@ pub(crate) fn ip(path: &str, text: &str) -> Result<IpAddr, Fault> {
     {
         return Err(Fault::unsupported(
             path,
-            format!("addresses with a zone, here {zone}, are not supported"),
+            format!("a zone, here {zone}, belongs to link-local addresses of peers only"),
         ));
     }
     text.parse().map_err(|_| Fault::malformed(path, format!("{text:?} is no address of IPv4 or IPv6")))

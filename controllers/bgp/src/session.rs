@@ -111,6 +111,7 @@ fn session(
         .map(|name| BgpSecret { name: name.clone(), version: inputs.secrets.get(name).cloned() });
     Some(BgpPeer {
         address: peer.address?,
+        device: peer.device.clone(),
         asn: peer.asn,
         port: config.port,
         local_address: None,

@@ -53,6 +53,9 @@ pub struct BgpAdvertisement {
 pub struct BgpPeer {
     /// Where it is.
     pub address: BgpPeerAddress,
+    /// Device of the node on whose link `address` is, where that is link-local.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
     /// Its AS number; 0 is whatever it says.
     pub asn: u32,
     /// Its TCP port.

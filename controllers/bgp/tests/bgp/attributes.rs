@@ -134,7 +134,7 @@ fn faults_of_a_cluster_configuration() {
             "name": "r", "localASN": 0, "localPort": 65536,
             "peers": [
                 peer(json!({"peerAddress": "300.0.0.1", "peerASN": 4_294_967_296_i64})),
-                peer(json!({"peerAddress": "fe80::1%eth0"})),
+                peer(json!({"peerAddress": "2001:db8::1%eth0"})),
                 peer(json!({"autoDiscovery": {"mode": "DefaultGateway"}})),
                 peer(json!({"autoDiscovery": {"mode": "Later"}})),
                 peer(json!({"autoDiscovery": {"mode": "DefaultGateway", "defaultGateway": {"addressFamily": "ipv5"}}})),
@@ -150,7 +150,7 @@ fn faults_of_a_cluster_configuration() {
             format!("malformed {at}.peers[0].peerASN: an AS number is one of 0 to 4294967295"),
             format!("malformed {at}.peers[0].peerAddress: \"300.0.0.1\" is no address of IPv4 or IPv6"),
             format!(
-                "unsupported {at}.peers[1].peerAddress: addresses with a zone, here eth0, are not supported"
+                "unsupported {at}.peers[1].peerAddress: a zone, here eth0, belongs to link-local addresses of peers only"
             ),
             format!(
                 "malformed {at}.peers[2].autoDiscovery: the mode DefaultGateway needs defaultGateway.addressFamily"

@@ -233,3 +233,25 @@ fn another_version_of_a_secret_changes_sessions_only_and_one_that_nobody_names_n
     bgp.set_secret("other", Some("8"));
     assert_eq!(bgp.plan(), Changes::default());
 }
+
+#[test]
+fn a_link_local_peer_is_on_the_link_of_a_device() {
+    let with = |address: &str| {
+        let peer =
+            json!({"name": "tor", "peerAddress": address, "peerASN": 65000, "peerConfigRef": {"name": "p"}});
+        mk_cluster("c", 1, json!({"bgpInstances": [{"name": "r", "localASN": 64512, "peers": [peer]}]}))
+    };
+    let mut bgp = mk_bgp(json!([]));
+    bgp.set_cluster("c", Some(with(" fe80::1%eth0 ")));
+    plan(&mut bgp);
+    let found = tor(&bgp, "a").unwrap();
+    assert_eq!((found.address, found.device.as_deref()), (BgpPeerAddress::At(ip("fe80::1")), Some("eth0")));
+    let without = with("fe80::1");
+    assert_eq!(
+        without.faults()[0].to_string(),
+        "spec.bgpInstances[0].peers[0].peerAddress: a link-local address needs the device on whose link it is, as in fe80::1%eth0"
+    );
+    bgp.set_cluster("c", Some(without));
+    plan(&mut bgp);
+    assert_eq!(tor(&bgp, "a"), None);
+}

@@ -1,12 +1,11 @@
 //! What the node knows of itself and the plan does not: gateways and addresses of devices.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 
 use cilium_api::bgp::IpFamily;
 use cilium_drivers::netlink::{Error, Netlink};
 
-use super::resolve::Facts;
+use super::resolve::{Facts, is_link_local};
 
 /// Reads gateways and addresses; the node's own addresses stay.
 ///
@@ -29,16 +28,14 @@ pub(super) fn read(facts: &mut Facts) -> Result<(), Error> {
         addresses.sort_unstable();
     }
     facts.gateways.clear();
-    for gateway in netlink.default_gateways()? {
+    let mut gateways = netlink.default_gateways()?;
+    // The best comes first; a link-local one only where there is no other, as upstream never takes it.
+    gateways.sort_by_key(|gateway| is_link_local(gateway.address));
+    for gateway in gateways {
         let family = if gateway.address.is_ipv4() { IpFamily::Ipv4 } else { IpFamily::Ipv6 };
-        if names.contains_key(&gateway.device) && !is_link_local(gateway.address) {
-            // The best comes first.
-            facts.gateways.entry(family).or_insert(gateway.address);
+        if let Some(name) = names.get(&gateway.device) {
+            facts.gateways.entry(family).or_insert_with(|| (gateway.address, (*name).to_owned()));
         }
     }
     Ok(())
-}
-
-fn is_link_local(address: IpAddr) -> bool {
-    matches!(address, IpAddr::V6(address) if address.is_unicast_link_local())
 }

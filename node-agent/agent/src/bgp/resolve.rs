@@ -18,8 +18,8 @@ pub(super) struct Facts {
     /// First address of the node in each family.
     pub(super) own4: Option<Ipv4Addr>,
     pub(super) own6: Option<Ipv6Addr>,
-    /// Gateway of the best default route of each family; link-local ones do not count.
-    pub(super) gateways: BTreeMap<IpFamily, IpAddr>,
+    /// Gateway of the best default route of each family, and the device on whose link it is.
+    pub(super) gateways: BTreeMap<IpFamily, (IpAddr, String)>,
     /// Addresses of devices that are up, without link-local ones.
     pub(super) devices: BTreeMap<String, Vec<IpAddr>>,
 }
@@ -102,16 +102,10 @@ fn resolve_peer(
     facts: &Facts,
     passwords: &Passwords,
 ) -> Result<bgp::Peer, String> {
-    let address = match peer.address {
-        BgpPeerAddress::At(address) => address,
-        BgpPeerAddress::DefaultGateway(family) => *facts.gateways.get(&family).ok_or_else(|| {
-            let family = if family == IpFamily::Ipv4 { "IPv4" } else { "IPv6" };
-            format!("the node has no default route of {family} over a gateway")
-        })?,
-    };
+    let (address, device) = where_is(peer, facts)?;
     let local_address = match (peer.local_address, &peer.source_interface) {
         (Some(address), _) => Some(address),
-        (None, Some(device)) => Some(address_of(device, address, facts)?),
+        (None, Some(source)) => source_address(source, address, device, facts)?,
         (None, None) => None,
     };
     let password = match &peer.secret {
@@ -126,7 +120,7 @@ fn resolve_peer(
     Ok(bgp::Peer {
         name: name.to_owned(),
         address,
-        device: None,
+        device: device.map(str::to_owned),
         asn: peer.asn,
         port: peer.port,
         local_address,
@@ -147,6 +141,40 @@ fn resolve_peer(
         import: peer.import,
         families: families.map(|(name, ids)| (family(name), ids.iter().cloned().collect())).collect(),
     })
+}
+
+/// Address of a peer, and the device of a link-local one.
+fn where_is<'a>(peer: &'a BgpPeer, facts: &'a Facts) -> Result<(IpAddr, Option<&'a str>), String> {
+    let (address, device) = match peer.address {
+        BgpPeerAddress::At(address) => (address, peer.device.as_deref()),
+        BgpPeerAddress::DefaultGateway(family) => {
+            let (address, device) = facts.gateways.get(&family).ok_or_else(|| {
+                let family = if family == IpFamily::Ipv4 { "IPv4" } else { "IPv6" };
+                format!("the node has no default route of {family} over a gateway")
+            })?;
+            (*address, Some(device.as_str()))
+        }
+    };
+    Ok((address, device.filter(|_| is_link_local(address))))
+}
+
+/// Whether an address means something on one link only.
+pub(super) fn is_link_local(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(address) if address.is_unicast_link_local())
+}
+
+/// The address of a session that shall have one of a device; `None`: the kernel takes the device's link-local one.
+fn source_address(
+    source: &str,
+    peer: IpAddr,
+    device: Option<&str>,
+    facts: &Facts,
+) -> Result<Option<IpAddr>, String> {
+    match device {
+        None => address_of(source, peer, facts).map(Some),
+        Some(device) if device == source => Ok(None),
+        Some(device) => Err(format!("{peer} is on the link of {device}, and sourceInterface is {source}")),
+    }
 }
 
 /// The one address of the peer's family that a device has.
@@ -175,6 +203,7 @@ pub(super) mod tests {
     pub(crate) fn mk_peer(address: BgpPeerAddress) -> BgpPeer {
         BgpPeer {
             address,
+            device: None,
             asn: 64500,
             port: 179,
             local_address: None,
@@ -212,7 +241,7 @@ pub(super) mod tests {
         Facts {
             own4: Some(Ipv4Addr::new(192, 0, 2, 1)),
             own6: None,
-            gateways: [(IpFamily::Ipv4, address("192.0.2.254"))].into(),
+            gateways: [(IpFamily::Ipv4, (address("192.0.2.254"), "up0".to_owned()))].into(),
             devices: [
                 device("lo0", &["198.51.100.7", "2001:db8::7"]),
                 device("two", &["198.51.100.8", "198.51.100.9"]),
@@ -254,6 +283,38 @@ pub(super) mod tests {
                  CiliumBGPNodeConfigOverride",
                 "peer no-gateway: the node has no default route of IPv6 over a gateway",
             ]
+        );
+    }
+
+    #[test]
+    fn link_local_peers_are_on_the_link_of_a_device() {
+        let on = |device: &str, source: Option<&str>| BgpPeer {
+            device: Some(device.to_owned()),
+            source_interface: source.map(str::to_owned),
+            ..mk_peer(BgpPeerAddress::At(address("fe80::9")))
+        };
+        let instances = mk_instances(vec![
+            ("by-gateway", mk_peer(BgpPeerAddress::DefaultGateway(IpFamily::Ipv6))),
+            ("here", on("up1", None)),
+            ("here-by-source", on("up2", Some("up2"))),
+            ("elsewhere", on("up1", Some("lo0"))),
+        ]);
+        let gateways = [(IpFamily::Ipv6, (address("fe80::1"), "up0".to_owned()))].into();
+        let resolved = resolve(&instances, &Facts { gateways, ..mk_facts() }, &Passwords::default());
+        let peers = resolved.config.instances[0].peers.iter();
+        let found: Vec<_> =
+            peers.map(|it| (it.name.as_str(), it.address, it.device.as_deref(), it.local_address)).collect();
+        assert_eq!(
+            found,
+            [
+                ("by-gateway", address("fe80::1"), Some("up0"), None),
+                ("here", address("fe80::9"), Some("up1"), None),
+                ("here-by-source", address("fe80::9"), Some("up2"), None),
+            ]
+        );
+        assert_eq!(
+            resolved.problems["rack"],
+            ["peer elsewhere: fe80::9 is on the link of up1, and sourceInterface is lo0"]
         );
     }
 
