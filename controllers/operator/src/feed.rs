@@ -242,9 +242,50 @@ pub fn parse(kind: Kind, value: serde_json::Value) -> Result<News, serde_json::E
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use axum::http;
+    use kube::client::Body;
+    use prometheus_client::registry::Registry;
     use serde_json::json;
 
     use super::*;
+
+    #[tokio::test]
+    async fn of_secrets_of_bgp_metadata_is_asked_for_and_annotations_are_not_kept() {
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let log = asked.clone();
+        let service = tower::service_fn(move |request: http::Request<Body>| {
+            let path = request.uri().path().to_owned();
+            let is_list = path.ends_with("/secrets") && !request.uri().to_string().contains("watch=true");
+            if is_list {
+                let accepted = request.headers().get(http::header::ACCEPT);
+                log.lock().unwrap().push((path, accepted.map(|it| it.to_str().unwrap().to_owned())));
+            }
+            async move {
+                if !is_list {
+                    return std::future::pending().await;
+                }
+                let annotations = json!({"kubectl.kubernetes.io/last-applied-configuration": "s3cret"});
+                let metadata = json!({"name": "rack", "namespace": "keys", "resourceVersion": "7", "annotations": annotations});
+                let list = json!({
+                    "kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1",
+                    "metadata": {"resourceVersion": "9"}, "items": [{"metadata": metadata}],
+                });
+                http::Response::builder().body(Body::from(list.to_string().into_bytes()))
+            }
+        });
+        let client = Client::new(service, "default");
+        let (sender, mut receiver) = mpsc::channel(CAPACITY);
+        let metrics = Metrics::register(&mut Registry::default());
+        Feed { client: &client, metrics: &metrics, sender }.watch_bgp("keys");
+        let Some(News::Applied(Object::Secret(secret))) = receiver.recv().await else { panic!("no Secret") };
+        assert_eq!(secret.metadata.resource_version.as_deref(), Some("7"));
+        assert_eq!(secret.metadata.annotations, None);
+        let accepted = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1";
+        let expected = [("/api/v1/namespaces/keys/secrets".to_owned(), Some(accepted.to_owned()))];
+        assert_eq!(*asked.lock().unwrap(), expected);
+    }
 
     #[test]
     fn a_policy_that_does_not_parse_reaches_the_planner_with_its_generation() {

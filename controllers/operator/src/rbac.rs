@@ -71,7 +71,7 @@ pub fn heartbeat_rules() -> Vec<Rule> {
 }
 
 /// Rules that hold in the namespace for secrets of BGP: which there are. Kubernetes has no right to know that without what is in them; the
-/// operator passes over it.
+/// operator asks for metadata only.
 pub fn bgp_secret_rules() -> Vec<Rule> {
     rules_of(cilium_plan::Kind::Secret)
 }

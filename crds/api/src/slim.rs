@@ -12,7 +12,7 @@ use crate::condition::Condition;
 
 /// Implements [`kube_core::Resource`] for a struct with a `metadata` field.
 macro_rules! resource {
-    ($type:ty, $scope:ty, $group:literal, $version:literal, $kind:literal, $plural:literal) => {
+    ($type:ty, $scope:ty, $group:literal, $version:literal, $kind:literal, $plural:literal $(, metadata_api = $only:literal)?) => {
         impl kube_core::Resource for $type {
             type DynamicType = ();
             type Scope = $scope;
@@ -28,6 +28,9 @@ macro_rules! resource {
             fn plural(_: &()) -> std::borrow::Cow<'_, str> {
                 std::borrow::Cow::Borrowed($plural)
             }
+            $(fn metadata_api() -> bool {
+                $only
+            })?
             fn meta(&self) -> &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta {
                 &self.metadata
             }
@@ -44,7 +47,7 @@ resource!(Pod, kube_core::NamespaceResourceScope, "", "v1", "Pod", "pods");
 resource!(Namespace, kube_core::ClusterResourceScope, "", "v1", "Namespace", "namespaces");
 resource!(Node, kube_core::ClusterResourceScope, "", "v1", "Node", "nodes");
 resource!(Service, kube_core::NamespaceResourceScope, "", "v1", "Service", "services");
-resource!(Secret, kube_core::NamespaceResourceScope, "", "v1", "Secret", "secrets");
+resource!(Secret, kube_core::NamespaceResourceScope, "", "v1", "Secret", "secrets", metadata_api = true);
 resource!(
     EndpointSlice,
     kube_core::NamespaceResourceScope,
@@ -54,12 +57,17 @@ resource!(
     "endpointslices"
 );
 
-/// A Secret, without what is in it.
+/// A Secret, without what is in it: the API server is asked for metadata only.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Secret {
-    /// Name, namespace, resourceVersion.
+    /// Name, namespace, resourceVersion. `kubectl apply` leaves all of an object in an annotation: there are none.
+    #[serde(deserialize_with = "without_annotations")]
     pub metadata: ObjectMeta,
+}
+
+fn without_annotations<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D::Error> {
+    Ok(ObjectMeta { annotations: None, ..ObjectMeta::deserialize(deserializer)? })
 }
 
 /// A pod.
