@@ -154,7 +154,7 @@ pub struct BgpPeerStatus {
     /// Numbers of routes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub route_count: Option<Vec<BgpRouteCount>>,
-    /// Why it is not established: a sentence.
+    /// Why it is not established, or BFD does not work: a sentence.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }

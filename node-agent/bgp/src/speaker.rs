@@ -194,19 +194,22 @@ impl Speaker {
 
     /// Starts the task of a peer, in the place of an earlier one.
     fn replace(&self, state: &mut State, name: Name, (spec, soft): (Spec, Soft), mut pause: Duration) {
-        let (mut count, mut bfd) = (0, None);
+        let (mut count, mut bfd, mut bfd_problem) = (0, None, None);
         if let Some(before) = state.neighbours.remove(&name) {
             drop(before.messages.send(Message::Stop(Cease::ConfigurationChange)));
-            (count, bfd) = before.status.change(|it| (it.established_count, it.bfd));
+            (count, bfd, bfd_problem) =
+                before.status.change(|it| (it.established_count, it.bfd, it.bfd_problem.take()));
             // A session of BFD that goes on has no news to tell.
             let way = |spec: &Spec| (spec.local_address, spec.address, spec.device.clone());
-            bfd = bfd.filter(|_| way(&before.spec) == way(&spec));
+            if way(&before.spec) != way(&spec) {
+                (bfd, bfd_problem) = (None, None);
+            }
             pause = PAUSE;
         }
         let (orders, ordered) = watch::channel(Arc::new(Orders::default()));
         let (messages, received) = mpsc::unbounded_channel();
         let status = Arc::new(Status::new(unix_time(), count));
-        status.change(|it| it.bfd = bfd);
+        status.change(|it| (it.bfd, it.bfd_problem) = (bfd, bfd_problem));
         let common = self.0.common.clone();
         let task = Task::new(common, spec.clone(), status.clone(), ordered, received, pause);
         let task = tokio::spawn(task.run());
@@ -262,19 +265,33 @@ impl Speaker {
         }
         for neighbour in state.neighbours.values() {
             let has_bfd = neighbour.soft.bfd.is_some();
-            neighbour.status.change(|it| it.bfd = has_bfd.then(|| it.bfd.unwrap_or_default()));
+            neighbour.status.change(|it| {
+                it.bfd = has_bfd.then(|| it.bfd.unwrap_or_default());
+                it.bfd_problem = it.bfd_problem.take().filter(|_| has_bfd);
+            });
         }
         if state.bfd.is_none() && !wanted.is_empty() {
-            match Bfd::start() {
-                Ok((bfd, changes)) => {
-                    tokio::spawn(self.clone().follow(changes));
-                    state.bfd = Some(bfd);
-                }
-                Err(error) => tracing::error!(%error, "there is no BFD"),
-            }
+            self.start_bfd(state);
         }
         if let Some(bfd) = &state.bfd {
             bfd.set(wanted);
+        }
+    }
+
+    fn start_bfd(&self, state: &mut State) {
+        let problem = match Bfd::start() {
+            Ok((bfd, changes)) => {
+                tokio::spawn(self.clone().follow(changes));
+                state.bfd = Some(bfd);
+                None
+            }
+            Err(error) => {
+                tracing::error!(%error, "there is no BFD");
+                Some(format!("its thread cannot be started: {error}"))
+            }
+        };
+        for neighbour in state.neighbours.values().filter(|it| it.soft.bfd.is_some()) {
+            neighbour.status.change(|it| it.bfd_problem.clone_from(&problem));
         }
     }
 
@@ -300,7 +317,10 @@ impl Speaker {
                 continue;
             }
             let Some(neighbour) = state.neighbours.get(&name(instance, peer)) else { continue };
-            let before = neighbour.status.change(|it| it.bfd.replace(now));
+            let before = neighbour.status.change(|it| {
+                it.bfd_problem.clone_from(&change.problem);
+                it.bfd.replace(now)
+            });
             // AdminDown, on either side, says nothing of the way to the peer (RFC 5882, 3.2).
             let is_lost = now == BfdState::Down && change.remote != BfdMachine::AdminDown;
             if before == Some(BfdState::Up) && is_lost {

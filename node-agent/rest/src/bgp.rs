@@ -222,6 +222,9 @@ pub struct PeerState {
     /// State of BFD, where it is configured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bfd: Option<BfdState>,
+    /// What keeps BFD from working on this side: a sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bfd_problem: Option<String>,
     /// What both sides agreed on beside families, by the names that RFCs give it, sorted: `graceful-restart`, `long-lived-graceful-restart`,
     /// `extended-next-hop`, `four-octet-as`, `route-refresh`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -238,6 +241,15 @@ pub struct FamilyState {
     pub received: u64,
     /// Prefixes that it was told.
     pub advertised: u64,
+}
+
+impl PeerState {
+    /// A reason, and what keeps BFD from working.
+    pub fn with_bfd(&self, reason: Option<&str>) -> Option<String> {
+        let bfd = self.bfd_problem.as_ref().map(|problem| format!("BFD does not work: {problem}"));
+        let both: Vec<String> = reason.map(str::to_owned).into_iter().chain(bfd).collect();
+        (!both.is_empty()).then(|| both.join("; "))
+    }
 }
 
 impl SessionState {

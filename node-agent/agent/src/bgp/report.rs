@@ -164,7 +164,7 @@ fn of_state(state: &PeerState) -> BgpPeerStatus {
         }),
         established_time: since.filter(|_| is_up).map(|since| since.to_string()),
         route_count: Some(state.families.iter().map(count).collect()),
-        reason: state.reason.clone().filter(|_| !is_up),
+        reason: state.with_bfd(state.reason.as_deref().filter(|_| !is_up)),
     }
 }
 
@@ -214,6 +214,7 @@ mod tests {
             }],
             reason: Some("the peer refused the connection".into()),
             bfd: None,
+            bfd_problem: None,
             capabilities: vec![],
         }
     }
@@ -239,6 +240,17 @@ mod tests {
         let peer = &told["bgpInstances"][0]["peers"][0];
         assert_eq!(peer["reason"], "the peer refused the connection");
         assert_eq!((&peer["peeringState"], peer.get("establishedTime")), (&json!("active"), None));
+        let of_bfd = |state| {
+            let problem = Some("UDP port 3784 cannot be opened".to_owned());
+            let peers = vec![PeerState { bfd_problem: problem, ..mk_state("tor-1", state) }];
+            let told = json!(status(&mk_intent(&[]), Some(&Peers { generation: 1, peers }), None));
+            told["bgpInstances"][0]["peers"][0]["reason"].clone()
+        };
+        assert_eq!(of_bfd(SessionState::Established), "BFD does not work: UDP port 3784 cannot be opened");
+        assert_eq!(
+            of_bfd(SessionState::Active),
+            "the peer refused the connection; BFD does not work: UDP port 3784 cannot be opened"
+        );
     }
 
     #[test]

@@ -258,6 +258,7 @@ mod tests {
             families: vec![family(cilium_rest::bgp::Family::Ipv6, 3, 4)],
             reason: None,
             bfd: None,
+            bfd_problem: None,
             capabilities: vec![],
         };
         let bgp = vec![mk("192.0.2.1", SessionState::Established), mk("fd00::1", SessionState::Active)];

@@ -29,6 +29,8 @@ pub(crate) struct Known {
     pub(crate) negotiated: Option<Arc<Negotiated>>,
     pub(crate) reason: Option<String>,
     pub(crate) bfd: Option<BfdState>,
+    /// What keeps BFD from working.
+    pub(crate) bfd_problem: Option<String>,
     pub(crate) routes: AdjIn,
     pub(crate) sent: BTreeMap<Family, Sent>,
 }

@@ -152,6 +152,7 @@ fn peer_state(instance: &Instance, peer: &Peer, neighbour: &Neighbour) -> PeerSt
             families: families.into_iter().map(of).collect(),
             reason: known.reason.clone(),
             bfd: known.bfd,
+            bfd_problem: known.bfd_problem.clone(),
             capabilities: negotiated.capabilities.clone(),
         }
     })

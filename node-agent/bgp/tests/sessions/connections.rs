@@ -7,9 +7,9 @@ use cilium_bgp::export::{Changes, Offer};
 use cilium_bgp::serve;
 use cilium_bgp::session::{Cease, Event, NextHop, Parameters, Session, Voice, end_of_rib};
 use cilium_rest::Client;
-use cilium_rest::bgp::{Config, Family, Peers, RouteChanges, SessionState};
+use cilium_rest::bgp::{Bfd, Config, Family, Peer, Peers, RouteChanges, SessionState};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
 
 use crate::node::{Node, Variant as _, in_namespace, mk_config, mk_peer, mk_routes, net};
 
@@ -221,5 +221,32 @@ fn the_socket_says_what_is_wrong() {
         assert_eq!(early.0, Some(409));
         assert!(early.1.contains("PUT all of them first"), "{}", early.1);
         assert_eq!((unknown.0, count), (Some(400), 1));
+    });
+}
+
+#[test]
+fn a_peer_says_why_bfd_does_not_work() {
+    in_namespace(async {
+        let taken = UdpSocket::bind("0.0.0.0:3784").await.expect("a port in a namespace of ours");
+        let node = Node::start();
+        let bfd = Bfd { transmit: 100, receive: 100, multiplier: 3 };
+        node.set(mk_config(1, &[Peer { bfd: Some(bfd), ..mk_peer(1, 2) }, mk_peer(1, 3)]));
+        node.until_true("a problem", |node| node.peer(0).bfd_problem.is_some()).await;
+        assert_eq!(
+            node.peer(0).with_bfd(Some("no answer")).as_deref(),
+            Some(
+                "no answer; BFD does not work: packets of BFD cannot be received: UDP port 3784 cannot be opened: \
+                 Address already in use (os error 98)"
+            )
+        );
+        assert_eq!(node.peer(1).bfd_problem, None);
+        let config = mk_config(
+            1,
+            &[Peer { bfd: Some(bfd), connect_retry: 9, hold_time: 9, keepalive: 3, ..mk_peer(1, 2) }],
+        );
+        node.set(config);
+        assert!(node.peer(0).bfd_problem.is_some(), "another session with the same peer has it, too");
+        drop(taken);
+        node.until_true("no problem", |node| node.peer(0).bfd_problem.is_none()).await;
     });
 }

@@ -32,6 +32,7 @@ fn peers() -> Vec<PeerState> {
         families: vec![family(Family::Ipv4, 2, 12), family(Family::Ipv6, 0, 3)],
         reason: None,
         bfd: Some(BfdState::Up),
+        bfd_problem: None,
         capabilities: vec!["four-octet-as".into()],
     };
     let down = PeerState {
@@ -43,7 +44,8 @@ fn peers() -> Vec<PeerState> {
         keepalive: 0,
         families: vec![family(Family::Ipv6, 0, 0)],
         reason: Some("the peer refused the connection".into()),
-        bfd: None,
+        bfd: Some(BfdState::Down),
+        bfd_problem: Some("UDP port 3784 cannot be opened".into()),
         ..up.clone()
     };
     vec![up, down]

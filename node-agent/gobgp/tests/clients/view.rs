@@ -140,6 +140,7 @@ pub(crate) fn mk_peers() -> Peers {
         families: vec![FamilyState { family: Family::Ipv6, received: 0, advertised: 0 }],
         reason: Some("BFD says the peer is gone".to_owned()),
         bfd: Some(BfdState::Down),
+        bfd_problem: None,
         ..mk_state("red", 64500, "mirror", "fd00:1::1", 64500)
     };
     let spine = PeerState {
@@ -169,6 +170,7 @@ fn mk_state(instance: &str, local_asn: u32, name: &str, address: &str, asn: u32)
         families: Vec::new(),
         reason: None,
         bfd: None,
+        bfd_problem: None,
         capabilities: Vec::new(),
     }
 }

@@ -31,7 +31,7 @@ pub struct BgpPeer {
     /// State of BFD.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bfd: Option<BfdState>,
-    /// Why there is no session.
+    /// Why there is no session, or no BFD.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
@@ -61,7 +61,9 @@ impl BgpPeer {
             received: family.received,
             advertised: family.advertised,
         };
+        let reason = state.with_bfd(state.reason.as_deref());
         Self {
+            reason,
             instance: state.instance,
             name: state.name,
             local_asn: state.local_asn,
@@ -74,7 +76,6 @@ impl BgpPeer {
             applied_keep_alive_time_seconds: state.keepalive,
             families: state.families.into_iter().map(family).collect(),
             bfd: state.bfd,
-            reason: state.reason,
         }
     }
 }
