@@ -6,6 +6,7 @@
 //! | `resolve`, `facts` | the plan with what only the node knows: gateways, addresses of devices |
 //! | `routes` | prefixes, and which of them the speaker has not been told |
 //! | `import` | routes of peers, in the node's table |
+//! | `runs` | what is counted of it, for metrics |
 //! | `secrets` | passwords: from the API server once, then from disk |
 //! | `follow` | what the speaker says of its sessions |
 //! | `report` | the same in the status of CiliumBGPNodeConfig |
@@ -16,6 +17,7 @@ mod import;
 pub(crate) mod report;
 mod resolve;
 mod routes;
+pub(crate) mod runs;
 pub(crate) mod secrets;
 mod thread;
 
@@ -97,6 +99,7 @@ pub(crate) struct Routing {
     is_complete: bool,
     intent: watch::Receiver<Intent>,
     peers: watch::Receiver<Option<Peers>>,
+    runs: watch::Receiver<runs::All>,
 }
 
 impl Routing {
@@ -108,7 +111,9 @@ impl Routing {
         let (intent_sender, intent) = watch::channel(Intent::default());
         let (peers_sender, peers) = watch::channel(None);
         let node = PartKey::node(&settings.node);
-        let this = |line| Self { line, node, planned: BTreeSet::new(), is_complete: false, intent, peers };
+        let (runs_sender, runs) = watch::channel(runs::All::new());
+        let this =
+            |line| Self { line, node, planned: BTreeSet::new(), is_complete: false, intent, peers, runs };
         let Some(bgp) = &settings.bgp else { return Ok((this(Line(None)), None, None)) };
         let (sender, receiver) = mpsc::channel();
         let line = Line(Some(sender));
@@ -118,6 +123,7 @@ impl Routing {
             socket: bgp.socket.clone(),
             intent: intent_sender,
             wanted: wanted_sender,
+            runs: runs_sender,
             passwords: Passwords::recall(&file),
         };
         let run = move || thread::run(place, &receiver);
@@ -143,6 +149,11 @@ impl Routing {
     /// What the speaker says of its sessions; nothing while it says nothing.
     pub(crate) fn peers(&self) -> Vec<PeerState> {
         self.peers.borrow().as_ref().map(|peers| peers.peers.clone()).unwrap_or_default()
+    }
+
+    /// How often the thread has run, and for how long.
+    pub(crate) fn runs(&self) -> runs::All {
+        self.runs.borrow().clone()
     }
 
     /// Takes parts that changed. `is_complete`: all that is planned is among the parts.

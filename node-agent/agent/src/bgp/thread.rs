@@ -1,5 +1,6 @@
 //! The loop of the thread.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -12,7 +13,7 @@ use super::import::Imports;
 use super::resolve::{Facts, Instances, Resolved, needs_facts, resolve};
 use super::routes::{Source, Table};
 use super::secrets::{Passwords, Wanted};
-use super::{Changes, Intent, Message, facts};
+use super::{Changes, Intent, Message, facts, runs};
 use crate::watch::chain;
 
 /// Gateways and addresses, and routes of peers, are looked at so often, where any are asked for.
@@ -29,6 +30,7 @@ pub(super) struct Place {
     pub(super) intent: watch::Sender<Intent>,
     /// Secrets that are wanted.
     pub(super) wanted: watch::Sender<Wanted>,
+    pub(super) runs: watch::Sender<runs::All>,
     /// As they were kept on disk.
     pub(super) passwords: Passwords,
 }
@@ -145,6 +147,7 @@ impl Router {
         if !self.is_complete {
             return;
         }
+        let begun = Instant::now();
         if needs_facts(&self.instances) && self.looked.is_none_or(|at| at.elapsed() >= LOOK_EVERY) {
             self.look_failure = facts::read(&mut self.facts).err().map(|error| chain(&error));
             self.looked = Some(Instant::now());
@@ -165,8 +168,20 @@ impl Router {
                 problems.entry(name.clone()).or_default().push(problem.clone());
             }
         }
+        self.count(begun.elapsed(), &problems);
         let intent = Intent { instances: self.instances.clone(), problems };
         self.place.intent.send_if_modified(|known| std::mem::replace(known, intent.clone()) != intent);
+    }
+
+    /// Every router is part of every run.
+    fn count(&self, took: Duration, problems: &BTreeMap<String, Vec<String>>) {
+        self.place.runs.send_modify(|runs| {
+            runs.retain(|name, _| self.instances.contains_key(name));
+            for name in self.instances.keys() {
+                let problems = problems.get(name).map_or(0, Vec::len);
+                runs.entry(name.clone()).or_default().add(took, problems);
+            }
+        });
     }
 
     /// Names the Secrets of which there is a version.

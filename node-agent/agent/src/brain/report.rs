@@ -14,6 +14,7 @@ use super::Brain;
 use super::names::DnsNumbers;
 use crate::acceleration;
 use crate::host::Host;
+use crate::bgp::runs;
 use crate::pressure::Pressure;
 
 /// How long it took to put changes in force.
@@ -50,6 +51,8 @@ pub(crate) struct Numbers {
     pub(crate) pressures: Vec<Pressure>,
     /// Neighbours of the BGP speaker.
     pub(crate) bgp: Vec<PeerState>,
+    /// What was done to have it so, by instance.
+    pub(crate) bgp_runs: runs::All,
 }
 
 /// What the kernel can do, for people.
@@ -265,6 +268,7 @@ impl Brain {
             dns: self.dns_numbers(),
             pressures: self.outside.pressures.borrow().clone(),
             bgp: self.outside.routing.peers(),
+            bgp_runs: self.outside.routing.runs(),
         }
     }
 }

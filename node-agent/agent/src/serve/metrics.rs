@@ -15,6 +15,7 @@ use cilium_drivers::maps::Maps;
 use cilium_rest::bgp::{FamilyState, PeerState, SessionState};
 use cilium_rest::dns::{BUCKETS, Counts};
 
+use crate::bgp::runs::{self, ENDS};
 use crate::brain::{DnsNumbers, Numbers};
 use crate::describe;
 use crate::pressure::Subject;
@@ -119,6 +120,7 @@ fn render(numbers: &Numbers, packets: impl Iterator<Item = (u32, Metric)>) -> St
     }
     render_dns(&mut page, &numbers.dns);
     render_bgp(&mut page, &numbers.bgp);
+    render_bgp_runs(&mut page, &numbers.bgp_runs);
     render_packets(&mut page, packets);
     page.0
 }
@@ -159,6 +161,33 @@ fn render_bgp(page: &mut Page, peers: &[PeerState]) {
                 page.sample(name, &labels, count(family));
             }
         }
+    }
+}
+
+/// Names and labels are upstream's.
+fn render_bgp_runs(page: &mut Page, all: &runs::All) {
+    if all.is_empty() {
+        return;
+    }
+    let label = |instance: &str| format!("instance_name=\"{}\"", escaped(instance));
+    let name = "cilium_bgp_control_plane_reconcile_errors_total";
+    page.family(name, "counter", "What could not be put in force, in each run anew.");
+    for (instance, runs) in all {
+        page.sample(name, &label(instance), runs.errors);
+    }
+    let name = "cilium_bgp_control_plane_reconcile_run_duration_seconds";
+    page.family(name, "histogram", "Time that runs took.");
+    for (instance, runs) in all {
+        let label = label(instance);
+        let mut total = 0;
+        for (end, count) in ENDS.iter().zip(runs.buckets) {
+            total += count;
+            let end = Duration::from_millis(*end).as_secs_f64();
+            page.sample(&format!("{name}_bucket"), &format!("{label},le=\"{end}\""), total);
+        }
+        page.sample(&format!("{name}_bucket"), &format!("{label},le=\"+Inf\""), runs.count);
+        page.sample(&format!("{name}_sum"), &label, runs.sum.as_secs_f64());
+        page.sample(&format!("{name}_count"), &label, runs.count);
     }
 }
 
@@ -277,6 +306,36 @@ mod tests {
                 format!("cilium_bgp_control_plane_session_state{{{down}}} 0"),
                 format!("cilium_bgp_control_plane_advertised_routes{{{up},afi=\"ipv6\",safi=\"unicast\"}} 4"),
                 format!("cilium_bgp_control_plane_received_routes{{{up},afi=\"ipv6\",safi=\"unicast\"}} 3"),
+            ]
+        );
+    }
+
+    #[test]
+    fn runs_of_bgp_have_upstreams_names() {
+        let runs = runs::Runs {
+            errors: 2,
+            count: 4,
+            sum: Duration::from_millis(11_016),
+            buckets: [1, 0, 2, 0, 0, 0, 0, 0],
+        };
+        let bgp_runs = [("rack".to_owned(), runs)].into();
+        let text = render(&Numbers { bgp_runs, ..Numbers::default() }, [].into_iter());
+        let of = text.lines().filter_map(|line| line.strip_prefix("cilium_bgp_control_plane_reconcile_"));
+        assert_eq!(
+            of.collect::<Vec<_>>(),
+            [
+                r#"errors_total{instance_name="rack"} 2"#,
+                r#"run_duration_seconds_bucket{instance_name="rack",le="0.001"} 1"#,
+                r#"run_duration_seconds_bucket{instance_name="rack",le="0.005"} 1"#,
+                r#"run_duration_seconds_bucket{instance_name="rack",le="0.01"} 3"#,
+                r#"run_duration_seconds_bucket{instance_name="rack",le="0.05"} 3"#,
+                r#"run_duration_seconds_bucket{instance_name="rack",le="0.1"} 3"#,
+                r#"run_duration_seconds_bucket{instance_name="rack",le="0.5"} 3"#,
+                r#"run_duration_seconds_bucket{instance_name="rack",le="1"} 3"#,
+                r#"run_duration_seconds_bucket{instance_name="rack",le="10"} 3"#,
+                r#"run_duration_seconds_bucket{instance_name="rack",le="+Inf"} 4"#,
+                r#"run_duration_seconds_sum{instance_name="rack"} 11.016"#,
+                r#"run_duration_seconds_count{instance_name="rack"} 4"#,
             ]
         );
     }
