@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher as _, Hasher as _};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -17,6 +18,9 @@ use crate::session::Voice;
 
 /// Changes that are remembered as bytes: peers in different groups change at the same time.
 const SAID: usize = 8;
+
+/// Prefixes that a peer may make known, unless somebody says otherwise: all that there are in the Internet have room.
+pub const MAX_PREFIXES: u64 = 2_000_000;
 
 /// An idle task looks around that often.
 const IDLE: Duration = Duration::from_secs(3600);
@@ -40,6 +44,7 @@ pub(crate) struct Common {
     generation: watch::Sender<u64>,
     paths: Mutex<Paths>,
     said: Mutex<VecDeque<Said>>,
+    max_prefixes: AtomicU64,
 }
 
 impl Common {
@@ -47,7 +52,17 @@ impl Common {
         // Another one than that of any earlier process.
         let (generation, _) = watch::channel(unix_time() << 20);
         let (paths, said) = (Mutex::default(), Mutex::default());
-        Self { start: Instant::now(), is_restart, generation, paths, said }
+        let max_prefixes = AtomicU64::new(MAX_PREFIXES);
+        Self { start: Instant::now(), is_restart, generation, paths, said, max_prefixes }
+    }
+
+    /// Prefixes of both families that a peer may make known.
+    pub(crate) fn max_prefixes(&self) -> u64 {
+        self.max_prefixes.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_max_prefixes(&self, most: u64) {
+        self.max_prefixes.store(most, Ordering::Relaxed);
     }
 
     /// Time since the process began.

@@ -35,4 +35,5 @@ pub mod serve;
 pub mod session;
 pub mod speaker;
 
+pub use common::MAX_PREFIXES;
 pub use speaker::Speaker;

@@ -4,7 +4,7 @@ use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use cilium_bgp::{Speaker, serve};
+use cilium_bgp::{MAX_PREFIXES, Speaker, serve};
 use cilium_rest::bgp;
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
@@ -23,6 +23,9 @@ struct Arguments {
     /// Folder that keeps configuration and prefixes over a restart.
     #[arg(long, value_name = "DIR", default_value = "/var/run/cilium/bgp")]
     state_dir: PathBuf,
+    /// Prefixes of both families that a peer may make known: a session with more ends.
+    #[arg(long, value_name = "COUNT", default_value_t = MAX_PREFIXES)]
+    max_prefixes: u64,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -40,6 +43,7 @@ fn main() -> anyhow::Result<()> {
 async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let speaker = Speaker::start(&arguments.state_dir)
         .with_context(|| format!("cannot keep anything in {}", arguments.state_dir.display()))?;
+    speaker.set_max_prefixes(arguments.max_prefixes);
     let bind =
         |path: &Path| serve::bind(path).with_context(|| format!("cannot listen on {}", path.display()));
     let socket = bind(&arguments.socket)?;

@@ -125,7 +125,7 @@ impl Task {
                 message = messages.recv() => {
                     let stop = match message {
                         Some(Message::Incoming(stream)) => { self.incoming(stream); None }
-                        Some(Message::BfdDown) => { self.bfd_down(); None }
+                        Some(Message::BfdDown) => { self.cease(Cease::BfdDown, "BFD says the peer is gone"); None }
                         Some(Message::Stop(cease)) => Some((cease, false)),
                         Some(Message::Shutdown) => Some((Cease::Shutdown, true)),
                         None => return,
@@ -393,11 +393,16 @@ impl Task {
             }
             return;
         }
-        let is_counted = self.status.change(|it| {
+        let (is_counted, count) = self.status.change(|it| {
             let before = it.counts();
             it.routes.apply(update, self.common.unix_time() as u32, &mut self.common.paths());
-            before != it.counts()
+            let now = it.counts();
+            (before != now, now.iter().sum::<u64>())
         });
+        let most = self.common.max_prefixes();
+        if count > most {
+            self.cease(Cease::MaxPrefixes, &format!("the peer made more than {most} prefixes known"));
+        }
         if is_counted || self.orders.borrow().soft.import {
             self.common.changed();
         }
@@ -462,11 +467,11 @@ impl Task {
         }
     }
 
-    fn bfd_down(&mut self) {
+    fn cease(&mut self, cease: Cease, reason: &str) {
         for slot in [OURS, THEIRS] {
             if let Some(connection) = &mut self.connections[slot] {
                 let mut events = Vec::new();
-                connection.session.cease(Cease::BfdDown, "BFD says the peer is gone", &mut events);
+                connection.session.cease(cease, reason, &mut events);
                 self.queue(slot, events);
             }
         }

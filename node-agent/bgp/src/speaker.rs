@@ -101,6 +101,11 @@ impl Speaker {
         Ok(speaker)
     }
 
+    /// Ends sessions whose peers make more prefixes known than this, of both families together ([`crate::MAX_PREFIXES`] without it).
+    pub fn set_max_prefixes(&self, most: u64) {
+        self.0.common.set_max_prefixes(most);
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -66,6 +66,8 @@ pub enum Cease {
     Collision,
     /// BFD does not see the peer any more.
     BfdDown,
+    /// It made more prefixes known than are kept (RFC 4486).
+    MaxPrefixes,
 }
 
 impl Cease {
@@ -76,6 +78,7 @@ impl Cease {
             Self::ConfigurationChange => cease_subcode::OTHER_CONFIGURATION_CHANGE,
             Self::Collision => cease_subcode::CONNECTION_COLLISION_RESOLUTION,
             Self::BfdDown => cease_subcode::BFD_DOWN,
+            Self::MaxPrefixes => cease_subcode::MAX_PREFIXES,
         }
     }
 }

@@ -228,6 +228,24 @@ fn without_graceful_restart_routes_go_at_once() {
 }
 
 #[test]
+fn a_peer_with_too_many_prefixes_has_no_session() {
+    in_namespace(async {
+        let (one, two) = mk_nodes();
+        two.speaker.set_max_prefixes(2);
+        let routes = [("10.0.0.1/32", "a"), ("2001:db8:1::/64", "a"), ("10.0.0.3/32", "a")];
+        one.speaker.set_routes(mk_routes(&routes[..2]));
+        two.until_received(&["10.0.0.1/32", "2001:db8:1::/64"]).await;
+        one.speaker.set_routes(mk_routes(&routes));
+        let reason = "the peer ended the session: Maximum Number of Prefixes Reached (6/1)";
+        one.until_reason(reason).await;
+        assert_eq!(two.received(), [""; 0]);
+        assert_eq!(two.peer(0).reason.as_deref(), Some("the peer made more than 2 prefixes known"));
+        one.speaker.set_routes(mk_routes(&routes[1..]));
+        two.until_received(&["10.0.0.3/32", "2001:db8:1::/64"]).await;
+    });
+}
+
+#[test]
 fn equally_good_routes_are_imported_together() {
     in_namespace(async {
         let nodes = [Node::start(), Node::start(), Node::start()];
