@@ -226,7 +226,7 @@ pub struct PeerState {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bfd_problem: Option<String>,
     /// What both sides agreed on beside families, by the names that RFCs give it, sorted: `graceful-restart`, `long-lived-graceful-restart`,
-    /// `extended-next-hop`, `four-octet-as`, `route-refresh`.
+    /// `extended-message`, `extended-next-hop`, `four-octet-as`, `route-refresh`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub capabilities: Vec<String>,
 }

@@ -18,8 +18,8 @@ use rustbgpd_fsm::{
 };
 use rustbgpd_wire::notification::{self, NotificationCode, cease_subcode, open_subcode};
 use rustbgpd_wire::{
-    Capability, Message, NotificationMessage, OpenMessage, decode_message, encode_message,
-    peek_message_length,
+    Capability, EXTENDED_MAX_MESSAGE_LEN, MAX_MESSAGE_LEN, Message, NotificationMessage, OpenMessage,
+    decode_message, encode_message_with_limit, peek_message_length,
 };
 use rustbgpd_wire::{ExtendedNextHopFamily, RouteRefreshSubtype, Safi};
 
@@ -193,13 +193,13 @@ impl Session {
     pub fn receive(&mut self, bytes: &[u8], now: Duration, events: &mut Vec<Event>) {
         self.input.extend_from_slice(bytes);
         while !self.is_closed {
-            let length = match peek_message_length(&self.input, LONGEST as u16) {
+            let length = match peek_message_length(&self.input, self.longest()) {
                 Ok(Some(length)) if usize::from(length) <= self.input.len() => usize::from(length),
                 Ok(_) => break,
                 Err(error) => return self.feed(Input::DecodeError(error), now, events),
             };
             let mut bytes = self.input.split_to(length).freeze();
-            match decode_message(&mut bytes, LONGEST as u16) {
+            match decode_message(&mut bytes, self.longest()) {
                 Ok(message) => self.take(message, now, events),
                 Err(error) => self.feed(Input::DecodeError(error), now, events),
             }
@@ -338,11 +338,19 @@ impl Session {
     }
 
     fn send(&self, message: &Message, events: &mut Vec<Event>) {
-        match encode_message(message) {
+        match encode_message_with_limit(message, self.longest()) {
             Ok(bytes) => events.push(Event::Send(bytes.freeze())),
             Err(error) => {
                 tracing::error!(peer = %self.parameters.peer, %error, "a message cannot be written");
             }
+        }
+    }
+
+    /// Bytes that a message may have now.
+    fn longest(&self) -> u16 {
+        match &self.negotiated {
+            Some(negotiated) if negotiated.extended_message => EXTENDED_MAX_MESSAGE_LEN,
+            _ => MAX_MESSAGE_LEN,
         }
     }
 
@@ -354,17 +362,11 @@ impl Session {
         interval.mul_f64(0.75 + (self.random % 1024) as f64 / 4096.0)
     }
 
-    /// The machine's OPEN, with what it does not know, and without what we do not do: messages longer than 4,096 bytes (RFC 8654),
-    /// marked ends of refreshes (RFC 7313), routes that outlive a NOTIFICATION (RFC 8538).
+    /// The machine's OPEN, with what it does not know, and without what we do not do: marked ends of refreshes (RFC 7313), routes that
+    /// outlive a NOTIFICATION (RFC 8538).
     fn adapt(&self, mut open: OpenMessage) -> OpenMessage {
-        let not_done = |it: &Capability| {
-            matches!(
-                it,
-                Capability::ExtendedMessage
-                    | Capability::EnhancedRouteRefresh
-                    | Capability::ExtendedNextHop(_)
-            )
-        };
+        let not_done =
+            |it: &Capability| matches!(it, Capability::EnhancedRouteRefresh | Capability::ExtendedNextHop(_));
         open.capabilities.retain(|it| !not_done(it));
         for capability in &mut open.capabilities {
             match capability {

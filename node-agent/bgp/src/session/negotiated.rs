@@ -26,6 +26,8 @@ pub struct Negotiated {
     pub families: Vec<Family>,
     /// AS numbers have four bytes (RFC 6793).
     pub four_octet_as: bool,
+    /// Messages may have up to 65,535 bytes (RFC 8654).
+    pub extended_message: bool,
     /// IPv4 prefixes may have IPv6 next hops (RFC 8950).
     pub extended_next_hop: bool,
     /// Graceful restart, where both sides do it.
@@ -91,6 +93,7 @@ impl Negotiated {
             hold_time: said.hold_time,
             keepalive: if said.hold_time == 0 { 0 } else { keepalive(parameters, said.hold_time) },
             four_octet_as: said.four_octet_as,
+            extended_message: said.peer_extended_message,
             extended_next_hop: takes_ipv6_next_hops
                 && families.contains(&Family::Ipv4)
                 && may_extend_next_hops(parameters),
@@ -104,6 +107,7 @@ impl Negotiated {
 
     fn names(&self, parameters: &Parameters, said: &NegotiatedSession) -> Vec<String> {
         let all = [
+            ("extended-message", self.extended_message),
             ("extended-next-hop", self.extended_next_hop),
             ("four-octet-as", self.four_octet_as),
             ("graceful-restart", self.restart.is_some()),

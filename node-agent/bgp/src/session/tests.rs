@@ -109,7 +109,7 @@ fn two_sessions_agree() {
     assert_eq!((first.peer_asn, first.peer_id), (65002, Some(Ipv4Addr::new(192, 0, 2, 2))));
     assert_eq!((first.hold_time, first.keepalive), (9, 3));
     assert_eq!(first.families, [Family::Ipv6]);
-    assert_eq!(first.capabilities, ["four-octet-as", "route-refresh"]);
+    assert_eq!(first.capabilities, ["extended-message", "four-octet-as", "route-refresh"]);
     let missing = "the peer does not name IPv4 unicast: such prefixes are not exchanged";
     assert_eq!(first.missing(&[Family::Ipv4, Family::Ipv6]).unwrap(), missing);
     assert_eq!(pair.ends[1].negotiated().unwrap().keepalive, 9);
@@ -134,7 +134,13 @@ fn graceful_restart_is_agreed_on() {
         long_lived: vec![(Family::Ipv4, 600, true), (Family::Ipv6, 600, true)],
     };
     assert_eq!(first.restart.as_ref(), Some(&expected));
-    let names = ["four-octet-as", "graceful-restart", "long-lived-graceful-restart", "route-refresh"];
+    let names = [
+        "extended-message",
+        "four-octet-as",
+        "graceful-restart",
+        "long-lived-graceful-restart",
+        "route-refresh",
+    ];
     assert_eq!(first.capabilities, names);
     assert!(!pair.ends[1].negotiated().unwrap().restart.as_ref().unwrap().is_restarting);
 }
@@ -294,6 +300,32 @@ fn an_update_is_read() {
         pair.ends[1].receive(&[byte], START, &mut events);
     }
     assert_eq!(events.len(), 1);
+}
+
+/// An UPDATE with more communities than fit into 4,096 bytes.
+fn mk_long_update() -> Vec<u8> {
+    let mut communities = vec![0xD0, 8, 0x27, 0x10];
+    communities.resize(4 + 10_000, 7);
+    mk_update(&[&ORIGIN[..], &AS_PATH, &NEXT_HOP, &communities].concat(), &PREFIX)
+}
+
+#[test]
+fn a_message_may_be_long_if_both_sides_say_so() {
+    let mut pair = mk_pair();
+    let events = pair.send(&mk_long_update());
+    let Some(Event::Update(update)) = events.first() else { panic!("{events:?}") };
+    assert_eq!(update.announced[0].1, [net("10.1.2.0/24")]);
+    assert_eq!(update.announced[0].0.communities.len(), 2500);
+}
+
+#[test]
+fn a_message_may_not_be_long_before_an_open() {
+    let mut events = Vec::new();
+    let mut session = Session::new(mk_parameters(65001, 65002, 1), START, &mut events);
+    events.clear();
+    session.receive(&mk_long_update(), START, &mut events);
+    let [Event::Send(notification), Event::Closed(_)] = &events[..] else { panic!("{events:?}") };
+    assert_eq!(notification[18..21], [3, 1, 2], "Message Header Error, Bad Message Length");
 }
 
 #[test]
