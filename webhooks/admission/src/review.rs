@@ -373,6 +373,33 @@ mod tests {
     }
 
     #[test]
+    fn selectors_of_bgp_that_cannot_be_read_are_refused_by_their_paths() {
+        let bad = json!({"matchExpressions": [{"key": "rack", "operator": "Near", "values": ["1"]}]});
+        let family = json!({"afi": "ipv4", "safi": "unicast", "advertisements": bad});
+        let service =
+            json!({"advertisementType": "Service", "service": {"addresses": ["ClusterIP"]}, "selector": bad});
+        let router = json!({"name": "rack", "localASN": 64512});
+        for (kind, spec, path) in [
+            (
+                "CiliumBGPClusterConfig",
+                json!({"nodeSelector": bad, "bgpInstances": [router]}),
+                "spec.nodeSelector",
+            ),
+            ("CiliumBGPPeerConfig", json!({"families": [family]}), "spec.families[0].advertisements"),
+            (
+                "CiliumBGPAdvertisement",
+                json!({"advertisements": [{"advertisementType": "PodCIDR"}, service]}),
+                "spec.advertisements[1].selector",
+            ),
+        ] {
+            let object =
+                json!({"apiVersion": "cilium.io/v2", "kind": kind, "metadata": {"name": "x"}, "spec": spec});
+            let reason = refused(kind, object, None).unwrap();
+            assert!(reason.starts_with(&format!("{path}.matchExpressions[0]")), "{reason}");
+        }
+    }
+
+    #[test]
     fn every_kind_of_ours_is_looked_at() {
         for crd in cilium_api::all() {
             let kind = crd.spec.names.kind;

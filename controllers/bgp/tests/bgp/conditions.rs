@@ -76,6 +76,19 @@ fn only_the_loser_of_a_conflict_is_told() {
         of_cluster(&mut bgp, "aa")[2],
         "cilium.io/ConflictingClusterConfig=True ClusterConfigConflict: Selecting the same node(s) with ClusterConfig(s): [c]"
     );
+    // An older one takes the nodes from the one that had them.
+    bgp.set_cluster("z", Some(mk_cluster("z", 0, one_router())));
+    let lost = |to: &str| {
+        format!(
+            "cilium.io/ConflictingClusterConfig=True ClusterConfigConflict: Selecting the same node(s) with ClusterConfig(s): [{to}]"
+        )
+    };
+    assert_eq!(of_cluster(&mut bgp, "z")[2], ALONE);
+    assert_eq!(
+        [of_cluster(&mut bgp, "c")[2].clone(), of_cluster(&mut bgp, "aa")[2].clone()],
+        [lost("z"), lost("z")]
+    );
+    bgp.set_cluster("z", None);
     bgp.set_cluster("c", None);
     assert_eq!(of_cluster(&mut bgp, "aa")[2], ALONE);
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
+use std::net::IpAddr;
 
 use cilium_api::bgp::{BgpInstance, Route};
 use cilium_api::condition::Condition;
@@ -36,7 +37,7 @@ struct ClusterModel {
 struct ServiceModel {
     app: usize,
     class: Option<&'static str>,
-    /// Last bytes of its cluster, balanced and external addresses.
+    /// Last bytes of its cluster, balanced and external addresses; those of IPv6 from [`IPV6`] on.
     addresses: [Vec<u8>; 3],
     local: (bool, bool),
     backends: Vec<usize>,
@@ -44,6 +45,13 @@ struct ServiceModel {
 
 /// A place of an advertisement: kind of address, or prefixes of pods; app; length of aggregates; community.
 type PlaceModel = (Option<usize>, Option<usize>, Option<u8>, Option<u16>);
+
+/// Bytes from this one on belong to addresses of IPv6, and backends on every second node have such.
+const IPV6: u8 = 12;
+
+/// Addresses of nodes: none, of one family, of both.
+const NODE_ADDRESSES: [&[&str]; 4] =
+    [&[], &["198.51.100.77"], &["2001:db8:1::77"], &["2001:db8:1::78", "198.51.100.78"]];
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -54,8 +62,8 @@ enum Step {
     /// AS number and last byte of the router id of `r0`.
     Override(usize, Option<(Option<u32>, Option<u8>)>),
     Secret(usize, Option<u8>),
-    /// Its zone, and third bytes of prefixes of its pods.
-    Node(usize, Option<(usize, Vec<u8>)>),
+    /// Its zone, its addresses, and bytes of prefixes of its pods: those of IPv6 from 4 on.
+    Node(usize, Option<(usize, usize, Vec<u8>)>),
     Service(usize, Option<ServiceModel>),
     Plan,
 }
@@ -71,7 +79,7 @@ fn cluster() -> impl Strategy<Value = ClusterModel> {
 
 fn service() -> impl Strategy<Value = ServiceModel> {
     let class = prop_oneof![6 => Just(None), 1 => Just(Some("io.cilium/bgp-control-plane")), 1 => Just(Some("other"))];
-    let bytes = || vec(0..12_u8, 0..3);
+    let bytes = || vec(0..IPV6 + 6, 0..3);
     let addresses = (bytes(), bytes(), bytes());
     let local = (prop::bool::weighted(0.3), prop::bool::weighted(0.5));
     (0..APPS.len(), class, addresses, local, vec(0..NODES.len(), 0..3)).prop_map(
@@ -99,7 +107,7 @@ fn advertisement() -> impl Strategy<Value = (usize, Vec<PlaceModel>)> {
 fn step() -> impl Strategy<Value = Step> {
     let peer = (option::weighted(0.9, 0..LABELS.len()), option::of(0..SECRETS.len()));
     let different = (option::of(5..8_u32), option::of(0..10_u8));
-    let node = (0..2_usize, vec(0..6_u8, 0..3));
+    let node = (0..2_usize, 0..NODE_ADDRESSES.len(), vec(0..8_u8, 0..3));
     prop_oneof![
         3 => (0..CLUSTERS.len(), option::weighted(0.8, cluster())).prop_map(|(at, it)| Step::Cluster(at, it)),
         3 => (0..PEERS.len(), option::weighted(0.8, peer)).prop_map(|(at, it)| Step::Peer(at, it)),
@@ -111,6 +119,23 @@ fn step() -> impl Strategy<Value = Step> {
         5 => (0..SERVICES.len(), option::weighted(0.8, service())).prop_map(|(at, it)| Step::Service(at, it)),
         4 => Just(Step::Plan),
     ]
+}
+
+/// A Service has addresses, and another one has them instead: with one plan, or with one in between.
+fn takeover() -> impl Strategy<Value = Vec<Step>> {
+    let names = (0..SERVICES.len(), 1..SERVICES.len());
+    (names, service(), any::<bool>(), any::<bool>()).prop_map(|((from, by), service, is_later, is_first)| {
+        let to = (from + by) % SERVICES.len();
+        let (goes, comes) = (Step::Service(from, None), Step::Service(to, Some(service.clone())));
+        let between = if is_later { Step::Plan } else { comes.clone() };
+        let [one, other] = if is_first { [comes, goes] } else { [goes, comes] };
+        vec![Step::Service(from, Some(service)), Step::Plan, one, between, other, Step::Plan]
+    })
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let some = prop_oneof![12 => step().prop_map(|it| vec![it]), 1 => takeover()];
+    vec(some, 1..60).prop_map(|all| all.concat())
 }
 
 impl ClusterModel {
@@ -130,7 +155,11 @@ impl ClusterModel {
 impl ServiceModel {
     fn served(&self) -> Served {
         let texts = |at: usize, start: &str| -> Vec<String> {
-            self.addresses[at].iter().map(|byte| format!("{start}{byte}")).collect()
+            let text = |byte: &u8| match byte {
+                IPV6.. => format!("2001:db8:{at}::{byte}"),
+                _ => format!("{start}{byte}"),
+            };
+            self.addresses[at].iter().map(text).collect()
         };
         let (cluster, balanced, external) =
             (texts(0, "10.96.0."), texts(1, "192.0.2."), texts(2, "192.0.2."));
@@ -138,6 +167,11 @@ impl ServiceModel {
             [&cluster, &balanced, &external].map(|all| all.iter().map(String::as_str).collect::<Vec<_>>());
         let nodes: Vec<&str> = self.backends.iter().map(|at| NODES[*at]).collect();
         let mut part = on(mk_part(&cluster, &balanced, &external), &nodes);
+        for (number, backend) in (0_u16..).zip(&mut part.ports[0].backends) {
+            if number % 2 == 1 {
+                backend.address = std::net::Ipv6Addr::from([0xfd00, 0, 0, 0, 0, 0, 0, number]).into();
+            }
+        }
         (part.local, part.external_local) = self.local;
         Served::reduce(&part)
     }
@@ -148,13 +182,18 @@ fn place((kind, app, length, community): &PlaceModel) -> Value {
     let Some(kind) = kind else { return json!({"advertisementType": "PodCIDR", "attributes": communities}) };
     json!({
         "advertisementType": "Service", "attributes": communities,
-        "service": {"addresses": [ADDRESS_KINDS[*kind], "ExternalIP"], "aggregationLengthIPv4": length},
+        "service": {"addresses": [ADDRESS_KINDS[*kind], "ExternalIP"], "aggregationLengthIPv4": length,
+            "aggregationLengthIPv6": length.map(|it| it + 96)},
         "selector": app.map(|app| json!({"matchLabels": {"app": APPS[app]}})),
     })
 }
 
 fn peer_spec(label: Option<usize>, secret: Option<usize>) -> Value {
     let mut spec = label.map_or(json!({}), |label| selecting(LABELS[label]));
+    if let Some(families) = spec["families"].as_array_mut() {
+        families
+            .push(json!({"afi": "ipv6", "safi": "unicast", "advertisements": families[0]["advertisements"]}));
+    }
     spec["authSecretRef"] = json!(secret.map(|at| SECRETS[at]));
     spec
 }
@@ -185,10 +224,14 @@ fn tell(bgp: &mut Bgp, step: &Step) {
             bgp.set_secret(SECRETS[*at], version.map(|it| it.to_string()).as_deref());
         }
         Step::Node(at, None) => bgp.remove_node(NODES[*at]),
-        Step::Node(at, Some((zone, pods))) => {
-            let pods: Vec<IpNet> =
-                pods.iter().map(|byte| format!("10.0.{byte}.0/24").parse().unwrap()).collect();
-            bgp.set_node(NODES[*at], mk_labels(&[("zone", &zone.to_string())]), &[], &pods);
+        Step::Node(at, Some((zone, addresses, pods))) => {
+            let prefix = |byte: &u8| match byte {
+                4.. => format!("fd00:{byte}::/64").parse().unwrap(),
+                _ => format!("10.0.{byte}.0/24").parse().unwrap(),
+            };
+            let pods: Vec<IpNet> = pods.iter().map(prefix).collect();
+            let addresses: Vec<IpAddr> = NODE_ADDRESSES[*addresses].iter().map(|text| ip(text)).collect();
+            bgp.set_node(NODES[*at], mk_labels(&[("zone", &zone.to_string())]), &addresses, &pods);
         }
         Step::Service(at, it) => {
             let service = name(SERVICES[*at]);
@@ -348,7 +391,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_history_ends_where_a_start_would(config in config(), steps in vec(step(), 1..60)) {
+    fn a_history_ends_where_a_start_would(config in config(), steps in steps()) {
         let (mut bgp, mut told) = (Bgp::new(config), Whole::default());
         for step in &steps {
             tell(&mut bgp, step);
@@ -364,7 +407,7 @@ proptest! {
     }
 
     #[test]
-    fn router_ids_of_a_pool_outlive_the_planner(steps in vec(step(), 1..60)) {
+    fn router_ids_of_a_pool_outlive_the_planner(steps in steps()) {
         let pool = RouterIds::Pool("198.51.100.0/29".parse().unwrap());
         let config = Config { router_ids: pool, ..Config::default() };
         let mut bgp = Bgp::new(config);

@@ -55,10 +55,10 @@ fn a_selector_that_cannot_be_read_selects_no_node() {
 fn a_node_of_two_goes_by_the_older_and_then_by_the_first_name() {
     let mut bgp = Bgp::default();
     set_node(&mut bgp, "a");
-    for (name, second, asn) in [("young", 9, 3), ("old-2", 1, 2), ("old-1", 1, 1)] {
+    for (name, second, asn) in [("a-young", 9, 3), ("old-2", 1, 2), ("old-1", 1, 1)] {
         bgp.set_cluster(name, Some(mk_cluster(name, second, of_nodes(Value::Null, asn))));
     }
-    for (expected, asn) in [("old-1", 1), ("old-2", 2), ("young", 3)] {
+    for (expected, asn) in [("old-1", 1), ("old-2", 2), ("a-young", 3)] {
         plan(&mut bgp);
         assert_eq!(owner(&bgp, "a"), Some(expected));
         assert_eq!(bgp.instance("a", "r").unwrap().asn, asn);
