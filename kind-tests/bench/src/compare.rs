@@ -55,7 +55,7 @@ fn memory_of_each(mib: f64, services: usize) -> Row {
 }
 
 /// Figures of a machine that does something else are no figures; whoever reads them shall know.
-fn say_load(when: &str) {
+pub(crate) fn say_load(when: &str) {
     let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
     eprintln!("load of the machine {when}: {}", load.trim());
 }

@@ -1,5 +1,6 @@
 //! Measures the product on the cluster in a box, with floors from the same run, and prints one table.
 
+mod bgp;
 mod cni;
 mod compare;
 mod floors;
@@ -32,12 +33,14 @@ enum Part {
     Cni,
     /// Latency and memory again, with 1,000 policies and 2,000 services
     Loaded,
+    /// The BGP speaker beside GoBGP, BIRD and FRR; needs no cluster
+    Bgp,
 }
 
 /// Measure latency, throughput, memory and pod start against their floors and goals.
 #[derive(Parser)]
 #[command(
-    after_help = "Examples:\n  just bench\n  just bench --only latency --rounds 10\n  just bench --only services --services 5000\n  just bench -o json"
+    after_help = "Examples:\n  just bench\n  just bench --only latency --rounds 10\n  just bench --only services --services 5000\n  just bench --only bgp\n  just bench -o json"
 )]
 struct Cli {
     /// Measure only these
@@ -52,6 +55,9 @@ struct Cli {
     /// Services that are made, a quarter of them first
     #[arg(long, default_value_t = 20_000)]
     services: usize,
+    /// Rounds of BGP figures, all daemons in each
+    #[arg(long, default_value_t = 3)]
+    bgp_rounds: usize,
     /// How to print
     #[arg(short, long, value_enum, default_value_t = Format::Table)]
     output: Format,
@@ -80,6 +86,9 @@ async fn main() -> anyhow::Result<()> {
     if wanted(Part::Cni) {
         eprintln!("twenty pods at once ...");
         rows.extend(cni::measure()?);
+    }
+    if wanted(Part::Bgp) {
+        rows.extend(bgp::measure(cli.bgp_rounds)?);
     }
     if wanted(Part::Loaded) {
         eprintln!("1,000 policies and 2,000 services are applied ...");

@@ -1,0 +1,201 @@
+//! The BGP speaker beside GoBGP, BIRD and FRR: how soon it learns and tells prefixes, and the memory for it. Needs no cluster: each daemon in
+//! turn runs in a network namespace of its own, its peers in another one.
+
+mod bird;
+mod daemon;
+mod frr;
+mod generator;
+mod gobgp;
+mod lab;
+mod ours;
+mod wire;
+
+use std::net::Ipv4Addr;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use ipnet::Ipv4Net;
+
+use self::daemon::{Daemon, Kind, Setup};
+use self::generator::{Generator, Peer};
+use self::lab::{DAEMON, Lab, PATIENCE, peer_address};
+use crate::compare::say_load;
+use crate::table::{Goal, Row, median};
+
+/// Peers of the daemon.
+const PEERS: usize = 100;
+/// Prefixes of each peer.
+const OF_PEER: usize = 1000;
+/// Of these, so many have a path in common.
+const OF_PATH: usize = 100;
+/// Prefixes that the daemon announces.
+const OWN: usize = 1000;
+/// Single prefixes more that it announces then, one after the other.
+const MORE: usize = 10;
+/// Between two questions for what a daemon has learned.
+const PERIOD: Duration = Duration::from_millis(5);
+/// What a daemon may still have to do when all sessions are there.
+const SETTLING: Duration = Duration::from_secs(2);
+
+/// Figures of one daemon in one round.
+#[derive(Default)]
+struct Figures {
+    /// Milliseconds until everything is learned.
+    learn: f64,
+    /// Milliseconds until all peers are told everything.
+    tell: f64,
+    /// The same for one prefix.
+    one: f64,
+    /// Milliseconds until the first peer hears of one prefix.
+    change: f64,
+    /// Bytes for a prefix of a peer.
+    prefix: f64,
+    /// KiB for a peer without prefixes.
+    peer: f64,
+}
+
+/// The whole table.
+pub(crate) fn measure(rounds: usize) -> Result<Vec<Row>> {
+    say_load("before");
+    eprintln!(
+        "learned is what a daemon's own list of peers counts, asked every {PERIOD:?} on its socket (gobgpd: by its command line)"
+    );
+    let mut all: Vec<Vec<Figures>> = Kind::ALL.iter().map(|_| Vec::new()).collect();
+    for round in 0..rounds {
+        for (kind, figures) in Kind::ALL.into_iter().zip(&mut all) {
+            eprintln!("BGP, round {} of {rounds}: {kind} ...", round + 1);
+            figures.push(one_round(kind).with_context(|| kind.to_string())?);
+        }
+    }
+    say_load("after");
+    Ok(rows(&all))
+}
+
+fn prefixes(first: u32, count: usize) -> impl Iterator<Item = Result<Ipv4Net>> {
+    (0..count).map(move |it| Ok(Ipv4Net::new(Ipv4Addr::from((first + it as u32) << 8), 24)?))
+}
+
+fn peer(number: usize) -> Result<Peer> {
+    let (address, asn) = (peer_address(number), 64600 + number as u16);
+    let all = prefixes(0x14_0000 + (number * OF_PEER) as u32, OF_PEER).collect::<Result<Vec<_>>>()?;
+    let paths = all.chunks(OF_PATH).zip(4_200_000_000u32..);
+    let updates = paths.flat_map(|(of_path, origin)| wire::announce(of_path, &[asn.into(), origin], address));
+    Ok(Peer { address, asn, updates: updates.collect() })
+}
+
+fn one_round(kind: Kind) -> Result<Figures> {
+    let lab = Lab::new(PEERS)?;
+    let peers = (0..PEERS).map(peer).collect::<Result<Vec<_>>>()?;
+    let mut figures = Figures::default();
+    lab.at_peers(|| {
+        learn(kind, &lab, &peers, &mut figures)?;
+        tell(kind, &lab, &peers, &mut figures)
+    })??;
+    Ok(figures)
+}
+
+fn sessions(peers: &[Peer]) -> Result<Generator> {
+    let generator = Generator::connect((DAEMON, 179).into(), peers.to_vec(), PATIENCE)?;
+    thread::sleep(SETTLING);
+    generator.check()?;
+    Ok(generator)
+}
+
+fn learn(kind: Kind, lab: &Lab, peers: &[Peer], figures: &mut Figures) -> Result<()> {
+    let alone = {
+        let daemon = kind.start(lab, &Setup { peers: &[], tells: false })?;
+        thread::sleep(SETTLING);
+        daemon.process().memory()?
+    };
+    let mut daemon = kind.start(lab, &Setup { peers, tells: false })?;
+    let generator = sessions(peers)?;
+    let before = daemon.process().memory()?;
+    figures.peer = (before - alone) / PEERS as f64 / 1024.0;
+    let start = generator.announce()?;
+    figures.learn = milliseconds(start, wait_learned(daemon.as_mut(), start)?);
+    thread::sleep(SETTLING);
+    generator.check()?;
+    figures.prefix = (daemon.process().memory()? - before) / (PEERS * OF_PEER) as f64;
+    Ok(())
+}
+
+fn wait_learned(daemon: &mut dyn Daemon, start: Instant) -> Result<Instant> {
+    loop {
+        let asked = Instant::now();
+        let learned = daemon.learned()?;
+        let now = Instant::now();
+        if learned == PEERS * OF_PEER {
+            return Ok(now);
+        }
+        ensure!(now - start < PATIENCE, "it has only {learned} prefixes: {}", daemon.process().said());
+        thread::sleep((asked + PERIOD).saturating_duration_since(now));
+    }
+}
+
+fn tell(kind: Kind, lab: &Lab, peers: &[Peer], figures: &mut Figures) -> Result<()> {
+    let mut daemon = kind.start(lab, &Setup { peers, tells: true })?;
+    let generator = sessions(peers)?;
+    let all = prefixes(0x1E_0000, OWN + MORE).collect::<Result<Vec<_>>>()?;
+    let (many, single) = all.split_at(OWN);
+    generator.expect(OWN);
+    let start = Instant::now();
+    daemon.tell(many)?;
+    figures.tell = milliseconds(start, generator.told()?.last);
+    let (mut last, mut first) = (Vec::new(), Vec::new());
+    for (prefix, count) in single.chunks(1).zip(OWN + 1..) {
+        thread::sleep(SETTLING / 10);
+        generator.expect(count);
+        let start = Instant::now();
+        daemon.tell(prefix)?;
+        let told = generator.told()?;
+        last.push(milliseconds(start, told.last));
+        first.push(milliseconds(start, told.first));
+    }
+    (figures.one, figures.change) = (median(&mut last), median(&mut first));
+    Ok(())
+}
+
+fn milliseconds(from: Instant, to: Instant) -> f64 {
+    to.saturating_duration_since(from).as_secs_f64() * 1000.0
+}
+
+fn rows(all: &[Vec<Figures>]) -> Vec<Row> {
+    let learn = format!("learns {} prefixes of {PEERS} peers", PEERS * OF_PEER);
+    let tell = format!("tells {OWN} prefixes to {PEERS} peers");
+    let goal = Some(Goal::RatioAtMost(1.0));
+    let kinds: [(&str, &str, &'static str, Option<Goal>, fn(&Figures) -> f64); 6] = [
+        ("", &learn, "ms", goal, |it| it.learn),
+        ("", &tell, "ms", goal, |it| it.tell),
+        ("", "tells one more to all of them", "ms", goal, |it| it.one),
+        ("", "from one more to an UPDATE at a peer", "ms", Some(Goal::AtMost(20.0)), |it| it.change),
+        ("memory (PSS): ", "a prefix of a peer", "B", None, |it| it.prefix),
+        ("memory (PSS): ", "a peer", "KiB", None, |it| it.peer),
+    ];
+    kinds
+        .into_iter()
+        .flat_map(|(label, what, unit, goal, get)| figure(&format!("{label}{what}"), unit, goal, all, get))
+        .collect()
+}
+
+/// One figure of all daemons, each beside the best of the others' three.
+fn figure(
+    what: &str,
+    unit: &'static str,
+    goal: Option<Goal>,
+    all: &[Vec<Figures>],
+    get: fn(&Figures) -> f64,
+) -> Vec<Row> {
+    let medians = all.iter().map(|rounds| median(&mut rounds.iter().map(get).collect::<Vec<_>>()));
+    let medians: Vec<(Kind, f64)> = Kind::ALL.into_iter().zip(medians).collect();
+    let others = medians.iter().filter(|(kind, _)| *kind != Kind::Ours);
+    let best = others.map(|(_, value)| *value).fold(f64::INFINITY, f64::min);
+    let row = |&(kind, value): &(Kind, f64)| Row {
+        what: format!("{what} ({unit}), {kind}"),
+        unit,
+        floor: Some(best),
+        value,
+        goal: goal.filter(|_| kind == Kind::Ours).unwrap_or(Goal::Beside),
+    };
+    medians.iter().map(row).collect()
+}
