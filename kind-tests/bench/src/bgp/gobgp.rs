@@ -79,11 +79,12 @@ impl Daemon for Gobgp<'_> {
 
 /// A table of one peer in the form MRT (RFC 6396, 4.3): the command line takes many prefixes at once in no other one.
 fn dump(prefixes: &[Ipv4Net]) -> Vec<u8> {
+    // A path of AS 0 is the daemon's own.
     let id = ROUTER_ID.octets();
-    let index = [&id[..], &[0, 0], &[0, 1], &[0x02], &id, &DAEMON.octets(), &ASN.to_be_bytes()].concat();
+    let index = [&id[..], &[0, 0], &[0, 1], &[0x02], &id, &DAEMON.octets(), &[0; 4]].concat();
     let mut dump = record(1, &index);
-    // ORIGIN IGP, an empty AS_PATH, NEXT_HOP of the daemon itself.
-    let attributes = [&[0x40, 1, 1, 0, 0x40, 2, 0, 0x40, 3, 4], &[0, 0, 0, 0][..]].concat();
+    // ORIGIN IGP, an empty AS_PATH, NEXT_HOP; paths without a next hop are dropped.
+    let attributes = [&[0x40, 1, 1, 0, 0x40, 2, 0, 0x40, 3, 4], &DAEMON.octets()[..]].concat();
     for (number, prefix) in (0u32..).zip(prefixes) {
         let mut body = number.to_be_bytes().to_vec();
         wire::put(&mut body, *prefix);
