@@ -31,6 +31,10 @@ pub(super) struct Setup<'a> {
 pub(super) trait Daemon {
     /// Prefixes that it has of all peers, by its own list of peers.
     fn learned(&mut self) -> Result<usize>;
+    /// Does what it leaves undone until somebody asks, and returns when that is done.
+    fn choose(&mut self) -> Result<()> {
+        Ok(())
+    }
     /// Has it announce prefixes beside those that it announces.
     fn tell(&mut self, prefixes: &[Ipv4Net]) -> Result<()>;
     /// Its process.

@@ -68,13 +68,30 @@ impl Daemon for Gobgp<'_> {
     }
 
     fn tell(&mut self, prefixes: &[Ipv4Net]) -> Result<()> {
+        if let [prefix] = prefixes {
+            return ask(&self.target, &["global", "rib", "add", &prefix.to_string()]).map(drop);
+        }
         let file = self.lab.write("own.mrt", dump(prefixes))?.display().to_string();
-        ask(&self.target, &["mrt", "inject", "global", &file]).map(drop)
+        // It ends before the daemon has read all that it wrote, and the rest is lost: that is told again.
+        let mut there = 0;
+        while there < prefixes.len() {
+            let (count, skip) = ((prefixes.len() - there).to_string(), there.to_string());
+            ask(&self.target, &["mrt", "inject", "global", &file, &count, &skip])?;
+            there = own(&self.target)?;
+        }
+        Ok(())
     }
 
     fn process(&self) -> &Process {
         &self.process
     }
+}
+
+/// Prefixes in its table: "Destination: 5, Path: 5".
+fn own(target: &str) -> Result<usize> {
+    let summary = ask(target, &["global", "rib", "summary"])?;
+    let count = summary.split_once("Destination: ").and_then(|(_, rest)| rest.split_once(','));
+    Ok(count.with_context(|| format!("no count: {summary}"))?.0.parse()?)
 }
 
 /// A table of one peer in the form MRT (RFC 6396, 4.3): the command line takes many prefixes at once in no other one.

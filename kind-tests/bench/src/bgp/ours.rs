@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 use cilium_rest::Client;
-use cilium_rest::bgp::{Attributes, Config, Family, Instance, Peer, Peers, RouteChanges, Routes};
+use cilium_rest::bgp::{
+    Attributes, Config, Family, ImportedRoute, Instance, Peer, Peers, RouteChanges, Routes,
+};
 use ipnet::{IpNet, Ipv4Net};
 
 use super::daemon::{ASN, Daemon, ROUTER_ID, Setup};
@@ -39,7 +41,7 @@ pub(super) fn config(port: u16, peers: &[generator::Peer]) -> Config {
         restart_time: None,
         stale_time: None,
         bfd: None,
-        import: false,
+        import: true,
         families: [(Family::Ipv4, vec![ADVERTISEMENT.to_owned()])].into(),
     };
     let instance = Instance {
@@ -94,6 +96,13 @@ impl Daemon for Ours {
         let peers: Peers = self.client.get("/v1/peers")?;
         let received = peers.peers.iter().flat_map(|peer| &peer.families).map(|it| it.received);
         Ok(received.sum::<u64>() as usize)
+    }
+
+    fn choose(&mut self) -> Result<()> {
+        let best: Vec<ImportedRoute> = self.client.get("/v1/import")?;
+        let learned = self.learned()?;
+        ensure!(best.len() == learned, "of {learned} prefixes, {} have a best path", best.len());
+        Ok(())
     }
 
     fn tell(&mut self, prefixes: &[Ipv4Net]) -> Result<()> {
