@@ -1,4 +1,4 @@
-//! Measures the product on the cluster in a box, with floors from the same run, and prints one table.
+//! Measures the product on the cluster in a box, and its BGP speaker beside it, with floors from the same run, and prints one table.
 
 mod bgp;
 mod cni;
@@ -68,6 +68,9 @@ async fn main() -> anyhow::Result<()> {
     let cli = Cli::parse();
     let wanted = |part| cli.only.is_empty() || cli.only.contains(&part);
     let mut rows: Vec<Row> = Vec::new();
+    if wanted(Part::Bgp) {
+        rows.extend(bgp::measure(cli.bgp_rounds)?);
+    }
     if wanted(Part::Memory) {
         eprintln!("memory, idle ...");
         rows.extend(memory::idle()?);
@@ -86,9 +89,6 @@ async fn main() -> anyhow::Result<()> {
     if wanted(Part::Cni) {
         eprintln!("twenty pods at once ...");
         rows.extend(cni::measure()?);
-    }
-    if wanted(Part::Bgp) {
-        rows.extend(bgp::measure(cli.bgp_rounds)?);
     }
     if wanted(Part::Loaded) {
         eprintln!("1,000 policies and 2,000 services are applied ...");

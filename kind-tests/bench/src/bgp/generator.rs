@@ -278,3 +278,66 @@ impl Session {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::sync::mpsc;
+
+    use cilium_bgp::Speaker;
+    use tokio::sync::oneshot;
+
+    use super::super::{ours, prefixes, wire};
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    /// A speaker in a thread; it ends with the second value.
+    fn mk_speaker(port: u16, peers: &[Peer]) -> (Speaker, oneshot::Sender<()>) {
+        let config = ours::config(port, peers);
+        let (started, start) = mpsc::channel();
+        let (end, ended) = oneshot::channel();
+        thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let folder = tempfile::tempdir().unwrap();
+            runtime.block_on(async {
+                let speaker = Speaker::start(folder.path()).unwrap();
+                speaker.set_config(config).unwrap();
+                started.send(speaker).unwrap();
+                ended.await.ok()
+            })
+        });
+        (start.recv().unwrap(), end)
+    }
+
+    #[test]
+    fn peers_announce_and_are_told() {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let peer = |number: u8| {
+            let (address, asn) = (Ipv4Addr::new(127, 0, 1, number), 64600 + u16::from(number));
+            let own: Vec<_> =
+                prefixes(0x14_0000 + 20 * u32::from(number), 20).collect::<Result<_>>().unwrap();
+            // A loopback address is no next hop.
+            let next_hop = Ipv4Addr::new(192, 0, 2, number);
+            Peer { address, asn, updates: wire::announce(&own, &[asn.into()], next_hop) }
+        };
+        let peers: Vec<_> = (1..=3).map(peer).collect();
+        let (speaker, _end) = mk_speaker(port, &peers);
+        let generator = Generator::connect((Ipv4Addr::LOCALHOST, port).into(), peers, PATIENCE).unwrap();
+        let start = generator.announce().unwrap();
+        let received = || -> Vec<u64> {
+            speaker.peers().peers.iter().flat_map(|it| &it.families).map(|it| it.received).collect()
+        };
+        while received() != [20, 20, 20] {
+            assert!(start.elapsed() < PATIENCE, "{:?}", speaker.peers());
+            thread::sleep(Duration::from_millis(10));
+        }
+        assert_eq!(speaker.import().len(), 60);
+        let own: Vec<_> = prefixes(0x1E_0000, 7).collect::<Result<_>>().unwrap();
+        generator.expect(7);
+        speaker.set_routes(ours::routes(&own));
+        let told = generator.told().unwrap();
+        assert!(told.first <= told.last);
+        generator.check().unwrap();
+    }
+}
