@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::Ipv4Addr;
 
 use anyhow::Result;
+use cilium_rest::Client;
 use ipnet::Ipv4Net;
 
 use super::bird::Bird;
@@ -31,9 +32,9 @@ pub(super) struct Setup<'a> {
 pub(super) trait Daemon {
     /// Prefixes that it has of all peers, by its own list of peers.
     fn learned(&mut self) -> Result<usize>;
-    /// Does what it leaves undone until somebody asks, and returns when that is done.
-    fn choose(&mut self) -> Result<()> {
-        Ok(())
+    /// A further way to ask it, where it is our speaker.
+    fn speaker(&self) -> Option<Client> {
+        None
     }
     /// Has it announce prefixes beside those that it announces.
     fn tell(&mut self, prefixes: &[Ipv4Net]) -> Result<()>;

@@ -11,10 +11,12 @@ mod ours;
 mod wire;
 
 use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
+use cilium_rest::Client;
 use ipnet::Ipv4Net;
 
 use self::daemon::{Daemon, Kind, Setup};
@@ -29,6 +31,8 @@ const PEERS: usize = 100;
 const OF_PEER: usize = 1000;
 /// Of these, so many have a path in common.
 const OF_PATH: usize = 100;
+/// The first prefix that the daemon announces, without its last byte.
+const OWN_FIRST: u32 = 0x1E_0000;
 /// Prefixes that the daemon announces.
 const OWN: usize = 1000;
 /// Single prefixes more that it announces then, one after the other.
@@ -56,6 +60,8 @@ struct Figures {
     one: f64,
     /// Milliseconds until the first peer hears of one prefix.
     change: f64,
+    /// The same while everything that was learned is asked for; ours only.
+    busy: f64,
     /// Bytes for a prefix of a peer.
     prefix: f64,
     /// KiB for a peer without prefixes.
@@ -122,10 +128,31 @@ fn learn(kind: Kind, lab: &Lab, peers: &[Peer], figures: &mut Figures) -> Result
     thread::sleep(SETTLING);
     generator.check()?;
     figures.prefix = (daemon.process().memory()? - before) / (PEERS * OF_PEER) as f64;
-    let start = Instant::now();
-    daemon.choose()?;
-    figures.learn += milliseconds(start, Instant::now());
+    if let Some(speaker) = daemon.speaker() {
+        let start = Instant::now();
+        ours::choose(&speaker, PEERS * OF_PEER)?;
+        figures.learn += milliseconds(start, Instant::now());
+        figures.busy =
+            while_asked(&speaker, || one_by_one(daemon.as_mut(), &generator, 0).map(|(first, _)| first))?;
+    }
     Ok(())
+}
+
+/// Does something while the speaker is asked for best paths again and again.
+fn while_asked<T>(speaker: &Client, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let asking = scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                ours::choose(speaker, PEERS * OF_PEER)?;
+            }
+            Ok(())
+        });
+        let result = work();
+        is_over.store(true, Ordering::Relaxed);
+        let asked: Result<()> = asking.join().map_err(|_| anyhow!("the thread that asks has failed"))?;
+        asked.and(result)
+    })
 }
 
 fn wait_learned(daemon: &mut dyn Daemon, start: Instant) -> Result<Instant> {
@@ -144,24 +171,28 @@ fn wait_learned(daemon: &mut dyn Daemon, start: Instant) -> Result<Instant> {
 fn tell(kind: Kind, lab: &Lab, peers: &[Peer], figures: &mut Figures) -> Result<()> {
     let mut daemon = kind.start(lab, &Setup { peers, tells: true })?;
     let generator = sessions(peers)?;
-    let all = prefixes(0x1E_0000, OWN + MORE).collect::<Result<Vec<_>>>()?;
-    let (many, single) = all.split_at(OWN);
+    let all = prefixes(OWN_FIRST, OWN).collect::<Result<Vec<_>>>()?;
     generator.expect(OWN);
     let start = Instant::now();
-    daemon.tell(many)?;
+    daemon.tell(&all)?;
     figures.tell = milliseconds(start, generator.told()?.last);
-    let (mut last, mut first) = (Vec::new(), Vec::new());
-    for (prefix, count) in single.chunks(1).zip(OWN + 1..) {
+    (figures.change, figures.one) = one_by_one(daemon.as_mut(), &generator, OWN)?;
+    Ok(())
+}
+
+/// Single prefixes more than so many: milliseconds until the first peer hears of one, and until all have it.
+fn one_by_one(daemon: &mut dyn Daemon, generator: &Generator, before: usize) -> Result<(f64, f64)> {
+    let (mut first, mut last) = (Vec::new(), Vec::new());
+    for (prefix, count) in prefixes(OWN_FIRST + before as u32, MORE).zip(before + 1..) {
         thread::sleep(SETTLING / 10);
         generator.expect(count);
         let start = Instant::now();
-        daemon.tell(prefix)?;
+        daemon.tell(&[prefix?])?;
         let told = generator.told()?;
-        last.push(milliseconds(start, told.last));
         first.push(milliseconds(start, told.first));
+        last.push(milliseconds(start, told.last));
     }
-    (figures.one, figures.change) = (median(&mut last), median(&mut first));
-    Ok(())
+    Ok((median(&mut first), median(&mut last)))
 }
 
 fn milliseconds(from: Instant, to: Instant) -> f64 {
@@ -172,18 +203,28 @@ fn rows(all: &[Vec<Figures>]) -> Vec<Row> {
     let learn = format!("learns {} prefixes of {PEERS} peers", PEERS * OF_PEER);
     let tell = format!("tells {OWN} prefixes to {PEERS} peers");
     let goal = Some(Goal::RatioAtMost(1.0));
-    let kinds: [(&str, &str, &'static str, Option<Goal>, fn(&Figures) -> f64); 6] = [
-        ("", &learn, "ms", goal, |it| it.learn),
-        ("", &tell, "ms", goal, |it| it.tell),
-        ("", "tells one more to all of them", "ms", goal, |it| it.one),
-        ("", "from one more to an UPDATE at a peer", "ms", Some(Goal::AtMost(20.0)), |it| it.change),
-        ("memory (PSS): ", "a prefix of a peer", "B", None, |it| it.prefix),
-        ("memory (PSS): ", "a peer", "KiB", None, |it| it.peer),
+    let limit = Some(Goal::AtMost(20.0));
+    let figures: [(&str, &str, Option<Goal>, fn(&Figures) -> f64); 6] = [
+        (&learn, "ms", goal, |it| it.learn),
+        (&tell, "ms", goal, |it| it.tell),
+        ("tells one more to all of them", "ms", goal, |it| it.one),
+        ("from one more to an UPDATE at a peer", "ms", limit, |it| it.change),
+        ("memory (PSS) for a prefix of a peer", "B", None, |it| it.prefix),
+        ("memory (PSS) for a peer", "KiB", None, |it| it.peer),
     ];
-    kinds
-        .into_iter()
-        .flat_map(|(label, what, unit, goal, get)| figure(&format!("{label}{what}"), unit, goal, all, get))
-        .collect()
+    let figures = figures.into_iter().flat_map(|(what, unit, goal, get)| figure(what, unit, goal, all, get));
+    figures.chain([busy(all)]).collect()
+}
+
+fn busy(all: &[Vec<Figures>]) -> Row {
+    let mut rounds: Vec<f64> = all.first().into_iter().flatten().map(|it| it.busy).collect();
+    Row {
+        what: format!("from one more to an UPDATE while all best paths are asked for (ms), {}", Kind::Ours),
+        unit: "ms",
+        floor: None,
+        value: median(&mut rounds),
+        goal: Goal::AtMost(20.0),
+    }
 }
 
 /// One figure of all daemons, each beside the best of the others' three.

@@ -61,6 +61,13 @@ pub(super) fn routes(prefixes: &[Ipv4Net]) -> Routes {
     prefixes.iter().map(|prefix| (IpNet::V4(*prefix), vec![ADVERTISEMENT.to_owned()])).collect()
 }
 
+/// Has the speaker choose best paths: it does so when it is asked. Fails unless there is one for so many prefixes.
+pub(super) fn choose(speaker: &Client, prefixes: usize) -> Result<()> {
+    let best: Vec<ImportedRoute> = speaker.get("/v1/import")?;
+    ensure!(best.len() == prefixes, "of {prefixes} prefixes, {} have a best path", best.len());
+    Ok(())
+}
+
 /// The program beside this one.
 fn program() -> Result<PathBuf> {
     let path = std::env::current_exe()?.with_file_name("cilium-bgp");
@@ -98,11 +105,8 @@ impl Daemon for Ours {
         Ok(received.sum::<u64>() as usize)
     }
 
-    fn choose(&mut self) -> Result<()> {
-        let best: Vec<ImportedRoute> = self.client.get("/v1/import")?;
-        let learned = self.learned()?;
-        ensure!(best.len() == learned, "of {learned} prefixes, {} have a best path", best.len());
-        Ok(())
+    fn speaker(&self) -> Option<Client> {
+        Some(self.client.clone())
     }
 
     fn tell(&mut self, prefixes: &[Ipv4Net]) -> Result<()> {
