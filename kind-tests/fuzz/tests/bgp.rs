@@ -124,7 +124,8 @@ fn check(bytes: &[u8]) {
     let known: usize = [Family::Ipv4, Family::Ipv6].iter().map(|it| table.count(*it) as usize).sum();
     assert_eq!(known, table.iter().count());
     let from = From { local: (65001, Ipv4Addr::new(192, 0, 2, 1)), is_internal: false };
-    assert!(best(table.iter().map(|(prefix, route)| (from, prefix, route))).len() <= known);
+    let routes = table.iter().map(|(prefix, route)| (from, *prefix, route.clone()));
+    assert!(best(routes.collect()).len() <= known);
 }
 
 #[test]

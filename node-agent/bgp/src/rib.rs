@@ -165,28 +165,28 @@ fn is_usable(from: From, path: &Path) -> bool {
 }
 
 /// The best routes of all peers, equally good ones together; sorted.
-pub fn best<'a>(routes: impl Iterator<Item = (From, &'a IpNet, &'a Route)>) -> Vec<ImportedRoute> {
-    let mut candidates: BTreeMap<IpNet, Vec<(From, &Route)>> = BTreeMap::new();
-    for (from, prefix, route) in routes.filter(|(from, _, route)| is_usable(*from, &route.path)) {
-        let all = candidates.entry(*prefix).or_default();
-        match all.first().map(|(_, best)| rank(best).cmp(&rank(route))) {
-            Some(std::cmp::Ordering::Greater) => continue,
-            Some(std::cmp::Ordering::Less) => all.clear(),
-            _ => {}
-        }
-        all.push((from, route));
-    }
-    let imported = candidates.into_iter().map(|(prefix, mut routes)| {
+pub fn best(mut routes: Vec<(From, IpNet, Route)>) -> Vec<ImportedRoute> {
+    routes.retain(|(from, _, route)| is_usable(*from, &route.path));
+    // A table of prefixes would cost several times as much as this.
+    routes.sort_unstable_by_key(|(_, prefix, _)| *prefix);
+    routes.chunk_by(|one, next| one.1 == next.1).map(|routes| best_of(routes[0].1, routes)).collect()
+}
+
+/// The best of the routes of one prefix.
+fn best_of(prefix: IpNet, routes: &[(From, IpNet, Route)]) -> ImportedRoute {
+    let best = routes.iter().map(|(_, _, route)| rank(route)).max();
+    let all = routes.iter().filter(|(_, _, route)| Some(rank(route)) == best);
+    let mut routes: Vec<(From, &Route)> = all.map(|(from, _, route)| (*from, route)).collect();
+    if routes.len() > 1 {
         drop_worse_meds(&mut routes);
-        if routes.iter().any(|(from, _)| !from.is_internal) {
-            routes.retain(|(from, _)| !from.is_internal);
-        }
-        let mut next_hops: Vec<IpAddr> = routes.iter().map(|(_, route)| route.path.next_hop).collect();
-        next_hops.sort_unstable();
-        next_hops.dedup();
-        ImportedRoute { prefix, next_hops }
-    });
-    imported.collect()
+    }
+    if routes.iter().any(|(from, _)| !from.is_internal) {
+        routes.retain(|(from, _)| !from.is_internal);
+    }
+    let mut next_hops: Vec<IpAddr> = routes.iter().map(|(_, route)| route.path.next_hop).collect();
+    next_hops.sort_unstable();
+    next_hops.dedup();
+    ImportedRoute { prefix, next_hops }
 }
 
 /// MEDs compare between routes of one neighbouring AS (RFC 4271, 9.1.2.2 c).
@@ -237,10 +237,10 @@ mod tests {
         let routes: Vec<_> = paths
             .iter()
             .map(|(path, is_internal, age)| {
-                (From { local: LOCAL, is_internal: *is_internal }, route(path, *age))
+                (From { local: LOCAL, is_internal: *is_internal }, prefix, route(path, *age))
             })
             .collect();
-        let all = best(routes.iter().map(|(from, route)| (*from, &prefix, route)));
+        let all = best(routes);
         let last = |address: &IpAddr| match address {
             IpAddr::V4(address) => address.octets()[3],
             IpAddr::V6(_) => 0,

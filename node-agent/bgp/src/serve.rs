@@ -7,10 +7,12 @@ use std::path::Path;
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{StatusCode, Uri};
+use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, put};
 use axum::{Json, Router};
-use cilium_rest::bgp::{Config, ImportedRoute, Peers, RouteChanges, RoutePolicy, RouteView, Routes};
+use cilium_rest::bgp::{Config, Peers, RouteChanges, Routes};
 use rustix::fs::Mode;
+use serde::Serialize;
 use tokio::net::UnixListener;
 
 use crate::speaker::{NoRoutes, Speaker};
@@ -89,14 +91,21 @@ async fn peers(State(speaker): State<Speaker>, uri: Uri) -> Result<Json<Peers>, 
     }
 }
 
-async fn list_routes(State(speaker): State<Speaker>) -> Json<Vec<RouteView>> {
-    Json(speaker.routes())
+async fn list_routes(State(speaker): State<Speaker>) -> Result<Response, Refusal> {
+    listed(move || speaker.routes()).await
 }
 
-async fn import(State(speaker): State<Speaker>) -> Json<Vec<ImportedRoute>> {
-    Json(speaker.import())
+async fn import(State(speaker): State<Speaker>) -> Result<Response, Refusal> {
+    listed(move || speaker.import()).await
 }
 
-async fn policies(State(speaker): State<Speaker>) -> Json<Vec<RoutePolicy>> {
-    Json(speaker.policies())
+async fn policies(State(speaker): State<Speaker>) -> Result<Response, Refusal> {
+    listed(move || speaker.policies()).await
+}
+
+/// A list that may be long is made in another thread than the one that sessions have.
+async fn listed<T: Serialize>(list: impl FnOnce() -> T + Send + 'static) -> Result<Response, Refusal> {
+    let answer = tokio::task::spawn_blocking(move || Json(list()).into_response()).await;
+    answer
+        .map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, format!("the list could not be made: {error}")))
 }

@@ -1,16 +1,17 @@
 //! What the speaker says of itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use cilium_rest::bgp::{
     Config, FamilyState, ImportedRoute, Instance, Peer, PeerState, Peers, RoutePolicy, RouteTable, RouteView,
+    Routes,
 };
 use ipnet::IpNet;
 
-use super::{Neighbour, Speaker, State, name, peers};
+use super::{Name, Neighbour, Speaker, State, name, peers};
 use crate::export::{Offer, family};
 use crate::peer::Sent;
 use crate::rib::{Age, From, Route, best};
@@ -44,13 +45,13 @@ impl Speaker {
 
     /// Routes of all tables: the node's first, then those of each peer.
     pub fn routes(&self) -> Vec<RouteView> {
-        let state = self.state();
+        let tables = Tables::of(&self.state());
         let mut views = Vec::new();
-        for instance in &state.config.instances {
-            available(instance, &state, &mut views);
+        for instance in &tables.config.instances {
+            available(instance, &tables, &mut views);
             for peer in &instance.peers {
-                if let Some(neighbour) = state.neighbours.get(&name(instance, peer)) {
-                    of_peer(instance, peer, neighbour, &state, &mut views);
+                if let Some(of_peer) = tables.peers.get(&name(instance, peer)) {
+                    peer_views(instance, peer, of_peer, &tables, &mut views);
                 }
             }
         }
@@ -67,19 +68,24 @@ impl Speaker {
 
     /// The best routes of peers whose routes are wanted.
     pub fn import(&self) -> Vec<ImportedRoute> {
-        let state = self.state();
-        best_of(&state, peers(&state.config).filter(|(_, peer)| peer.import))
+        let routes = {
+            let state = self.state();
+            received(&state, peers(&state.config).filter(|(_, peer)| peer.import))
+        };
+        best(routes)
     }
 
     /// The best of what peers made known to each instance, by its name.
     pub fn best(&self) -> BTreeMap<String, Vec<ImportedRoute>> {
-        let state = self.state();
-        let instances = state.config.instances.iter();
-        let best = instances.map(|instance| {
-            let peers = instance.peers.iter().map(|peer| (instance, peer));
-            (instance.name.clone(), best_of(&state, peers))
-        });
-        best.collect()
+        let routes: Vec<_> = {
+            let state = self.state();
+            let routes = state.config.instances.iter().map(|instance| {
+                let peers = instance.peers.iter().map(|peer| (instance, peer));
+                (instance.name.clone(), received(&state, peers))
+            });
+            routes.collect()
+        };
+        routes.into_iter().map(|(name, routes)| (name, best(routes))).collect()
     }
 
     /// Which prefixes go to which peer, by advertisement.
@@ -110,9 +116,43 @@ impl Speaker {
     }
 }
 
-/// The best routes of these peers.
-fn best_of<'a>(state: &State, peers: impl Iterator<Item = (&'a Instance, &'a Peer)>) -> Vec<ImportedRoute> {
-    let mut routes: Vec<(From, IpNet, Route)> = Vec::new();
+/// What all tables are made of. Sessions wait for it: what takes long is done with the result.
+struct Tables {
+    config: Config,
+    routes: Option<Arc<Routes>>,
+    since: HashMap<IpNet, u32>,
+    peers: HashMap<Name, OfPeer>,
+}
+
+/// What a peer was told, and what it made known.
+struct OfPeer {
+    sent: Vec<Sent>,
+    received: Vec<(IpNet, Route)>,
+}
+
+impl Tables {
+    fn of(state: &State) -> Self {
+        let of_peer = |neighbour: &Neighbour| {
+            neighbour.status.change(|known| OfPeer {
+                sent: known.sent.values().cloned().collect(),
+                received: known.routes.iter().map(|(prefix, route)| (*prefix, route.clone())).collect(),
+            })
+        };
+        Self {
+            config: state.config.clone(),
+            routes: state.routes.clone(),
+            since: state.since.clone(),
+            peers: state.neighbours.iter().map(|(name, it)| (name.clone(), of_peer(it))).collect(),
+        }
+    }
+}
+
+/// Routes of these peers. Sessions wait for it: what takes long is done with the result.
+fn received<'a>(
+    state: &State,
+    peers: impl Iterator<Item = (&'a Instance, &'a Peer)>,
+) -> Vec<(From, IpNet, Route)> {
+    let mut routes = Vec::new();
     for (instance, peer) in peers {
         let Some(neighbour) = state.neighbours.get(&name(instance, peer)) else { continue };
         neighbour.status.change(|known| {
@@ -121,7 +161,7 @@ fn best_of<'a>(state: &State, peers: impl Iterator<Item = (&'a Instance, &'a Pee
             routes.extend(known.routes.iter().map(|(prefix, route)| (from, *prefix, route.clone())));
         });
     }
-    best(routes.iter().map(|(from, prefix, route)| (*from, prefix, route)))
+    routes
 }
 
 fn peer_state(instance: &Instance, peer: &Peer, neighbour: &Neighbour) -> PeerState {
@@ -166,7 +206,7 @@ fn unspecified(prefix: &IpNet) -> IpAddr {
 }
 
 /// A route of the node.
-fn own(instance: &Instance, prefix: IpNet, offer: &Offer, state: &State) -> RouteView {
+fn own(instance: &Instance, prefix: IpNet, offer: &Offer, tables: &Tables) -> RouteView {
     RouteView {
         instance: instance.name.clone(),
         local_asn: instance.asn,
@@ -180,38 +220,36 @@ fn own(instance: &Instance, prefix: IpNet, offer: &Offer, state: &State) -> Rout
         med: None,
         communities: offer.communities.clone(),
         large_communities: offer.large_communities.clone(),
-        since: state.since.get(&prefix).copied().unwrap_or_default().into(),
+        since: tables.since.get(&prefix).copied().unwrap_or_default().into(),
         stale: false,
     }
 }
 
-fn available(instance: &Instance, state: &State, views: &mut Vec<RouteView>) {
-    for (prefix, names) in state.routes.iter().flat_map(|routes| routes.iter()) {
+fn available(instance: &Instance, tables: &Tables, views: &mut Vec<RouteView>) {
+    for (prefix, names) in tables.routes.iter().flat_map(|routes| routes.iter()) {
         let known: Vec<_> = names.iter().filter_map(|name| instance.advertisements.get(name)).collect();
         if !known.is_empty() {
-            views.push(own(instance, *prefix, &Offer::merge(known, true), state));
+            views.push(own(instance, *prefix, &Offer::merge(known, true), tables));
         }
     }
 }
 
-fn of_peer(
+fn peer_views(
     instance: &Instance,
     peer: &Peer,
-    neighbour: &Neighbour,
-    state: &State,
+    of_peer: &OfPeer,
+    tables: &Tables,
     views: &mut Vec<RouteView>,
 ) {
-    neighbour.status.change(|known| {
-        for sent in known.sent.values() {
-            advertised(instance, peer, sent, state, views);
-        }
-        let mut received: Vec<_> = known.routes.iter().collect();
-        received.sort_unstable_by_key(|(prefix, _)| **prefix);
-        views.extend(received.into_iter().map(|(prefix, route)| of_route(instance, peer, *prefix, route)));
-    });
+    for sent in &of_peer.sent {
+        advertised(instance, peer, sent, tables, views);
+    }
+    let mut received: Vec<_> = of_peer.received.iter().collect();
+    received.sort_unstable_by_key(|(prefix, _)| *prefix);
+    views.extend(received.into_iter().map(|(prefix, route)| of_route(instance, peer, *prefix, route)));
 }
 
-fn advertised(instance: &Instance, peer: &Peer, sent: &Sent, state: &State, views: &mut Vec<RouteView>) {
+fn advertised(instance: &Instance, peer: &Peer, sent: &Sent, tables: &Tables, views: &mut Vec<RouteView>) {
     let Some(voice) = sent.voice else { return };
     for (prefix, offer) in Arc::as_ref(&sent.table) {
         views.push(RouteView {
@@ -219,7 +257,7 @@ fn advertised(instance: &Instance, peer: &Peer, sent: &Sent, state: &State, view
             peer: Some(peer.address),
             next_hop: voice.next_hop.address(),
             as_path: voice.asn.iter().map(ToString::to_string).collect(),
-            ..own(instance, *prefix, offer, state)
+            ..own(instance, *prefix, offer, tables)
         });
     }
 }
