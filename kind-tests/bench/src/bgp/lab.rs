@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use cilium_drivers::netns::Netns;
 use cilium_drivers::testing::{connect, namespace};
 use ipnet::{IpNet, Ipv4Net};
@@ -67,6 +67,11 @@ impl Lab {
         program: &Path,
         args: impl IntoIterator<Item = S>,
     ) -> Result<Process> {
+        ensure!(
+            program.exists(),
+            "{} is not there: install Debian's gobgpd, bird2 and frr",
+            program.display()
+        );
         let log = self.path("daemon.log");
         let file = File::create(&log)?;
         let mut command = Command::new("nsenter");

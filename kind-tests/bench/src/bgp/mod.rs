@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use cilium_rest::Client;
+use cilium_rest::bgp::RouteView;
 use ipnet::Ipv4Net;
 
 use self::daemon::{Daemon, Kind, Setup};
@@ -138,13 +139,15 @@ fn learn(kind: Kind, lab: &Lab, peers: &[Peer], figures: &mut Figures) -> Result
     Ok(())
 }
 
-/// Does something while the speaker is asked for best paths again and again.
+/// Does something while the speaker is asked for best paths and routes again and again.
 fn while_asked<T>(speaker: &Client, work: impl FnOnce() -> Result<T>) -> Result<T> {
     let is_over = AtomicBool::new(false);
     thread::scope(|scope| {
         let asking = scope.spawn(|| {
             while !is_over.load(Ordering::Relaxed) {
                 ours::choose(speaker, PEERS * OF_PEER)?;
+                let routes: Vec<RouteView> = speaker.get("/v1/routes")?;
+                ensure!(routes.len() >= PEERS * OF_PEER, "it shows only {} routes", routes.len());
             }
             Ok(())
         });
@@ -204,22 +207,22 @@ fn rows(all: &[Vec<Figures>]) -> Vec<Row> {
     let tell = format!("tells {OWN} prefixes to {PEERS} peers");
     let goal = Some(Goal::RatioAtMost(1.0));
     let limit = Some(Goal::AtMost(20.0));
-    let figures: [(&str, &str, Option<Goal>, fn(&Figures) -> f64); 6] = [
-        (&learn, "ms", goal, |it| it.learn),
-        (&tell, "ms", goal, |it| it.tell),
-        ("tells one more to all of them", "ms", goal, |it| it.one),
-        ("from one more to an UPDATE at a peer", "ms", limit, |it| it.change),
-        ("memory (PSS) for a prefix of a peer", "B", None, |it| it.prefix),
-        ("memory (PSS) for a peer", "KiB", None, |it| it.peer),
+    let shown = |what, unit, goal, get| Shown { what, unit, goal, get };
+    let figures = [
+        shown(&*learn, "ms", goal, |it: &Figures| it.learn),
+        shown(&tell, "ms", goal, |it| it.tell),
+        shown("tells one more to all of them", "ms", goal, |it| it.one),
+        shown("from one more to an UPDATE at a peer", "ms", limit, |it| it.change),
+        shown("memory (PSS) for a prefix of a peer", "B", None, |it| it.prefix),
+        shown("memory (PSS) for a peer", "KiB", None, |it| it.peer),
     ];
-    let figures = figures.into_iter().flat_map(|(what, unit, goal, get)| figure(what, unit, goal, all, get));
-    figures.chain([busy(all)]).collect()
+    figures.iter().flat_map(|figure| figure.rows(all)).chain([busy(all)]).collect()
 }
 
 fn busy(all: &[Vec<Figures>]) -> Row {
     let mut rounds: Vec<f64> = all.first().into_iter().flatten().map(|it| it.busy).collect();
     Row {
-        what: format!("from one more to an UPDATE while all best paths are asked for (ms), {}", Kind::Ours),
+        what: format!("from one more to an UPDATE while all routes are asked for (ms), {}", Kind::Ours),
         unit: "ms",
         floor: None,
         value: median(&mut rounds),
@@ -227,24 +230,29 @@ fn busy(all: &[Vec<Figures>]) -> Row {
     }
 }
 
-/// One figure of all daemons, each beside the best of the others' three.
-fn figure(
-    what: &str,
+/// A figure that all daemons have.
+struct Shown<'a> {
+    what: &'a str,
     unit: &'static str,
+    /// Of ours.
     goal: Option<Goal>,
-    all: &[Vec<Figures>],
     get: fn(&Figures) -> f64,
-) -> Vec<Row> {
-    let medians = all.iter().map(|rounds| median(&mut rounds.iter().map(get).collect::<Vec<_>>()));
-    let medians: Vec<(Kind, f64)> = Kind::ALL.into_iter().zip(medians).collect();
-    let others = medians.iter().filter(|(kind, _)| *kind != Kind::Ours);
-    let best = others.map(|(_, value)| *value).fold(f64::INFINITY, f64::min);
-    let row = |&(kind, value): &(Kind, f64)| Row {
-        what: format!("{what} ({unit}), {kind}"),
-        unit,
-        floor: Some(best),
-        value,
-        goal: goal.filter(|_| kind == Kind::Ours).unwrap_or(Goal::Beside),
-    };
-    medians.iter().map(row).collect()
+}
+
+impl Shown<'_> {
+    /// Medians of all daemons, each beside the best of the three others.
+    fn rows(&self, all: &[Vec<Figures>]) -> Vec<Row> {
+        let medians = all.iter().map(|rounds| median(&mut rounds.iter().map(self.get).collect::<Vec<_>>()));
+        let medians: Vec<(Kind, f64)> = Kind::ALL.into_iter().zip(medians).collect();
+        let others = medians.iter().filter(|(kind, _)| *kind != Kind::Ours);
+        let best = others.map(|(_, value)| *value).fold(f64::INFINITY, f64::min);
+        let row = |&(kind, value): &(Kind, f64)| Row {
+            what: format!("{} ({}), {kind}", self.what, self.unit),
+            unit: self.unit,
+            floor: Some(best),
+            value,
+            goal: self.goal.filter(|_| kind == Kind::Ours).unwrap_or(Goal::Beside),
+        };
+        medians.iter().map(row).collect()
+    }
 }
