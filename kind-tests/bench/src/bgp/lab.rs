@@ -14,8 +14,8 @@ use cilium_drivers::testing::{connect, namespace};
 use ipnet::{IpNet, Ipv4Net};
 use tempfile::TempDir;
 
-/// Longer than anything takes that works.
-pub(super) const PATIENCE: Duration = Duration::from_secs(60);
+/// Longer than anything takes that works; gobgpd needs half a minute on two processors.
+pub(super) const PATIENCE: Duration = Duration::from_secs(240);
 
 /// Address of the daemon.
 pub(super) const DAEMON: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 1);
