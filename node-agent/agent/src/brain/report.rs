@@ -13,8 +13,8 @@ use cilium_rest::model::Health;
 use super::Brain;
 use super::names::DnsNumbers;
 use crate::acceleration;
-use crate::host::Host;
 use crate::bgp::runs;
+use crate::host::Host;
 use crate::pressure::Pressure;
 
 /// How long it took to put changes in force.
