@@ -35,6 +35,21 @@ static __always_inline __u32 aggregate_of(__u32 identity)
 	return identity >= FIRST_POD && identity <= LAST_POD ? AGGREGATE_CLUSTER : 0;
 }
 
+/* Number of an aggregate among the AGGREGATE_COUNT of one direction. */
+static __always_inline __u32 aggregate_number(__u32 aggregate)
+{
+	switch (aggregate) {
+	case AGGREGATE_CLUSTER:
+		return 1;
+	case AGGREGATE_WORLD:
+		return 2;
+	case AGGREGATE_REMOTE_NODE:
+		return 3;
+	default:
+		return 0;
+	}
+}
+
 static __always_inline bool is_remote_node(__u32 identity)
 {
 	return identity == IDENTITY_REMOTE_NODE || identity == IDENTITY_KUBE_APISERVER ||

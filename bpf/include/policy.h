@@ -8,10 +8,28 @@ static __always_inline __u32 slot_generation(__u64 slot)
 	return (__u32)slot;
 }
 
-/* The entry for one peer; the trie prefers a port over a range, and that over the whole protocol, over any protocol. */
-static __always_inline const struct policy_entry *find_rule(const struct flow *f, __u64 slot, __u32 peer,
-							    __u8 direction)
+/* Rules are as in struct policy_rules, 0 is none. */
+static __always_inline __u32 rule_cookie(__u64 rule)
 {
+	return (__u32)rule;
+}
+
+static __always_inline __u8 rule_verdict(__u64 rule)
+{
+	return rule >> 61;
+}
+
+static __always_inline bool rule_covers(__u64 rule, __u32 traffic)
+{
+	__u32 scope = rule >> 32;
+
+	return !(((scope ^ traffic) & 0xffffff) >> (scope >> 24 & 31));
+}
+
+/* The rule of a peer with too many for one element; the trie prefers a port over a range, and so on. */
+static __always_inline __u64 find_port_rule(const struct flow *f, __u64 slot, __u32 peer, __u8 direction)
+{
+	const struct policy_entry *entry;
 	struct policy_key key = {
 		.prefix_len = POLICY_PREFIX_FULL,
 		.generation = slot_generation(slot),
@@ -21,11 +39,51 @@ static __always_inline const struct policy_entry *find_rule(const struct flow *f
 		.port = policy_port(f),
 	};
 
-	return bpf_map_lookup_elem(&cilium_policy, &key);
+	entry = bpf_map_lookup_elem(&cilium_policy_ports, &key);
+	return entry ? entry->cookie | (__u64)entry->verdict << 61 : 0;
 }
 
-/* The entry for the narrowest block around the other side's address, whatever its identity is. */
-static __always_inline const struct policy_entry *find_block_rule(const struct flow *f, __u64 slot, __u8 direction)
+/* The first rule about the traffic: they stand in the order of a port, a range, the whole protocol, any protocol. */
+static __always_inline __u64 pick_rule(const struct policy_rules *said, const struct flow *f, __u64 slot, __u32 peer,
+				       __u8 direction)
+{
+	__u32 traffic = (__u32)f->protocol << 16 | bpf_ntohs(policy_port(f));
+	__u64 rule = 0;
+
+#pragma unroll
+	for (int i = 0; i < POLICY_RULES; i++) {
+		rule = said->rules[i];
+		if (!rule || rule_covers(rule, traffic))
+			break;
+		rule = 0;
+	}
+	return rule_verdict(rule) == POLICY_PORTS ? find_port_rule(f, slot, peer, direction) : rule;
+}
+
+static __always_inline __u64 find_rule(const struct flow *f, __u64 slot, __u32 peer, __u8 direction)
+{
+	const struct policy_rules *said;
+	struct policy_peer key = { .generation = slot_generation(slot), .peer = peer, .direction = direction };
+
+	said = bpf_map_lookup_elem(&cilium_policy, &key);
+	return said ? pick_rule(said, f, slot, peer, direction) : 0;
+}
+
+/* The rule for the aggregate that a peer is one of. No hash leads there: a place is that of one generation. */
+static __always_inline __u64 find_aggregate_rule(const struct flow *f, __u64 slot, __u32 peer, __u8 direction)
+{
+	__u32 generation = slot_generation(slot), aggregate = aggregate_of(peer);
+	__u32 place = (generation % AGGREGATE_PLACES) * 2 + direction - DIRECTION_INGRESS;
+	__u32 index = place * AGGREGATE_COUNT + aggregate_number(aggregate);
+	const struct policy_aggregate *element = bpf_map_lookup_elem(&cilium_policy_aggregates, &index);
+
+	if (!element || element->generation != generation)
+		return 0;
+	return pick_rule(&element->said, f, slot, aggregate, direction);
+}
+
+/* The rule for the narrowest block around the other side's address, whatever its identity is. */
+static __always_inline __u64 find_block_rule(const struct flow *f, __u64 slot, __u8 direction)
 {
 	const struct addr *address = direction == DIRECTION_INGRESS ? &f->source : &f->destination;
 	const struct block_entry *block;
@@ -38,7 +96,7 @@ static __always_inline const struct policy_entry *find_block_rule(const struct f
 
 	__builtin_memcpy(key.address, address, sizeof(key.address));
 	block = bpf_map_lookup_elem(&cilium_blocks, &key);
-	return block ? find_rule(f, slot, block->peer, direction) : NULL;
+	return block ? find_rule(f, slot, block->peer, direction) : 0;
 }
 
 /* What goes out by a rule about DNS goes to the proxy of this node, whoever it is for. */
@@ -53,8 +111,7 @@ SUBPROGRAM int ask_policy(struct __sk_buff *skb, const struct flow *f, struct si
 {
 	struct occasion occasion = { .kind = EVENT_VERDICT, .direction = direction };
 	bool ingress = direction == DIRECTION_INGRESS;
-	const struct policy_entry *rule;
-	__u64 slot;
+	__u64 slot, rule;
 	__u32 peer;
 
 	if (!f || !s)
@@ -63,19 +120,19 @@ SUBPROGRAM int ask_policy(struct __sk_buff *skb, const struct flow *f, struct si
 	peer = ingress ? s->from_identity : s->to_identity;
 	rule = find_rule(f, slot, peer, direction);
 	if (!rule)
-		rule = find_rule(f, slot, aggregate_of(peer), direction);
+		rule = find_aggregate_rule(f, slot, peer, direction);
 	/* Blocks only allow, so they come last. */
-	if (!rule || rule->verdict == POLICY_NONE)
+	if (!rule || rule_verdict(rule) == POLICY_NONE)
 		rule = find_block_rule(f, slot, direction);
 	if (!rule) {
 		occasion.reason = DROP_POLICY_DENIED;
 	} else {
-		occasion.cookie = rule->cookie;
-		if (rule->verdict == POLICY_PROXY && !ingress) {
+		occasion.cookie = rule_cookie(rule);
+		if (rule_verdict(rule) == POLICY_PROXY && !ingress) {
 			turn_to_proxy(s);
-		} else if (rule->verdict != POLICY_ALLOW) {
+		} else if (rule_verdict(rule) != POLICY_ALLOW) {
 			occasion.reason = DROP_POLICY_DENY;
-			s->cookie = rule->cookie;
+			s->cookie = rule_cookie(rule);
 		}
 	}
 	send_event(skb, f, s, &occasion);

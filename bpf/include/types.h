@@ -54,12 +54,40 @@ enum direction {
 	DIRECTION_EGRESS = 2,
 };
 
+#define POLICY_RULES 7 /* a map element of a peer then takes 128 bytes of the kernel's */
+
+/* One peer of a policy, in one direction; key of cilium_policy. Never an aggregate. */
+struct policy_peer {
+	__u32 generation;
+	__u32 peer;      /* identity of the other side, or a block that its address lies in */
+	__u32 direction; /* enum direction */
+};
+
+/* All that is said of a peer: the narrowest first, 0 behind the last. Low half of a rule: cookie, the origin's name in
+ * user space. Then, from low to high: 16 bits port, 8 bits protocol, 5 bits for how many of these 24 are free
+ * (counted from the port's lowest), 3 bits enum policy_verdict. */
+struct policy_rules {
+	__u64 rules[POLICY_RULES];
+};
+
+#define AGGREGATE_COUNT 4        /* any peer, and the three ranges of identities */
+#define AGGREGATE_PLACES 8192    /* generations that have aggregates at one time; a power of two */
+
+/* Element of cilium_policy_aggregates, at ((generation % AGGREGATE_PLACES) * 2 + direction - 1) * AGGREGATE_COUNT +
+ * number of the aggregate. It counts for its generation only. */
+struct policy_aggregate {
+	__u32 generation;
+	__u32 pad;
+	struct policy_rules said;
+};
+
 #define POLICY_PREFIX_FULL 96 /* bits of policy_key behind prefix_len */
 
+/* A rule about a peer that has more than POLICY_RULES; key of cilium_policy_ports. */
 struct policy_key {
 	__u32 prefix_len;
 	__u32 generation;
-	__u32 peer;      /* identity of the other side, or a block that its address lies in; 0: any */
+	__u32 peer;      /* as in policy_peer, or an aggregate; 0: any */
 	__u8 direction;  /* enum direction */
 	__u8 protocol;   /* IP protocol; ICMP and ICMPv6 put the type into port */
 	__be16 port;     /* destination port */
@@ -69,7 +97,8 @@ enum policy_verdict {
 	POLICY_ALLOW = 1,
 	POLICY_DENY = 2,
 	POLICY_PROXY = 3, /* what goes out, by TCP or UDP: hand to the DNS proxy */
-	POLICY_NONE = 4, /* as without an entry: narrower than one that decides */
+	POLICY_NONE = 4, /* as without a rule: narrower than one that decides */
+	POLICY_PORTS = 5, /* the peer's only rule here; all that it has are in cilium_policy_ports */
 };
 
 struct policy_entry {
@@ -89,7 +118,7 @@ struct block_key {
 };
 
 struct block_entry {
-	__u32 peer; /* what the addresses are in policy_key */
+	__u32 peer; /* what the addresses are in policy_peer */
 };
 
 /* --- connections --- */

@@ -64,11 +64,13 @@ pub const TRAFFIC_MAPS: [TrafficMap; 5] = [
 ];
 
 /// Maps that live longer than the process that made them: the loader pins them by these names.
-pub const PINNED_MAPS: [&str; 24] = [
+pub const PINNED_MAPS: [&str; 26] = [
     "cilium_endpoints",
     "cilium_ipcache",
     "cilium_slots",
     "cilium_policy",
+    "cilium_policy_aggregates",
+    "cilium_policy_ports",
     "cilium_blocks",
     "cilium_ct",
     "cilium_snat",

@@ -7,7 +7,9 @@ use bpf_tests::seen::Seen;
 use bpf_tests::services::Frontend;
 use bpf_tests::stage::{Action, Place::*, Stage, ip};
 use bpf_tests::{Family, Mode};
-use cilium_bpf::layout::{DIRECTION_EGRESS, NetPort, POLICY_ALLOW, PolicyEntry, PolicyKey, Slot};
+use cilium_bpf::layout::{
+    DIRECTION_EGRESS, NetPort, POLICY_ALLOW, PolicyEntry, PolicyKey, PolicyPeer, PolicyRules, Slot,
+};
 use cilium_core::reserved::AGGREGATE_CLUSTER;
 use cilium_delta::Table as _;
 use cilium_drivers::datapath::DeviceProgram;
@@ -141,7 +143,8 @@ fn fill(stage: &mut Stage, generation: u32, size: usize, case: Case) {
         _ => rule(generation, 20_000 + number, TCP, 80, 16),
     });
     for key in others.chain([rule(generation, peer, protocol, port, bits)]) {
-        stage.maps.policy.set(&key, &allow).expect("it fits");
+        let said = PolicyRules::pack([(&key, &allow)]).expect("one rule fits");
+        stage.maps.policy.peers.set(&PolicyPeer::of(&key), &said).expect("it fits");
     }
 }
 

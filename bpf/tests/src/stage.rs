@@ -7,7 +7,8 @@ use cilium_bpf::EARLY_PROGRAM;
 use cilium_bpf::layout::{
     AGGREGATES, Addr, CONFIG_MASQUERADE4, CONFIG_MASQUERADE6, Config, CtEntry, CtKey, DIRECTION_EGRESS,
     DIRECTION_INGRESS, Endpoint, HOST_SLOT, IpcacheEntry, IpcacheKey, METRIC_COLUMNS, METRIC_EGRESS,
-    METRIC_INGRESS, NetPort, POLICY_ALLOW, POLICY_DENY, PolicyEntry, PolicyKey, Prefix, Slot,
+    METRIC_INGRESS, NetPort, POLICY_ALLOW, POLICY_DENY, PolicyEntry, PolicyKey, PolicyPeer, PolicyRules,
+    Prefix, Slot,
 };
 use cilium_bpf::reason::DropReason;
 use cilium_delta::Table;
@@ -524,7 +525,12 @@ fn write_rule(maps: &mut Maps, generation: u32, direction: u8, rule: Rule, entry
     let aggregates = AGGREGATES.into_iter().filter(|_| rule.0 == 0);
     for peer in aggregates.chain([rule.0]) {
         let key = policy_key(generation, direction, Rule(peer, rule.1, rule.2));
-        maps.policy.set(&key, &entry).expect("a rule fits");
+        let peer = PolicyPeer::of(&key);
+        let said = maps.policy.peers.get(&peer).expect("the map can be read").unwrap_or_default();
+        let mut rules: BTreeMap<_, _> = said.unpack(peer).collect();
+        rules.insert(key, entry);
+        let said = PolicyRules::pack(&rules).expect("rules of one peer fit");
+        maps.policy.peers.set(&peer, &said).expect("a peer fits");
     }
 }
 

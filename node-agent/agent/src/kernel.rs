@@ -65,7 +65,7 @@ map_table!(ServiceKey, ServiceEntry, services);
 
 /// One table in several maps, told apart by the variant of key and value.
 macro_rules! table_of_maps {
-    ($key:ident, $value:ident, $($variant:ident in $map:ident),+) => {
+    ($key:ident, $value:ident, $($variant:ident in $($map:ident).+),+) => {
         impl Table<$key, $value> for Tables {
             type Error = Fault;
             fn list(&mut self) -> Result<Vec<($key, $value)>, Fault> {
@@ -75,19 +75,19 @@ macro_rules! table_of_maps {
             }
             fn each(&mut self, see: &mut dyn FnMut($key, $value)) -> Result<(), Fault> {
                 $(
-                    self.maps.$map.each(&mut |key, value| see($key::$variant(key), $value::$variant(value.into())))?;
+                    self.maps.$($map).+.each(&mut |key, value| see($key::$variant(key), $value::$variant(value.into())))?;
                 )+
                 Ok(())
             }
             fn set(&mut self, key: &$key, value: &$value) -> Result<(), Fault> {
                 match (key, value) {
-                    $( ($key::$variant(key), $value::$variant(value)) => Ok(self.maps.$map.set(key, value)?), )+
+                    $( ($key::$variant(key), $value::$variant(value)) => Ok(self.maps.$($map).+.set(key, value)?), )+
                     _ => Err(Fault::Mixed(format!("{key:?}"))),
                 }
             }
             fn delete(&mut self, key: &$key) -> Result<(), Fault> {
                 match key {
-                    $( $key::$variant(key) => Ok(self.maps.$map.delete(key)?), )+
+                    $( $key::$variant(key) => Ok(self.maps.$($map).+.delete(key)?), )+
                 }
             }
         }
@@ -96,14 +96,14 @@ macro_rules! table_of_maps {
             /// A trie finds the longest prefix up to the length of the key: for the key of an entry that is the entry itself.
             fn lookup(&mut self, key: &$key) -> Result<Option<$value>, Fault> {
                 match key {
-                    $( $key::$variant(key) => Ok(self.maps.$map.get(key)?.map(|value| $value::$variant(value.into()))), )+
+                    $( $key::$variant(key) => Ok(self.maps.$($map).+.get(key)?.map(|value| $value::$variant(value.into()))), )+
                 }
             }
         }
     };
 }
 
-table_of_maps!(PieceKey, Piece, Entry in policy, Block in blocks);
+table_of_maps!(PieceKey, Piece, Peer in policy.peers, Port in policy.ports, Block in blocks);
 table_of_maps!(BehindKey, Behind, Backend in backends, Range in source_ranges, Maglev in maglev);
 
 impl Table<SlotIndex, Slot> for Tables {

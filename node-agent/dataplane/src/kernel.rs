@@ -4,8 +4,8 @@ use std::sync::Arc;
 use cilium_api::parts::{Part, PartKey};
 use cilium_bpf::layout::{
     Addr, BackendEntry, BackendKey, BlockEntry, BlockKey, Endpoint, ExemptEntry, ExemptKey, IpcacheEntry,
-    IpcacheKey, MaglevChunk, MaglevKey, PolicyEntry, PolicyKey, ServiceEntry, ServiceKey, Slot,
-    SourceRangeEntry, SourceRangeKey,
+    IpcacheKey, MaglevChunk, MaglevKey, PolicyEntry, PolicyKey, PolicyPeer, PolicyRules, ServiceEntry,
+    ServiceKey, Slot, SourceRangeEntry, SourceRangeKey,
 };
 use cilium_delta::Table;
 use ipnet::IpNet;
@@ -19,8 +19,10 @@ pub struct SlotIndex(pub u16);
 /// Key of a piece of a policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum PieceKey {
-    /// Of the policy trie.
-    Entry(PolicyKey),
+    /// Of what is said of peers.
+    Peer(PolicyPeer),
+    /// Of a rule about a peer of whom more is said than fits there.
+    Port(PolicyKey),
     /// Of the trie of blocks.
     Block(BlockKey),
 }
@@ -28,8 +30,10 @@ pub enum PieceKey {
 /// A piece of a policy, of the same variant as its key: a table refuses what is not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Piece {
-    /// Of the policy trie.
-    Entry(PolicyEntry),
+    /// What is said of a peer.
+    Peer(PolicyRules),
+    /// A rule about a peer of whom more is said than fits there.
+    Port(PolicyEntry),
     /// Of the trie of blocks.
     Block(BlockEntry),
 }

@@ -36,6 +36,7 @@ mod kernel;
 pub mod maglev;
 mod named;
 mod nodes;
+mod pieces;
 mod policies;
 mod redirects;
 mod services;

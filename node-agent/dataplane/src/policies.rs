@@ -1,13 +1,13 @@
-//! Policies by identity, slots, and the trie behind them.
+//! Policies by identity, slots, and what stands behind them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use cilium_api::parts::{DnsRule, PartKey, Policy};
-use cilium_bpf::layout::{HOST_SLOT, Slot};
+use cilium_bpf::layout::{AGGREGATE_PLACES, HOST_SLOT, Slot};
 
 use crate::block::InvalidRange;
-use crate::compile::{AddressBlock, Compiled, Rule, compile};
+use crate::compile::{Compiled, compile};
 use crate::displaced::{self, Displaced};
 use crate::kernel::{Piece, PieceKey, SlotIndex};
 use crate::switched::{Scheme, Switched};
@@ -28,30 +28,16 @@ impl Scheme for PolicyScheme {
 
     /// 0 is how the connection table says that a side is not on this node.
     const FIRST: u32 = 1;
+    const PLACES: u32 = AGGREGATE_PLACES;
 
     fn items(generation: u32, content: &Compiled) -> Vec<(PieceKey, Piece)> {
-        let rules = content.rules.iter();
-        let rules = rules.map(|(rule, entry)| (PieceKey::Entry(rule.key(generation)), Piece::Entry(*entry)));
-        let blocks = content.blocks.iter();
-        let blocks =
-            blocks.map(|(block, entry)| (PieceKey::Block(block.key(generation)), Piece::Block(*entry)));
-        rules.chain(blocks).collect()
+        content.pieces(generation)
     }
     fn item(content: &Compiled, key: &PieceKey) -> Option<Piece> {
-        match key {
-            PieceKey::Entry(key) => {
-                let at = content.rules.binary_search_by_key(&Rule::of(key), |(rule, _)| *rule).ok()?;
-                Some(Piece::Entry(content.rules[at].1))
-            }
-            PieceKey::Block(key) => {
-                let wanted = AddressBlock::of(key)?;
-                let at = content.blocks.binary_search_by_key(&wanted, |(block, _)| *block).ok()?;
-                Some(Piece::Block(content.blocks[at].1))
-            }
-        }
+        content.piece(key)
     }
     fn count(content: &Compiled) -> usize {
-        content.rules.len() + content.blocks.len()
+        content.piece_count()
     }
     fn pointer(generation: u32, content: &Compiled) -> Slot {
         content.slot(generation)
@@ -64,24 +50,14 @@ impl Scheme for PolicyScheme {
     }
     fn item_generation(key: &PieceKey) -> u32 {
         match key {
-            PieceKey::Entry(key) => key.generation,
+            PieceKey::Peer(peer) => peer.generation,
+            PieceKey::Port(key) => key.generation,
             PieceKey::Block(key) => key.generation,
         }
     }
     fn content(pointer: &Slot, items: Vec<(PieceKey, Piece)>) -> Option<Compiled> {
-        let (mut rules, mut blocks) = (Vec::new(), Vec::new());
-        for item in items {
-            match item {
-                (PieceKey::Entry(key), Piece::Entry(entry)) => rules.push((Rule::of(&key), entry)),
-                (PieceKey::Block(key), Piece::Block(entry)) => blocks.push((AddressBlock::of(&key)?, entry)),
-                _ => return None,
-            }
-        }
-        rules.sort_unstable_by_key(|(rule, _)| *rule);
-        blocks.sort_unstable_by_key(|(block, _)| *block);
-        let is_empty = rules.is_empty() && blocks.is_empty();
-        let (ingress, egress) = (pointer.ingress_enforced, pointer.egress_enforced);
-        let content = Compiled { ingress, egress, rules, blocks };
+        let content = Compiled::of_pieces(pointer, &items)?;
+        let is_empty = items.is_empty();
         (pointer.open && (content.is_enforced() || is_empty)).then_some(content)
     }
 }

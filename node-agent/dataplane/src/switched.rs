@@ -24,6 +24,8 @@ pub(crate) trait Scheme {
 
     /// The lowest generation.
     const FIRST: u32;
+    /// Generations that are equal modulo this share a place, which has room for one of them.
+    const PLACES: u32 = u32::MAX;
 
     /// The pieces of content under a generation, each with a key of its own.
     fn items(generation: u32, content: &Self::Content) -> Vec<(Self::Key, Self::Value)>;
@@ -60,6 +62,7 @@ type Groups<S> = HashMap<u32, Vec<(<S as Scheme>::Key, <S as Scheme>::Value)>>;
 
 /// Pieces that nothing points to any more.
 struct Retired<S: Scheme> {
+    generation: u32,
     due: u64,
     keys: Vec<S::Key>,
 }
@@ -78,6 +81,8 @@ pub(crate) struct Switched<S: Scheme> {
     outdated: BTreeSet<S::Owner>,
     failed: BTreeMap<S::Owner, String>,
     retired: Vec<Retired<S>>,
+    /// Places of generations whose pieces may be in the kernel.
+    taken: HashSet<u32>,
     next: u32,
 }
 
@@ -86,6 +91,8 @@ pub(crate) struct Switched<S: Scheme> {
 enum Error<E: std::error::Error + 'static> {
     #[error("the next generation cannot be recorded; what was in force before stays")]
     Mark(#[source] E),
+    #[error("all {places} generations that may exist at a time do; what was in force before stays")]
+    Places { places: u32 },
     // Without the number of those that fit: that changes from one attempt to the next, and a message that changes is told again.
     #[error("its {all} entries cannot all be written; what was in force before stays")]
     Fill {
@@ -112,6 +119,7 @@ impl<S: Scheme> Switched<S> {
             outdated: BTreeSet::new(),
             failed: BTreeMap::new(),
             retired: Vec::new(),
+            taken: HashSet::new(),
             next: S::FIRST,
         }
     }
@@ -223,8 +231,10 @@ impl<S: Scheme> Switched<S> {
         for (generation, items) in groups.into_iter().filter(|(it, _)| !self.held.contains_key(it)) {
             let due = if pointed.contains(&generation) { now + GRACE } else { now };
             let keys = items.into_iter().map(|(key, _)| key).collect();
-            self.retired.push(Retired { due, keys });
+            self.retired.push(Retired { generation, due, keys });
         }
+        let left = self.retired.iter().map(|retired| retired.generation);
+        self.taken = self.held.keys().copied().chain(left).map(|it| it % S::PLACES).collect();
     }
 
     /// Pointers to one generation say the same of it, unless somebody else wrote them.
@@ -331,7 +341,7 @@ impl<S: Scheme> Switched<S> {
         E: std::error::Error + 'static,
         K: Table<S::Owner, S::Pointer, Error = E> + Lookup<S::Key, S::Value, Error = E>,
     {
-        let generation = self.next_generation(kernel).map_err(Error::Mark)?;
+        let generation = self.next_generation(kernel)?;
         let items = S::items(generation, &content);
         let filled = fill(kernel, &items).and_then(|()| verify(kernel, &items));
         // A generation that was given up is nobody's to join.
@@ -340,23 +350,30 @@ impl<S: Scheme> Switched<S> {
             filled.and_then(|()| self.point(kernel, owner, generation, content, now).map_err(Error::Switch));
         if done.is_err() {
             let keys = items.into_iter().map(|(key, _)| key).collect();
-            self.retired.push(Retired { due: now, keys });
+            self.retired.push(Retired { generation, due: now, keys });
             self.sweep(kernel, now);
         }
         done
     }
 
-    fn next_generation<K, E>(&mut self, kernel: &mut K) -> Result<u32, E>
+    /// Takes a generation whose place is free.
+    fn next_generation<K, E>(&mut self, kernel: &mut K) -> Result<u32, Error<E>>
     where
+        E: std::error::Error + 'static,
         K: Table<S::Owner, S::Pointer, Error = E>,
     {
-        let generation = self.next;
         // At one change a millisecond the numbers last for seven weeks of nothing else; then they begin anew.
-        let next = generation.checked_add(1).unwrap_or(S::FIRST);
+        let after = |generation: u32| generation.checked_add(1).unwrap_or(S::FIRST);
+        let numbers = std::iter::successors(Some(self.next), |number| Some(after(*number)));
+        let mut numbers = numbers.take(usize::try_from(S::PLACES).unwrap_or(usize::MAX));
+        let free = numbers.find(|number| !self.taken.contains(&(number % S::PLACES)));
+        let generation = free.ok_or(Error::Places { places: S::PLACES })?;
+        let next = after(generation);
         if let Some((owner, pointer)) = S::mark(next) {
-            kernel.set(&owner, &pointer)?;
+            kernel.set(&owner, &pointer).map_err(Error::Mark)?;
         }
         self.next = next;
+        self.taken.insert(generation % S::PLACES);
         Ok(generation)
     }
 
@@ -373,8 +390,10 @@ impl<S: Scheme> Switched<S> {
             self.joinable.remove(&content);
         }
         let keys: Vec<S::Key> = S::items(generation, &content).into_iter().map(|(key, _)| key).collect();
-        if !keys.is_empty() {
-            self.retired.push(Retired { due: now + GRACE, keys });
+        if keys.is_empty() {
+            self.taken.remove(&(generation % S::PLACES));
+        } else {
+            self.retired.push(Retired { generation, due: now + GRACE, keys });
         }
     }
 
@@ -417,7 +436,9 @@ impl<S: Scheme> Switched<S> {
                 retired.keys.retain(|key| kernel.delete(key).is_err());
             }
         }
-        self.retired.retain(|retired| !retired.keys.is_empty());
+        for gone in self.retired.extract_if(.., |retired| retired.keys.is_empty()) {
+            self.taken.remove(&(gone.generation % S::PLACES));
+        }
     }
 
     /// Compares what the kernel holds with what is believed, and puts differences right. Returns how many there were.

@@ -4,8 +4,8 @@
 mod common;
 
 use cilium_bpf::layout::{
-    Addr, BackendEntry, BackendKey, CtEntry, CtKey, Endpoint, IpcacheEntry, IpcacheKey, NetPort, PolicyEntry,
-    PolicyKey, ServiceEntry, ServiceKey, Slot,
+    AGGREGATE_PLACES, Addr, BackendEntry, BackendKey, CtEntry, CtKey, Endpoint, IpcacheEntry, IpcacheKey,
+    NetPort, PolicyEntry, PolicyKey, PolicyPeer, PolicyRules, ServiceEntry, ServiceKey, Slot,
 };
 use cilium_delta::{Table, Tracker};
 use cilium_drivers::{
@@ -59,7 +59,7 @@ fn every_kind_of_map_gives_back_what_was_written() {
     let slot = Slot { generation: 8, ingress_enforced: true, egress_enforced: false, open: true };
     check_round_trip(&mut maps.slots, &4095, &slot, &Slot { generation: 9, ..slot });
     let (key, entry) = mk_policy(1, 80);
-    check_round_trip(&mut maps.policy, &key, &entry, &PolicyEntry { verdict: 2, ..entry });
+    check_round_trip(&mut maps.policy.ports, &key, &entry, &PolicyEntry { verdict: 2, ..entry });
     let service = ServiceKey { address, port: NetPort(80), protocol: 6, scope: 0 };
     let count = |count| ServiceEntry { generation: 1, count, affinity: 0, flags: 0 };
     check_round_trip(&mut maps.services, &service, &count(1), &count(2));
@@ -70,6 +70,38 @@ fn every_kind_of_map_gives_back_what_was_written() {
     check_round_trip(&mut maps.ct, &connection, &state(1), &state(2));
     check_round_trip(&mut maps.event_mask, &0, &1, &3);
     assert!(maps.metrics.totals().unwrap().is_empty());
+}
+
+#[test]
+fn aggregates_give_their_place_to_none_but_one_that_is_written() {
+    let mount = Bpffs::create();
+    let bpffs = mount.directory("cilium");
+    Datapath::load(&mk_options(&bpffs)).unwrap();
+    let mut maps = Maps::open(&bpffs).unwrap();
+    let (key, entry) = mk_policy(7, 80);
+    let said = PolicyRules::pack([(&key, &entry)]).unwrap();
+    let mk_peer = |generation, peer| PolicyPeer { generation, peer, direction: 1 };
+    let all = [0, 11, 13, 14, 1000].map(|peer| mk_peer(7, peer));
+    for peer in &all {
+        maps.policy.peers.set(peer, &said).unwrap();
+        assert_eq!(maps.policy.peers.get(peer).unwrap(), Some(said));
+    }
+    let mut listed: Vec<_> = maps.policy.peers.list().unwrap().into_iter().map(|(peer, _)| peer).collect();
+    listed.sort_unstable();
+    assert_eq!(listed, all);
+    let rules = maps.policy.rules().unwrap();
+    assert_eq!((rules.len(), maps.policy.count().unwrap()), (5, 5));
+    assert!(rules.contains(&(PolicyKey { peer: 13, ..key }, entry)));
+
+    // The next generation with this place is not there, and nothing goes with it.
+    let next = mk_peer(7 + AGGREGATE_PLACES, 13);
+    assert_eq!(maps.policy.peers.get(&next).unwrap(), None);
+    maps.policy.peers.delete(&next).unwrap();
+    assert_eq!(maps.policy.peers.get(&all[2]).unwrap(), Some(said));
+    maps.policy.peers.set(&next, &said).unwrap();
+    assert_eq!(maps.policy.peers.get(&all[2]).unwrap(), None);
+    assert_eq!(maps.policy.retain_generations(|generation| generation != 7).unwrap(), 4);
+    assert_eq!(maps.policy.peers.list().unwrap(), [(next, said)]);
 }
 
 #[test]
@@ -98,23 +130,22 @@ fn thousands_of_entries_are_read_in_batches_and_repaired() {
     let mut maps = Maps::open(&bpffs).unwrap();
     let mut policy = Tracker::new();
     policy.replace_desired((0..20_000).map(|number| mk_policy(1 + number % 3, number)));
-    assert!(policy.apply(&mut maps.policy).is_complete());
-    assert_eq!(policy.refresh(&mut maps.policy).unwrap().total(), 0);
+    assert!(policy.apply(&mut maps.policy.ports).is_complete());
+    assert_eq!(policy.refresh(&mut maps.policy.ports).unwrap().total(), 0);
     assert_eq!(maps.policy.count().unwrap(), 20_000);
 
     // Emptied from outside: found, counted, repaired.
     assert_eq!(maps.policy.retain_generations(|_| false).unwrap(), 20_000);
-    let drift = policy.refresh(&mut maps.policy).unwrap();
+    let drift = policy.refresh(&mut maps.policy.ports).unwrap();
     assert_eq!((drift.missing, drift.total()), (20_000, 20_000));
-    assert_eq!(policy.apply(&mut maps.policy).set, 20_000);
+    assert_eq!(policy.apply(&mut maps.policy.ports).set, 20_000);
 
-    let first: Vec<_> =
-        (0..20_000).filter(|number| number % 3 == 0).map(|number| mk_policy(1, number)).collect();
-    assert_eq!(maps.policy.first_difference(&first).unwrap(), None);
-    assert_eq!(maps.policy.generation(1).unwrap().len(), first.len());
-    assert_eq!(maps.policy.retain_generations(|generation| generation != 1).unwrap(), first.len());
-    assert_eq!(maps.policy.first_difference(&first).unwrap(), Some(first[0].0));
-    assert_eq!(maps.policy.count().unwrap(), 20_000 - first.len());
+    assert_eq!(policy.refresh(&mut maps.policy.ports).unwrap().total(), 0);
+
+    let first = (0..20_000).filter(|number| number % 3 == 0).count();
+    assert_eq!(maps.policy.retain_generations(|generation| generation != 1).unwrap(), first);
+    assert_eq!(maps.policy.count().unwrap(), 20_000 - first);
+    assert!(maps.policy.rules().unwrap().iter().all(|(key, _)| key.generation != 1));
 
     // Hash and LRU maps have more than one entry in a bucket.
     for number in 0..4000 {
@@ -134,11 +165,11 @@ fn a_restart_finds_its_maps_as_they_were() {
     let first = Datapath::load(&mk_options(&bpffs)).unwrap();
     assert_eq!(first.replaced_maps(), []);
     let (key, entry) = mk_policy(1, 1);
-    Maps::open(&bpffs).unwrap().policy.set(&key, &entry).unwrap();
+    Maps::open(&bpffs).unwrap().policy.ports.set(&key, &entry).unwrap();
     drop(first);
     let second = Datapath::load(&mk_options(&bpffs)).unwrap();
     assert_eq!(second.replaced_maps(), []);
-    assert_eq!(Maps::open(&bpffs).unwrap().policy.list().unwrap(), [(key, entry)]);
+    assert_eq!(Maps::open(&bpffs).unwrap().policy.ports.list().unwrap(), [(key, entry)]);
 }
 
 #[test]
@@ -156,7 +187,7 @@ fn a_map_of_another_size_is_replaced_and_named() {
     let error = old.services.set(&key(4), &ServiceEntry::default()).unwrap_err();
     assert!(matches!(&error, maps::Error::Full { map, limit: 4, .. } if map == "cilium_services"), "{error}");
     let (policy, entry) = mk_policy(1, 1);
-    old.policy.set(&policy, &entry).unwrap();
+    old.policy.ports.set(&policy, &entry).unwrap();
 
     let datapath = Datapath::load(&mk_options(&bpffs)).unwrap();
     let replaced: Vec<_> = datapath.replaced_maps().iter().map(|map| map.name.as_str()).collect();
@@ -164,7 +195,7 @@ fn a_map_of_another_size_is_replaced_and_named() {
     assert_eq!(datapath.replaced_maps()[0].reason, "entries 4, needed 65536");
     let mut new = Maps::open(&bpffs).unwrap();
     assert_eq!(new.services.list().unwrap(), []);
-    assert_eq!(new.policy.list().unwrap(), [(policy, entry)]);
+    assert_eq!(new.policy.ports.list().unwrap(), [(policy, entry)]);
     // The old one still is what it was for the programs in force.
     assert_eq!(old.services.count().unwrap(), 4);
 }

@@ -1,8 +1,8 @@
-//! Slots and the policy trie.
+//! Slots, and what policies say of peers.
 
 use std::net::IpAddr;
 
-use super::{Addr, NetPort, layout};
+use super::{Addr, NetPort, Plain, layout};
 
 /// Number of slots.
 pub const SLOT_COUNT: u16 = 4096;
@@ -46,7 +46,7 @@ const OPEN: u64 = 1 << 34;
 /// connections remember nothing but the generation. 0 is not a generation of an enforced slot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Slot {
-    /// Generation under which `cilium_policy` has this slot's entries.
+    /// Generation under which the maps of policies have this slot's entries.
     pub generation: u32,
     /// Ingress needs an allowing entry.
     pub ingress_enforced: bool,
@@ -78,7 +78,138 @@ impl Slot {
 }
 
 layout! {
-    /// Key of `cilium_policy`, a longest-prefix-match trie over everything behind `prefix_len`.
+    /// One peer of a policy, in one direction: key of `cilium_policy`, and for aggregates what [`PolicyPeer::aggregate_index`] is made of.
+    pub struct PolicyPeer as "policy_peer" {
+        /// Generation of the slot.
+        pub generation: u32,
+        /// Identity of the other side, or the block that its address lies in ([`BlockEntry`]); an aggregate, or 0 for any.
+        pub peer: u32,
+        /// [`DIRECTION_INGRESS`] or [`DIRECTION_EGRESS`], seen from the slot's endpoints.
+        pub direction: u32,
+    }
+}
+
+/// How many rules fit into one [`PolicyRules`].
+pub const POLICY_RULES: usize = 7;
+/// In [`PolicyRules`]: all rules about this peer are in `cilium_policy_ports`.
+const POLICY_PORTS: u64 = 5;
+/// Any peer, and the ranges of [`AGGREGATES`].
+const AGGREGATE_COUNT: u32 = 1 + AGGREGATES.len() as u32;
+/// Generations that are equal modulo this have their aggregates in one place, so only one of them may exist at a time.
+pub const AGGREGATE_PLACES: u32 = 8192;
+
+impl PolicyPeer {
+    /// The peer that a rule is about.
+    pub fn of(key: &PolicyKey) -> Self {
+        Self { generation: key.generation, peer: key.peer, direction: key.direction.into() }
+    }
+
+    /// Index in `cilium_policy_aggregates`; `None` for what is not an aggregate and has its entry in `cilium_policy`.
+    pub fn aggregate_index(&self) -> Option<u32> {
+        let number = match AGGREGATES.iter().position(|aggregate| *aggregate == self.peer) {
+            Some(at) => 1 + at as u32,
+            None if self.peer == 0 => 0,
+            None => return None,
+        };
+        let egress = u32::from(self.direction == u32::from(DIRECTION_EGRESS));
+        Some(((self.generation % AGGREGATE_PLACES) * 2 + egress) * AGGREGATE_COUNT + number)
+    }
+
+    /// The aggregate whose element of `cilium_policy_aggregates` this is; `None` for one that programs never look at.
+    pub fn of_aggregate(index: u32, generation: u32) -> Option<Self> {
+        let peer = match index % AGGREGATE_COUNT {
+            0 => 0,
+            number => AGGREGATES[number as usize - 1],
+        };
+        let is_ingress = (index / AGGREGATE_COUNT).is_multiple_of(2);
+        let direction = if is_ingress { DIRECTION_INGRESS } else { DIRECTION_EGRESS };
+        let found = Self { generation, peer, direction: direction.into() };
+        (found.aggregate_index() == Some(index)).then_some(found)
+    }
+}
+
+layout! {
+    /// Value of `cilium_policy`: what is said of one peer.
+    pub struct PolicyRules as "policy_rules" {
+        /// The rules.
+        pub rules: PackedRules,
+    }
+}
+
+layout! {
+    /// Element of `cilium_policy_aggregates`.
+    pub struct PolicyAggregate as "policy_aggregate" {
+        /// The generation for which it counts; 0: none.
+        pub generation: u32,
+        /// What is said.
+        pub said: PolicyRules,
+    }
+}
+
+/// Rules as numbers, the narrowest first, 0 behind the last. From the lowest bit: 32 bits cookie, 16 port, 8 protocol, 5 for how many
+/// of these 24 are free, 3 verdict.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PackedRules([u64; POLICY_RULES]);
+
+impl Plain for PackedRules {
+    fn put(&self, out: &mut [u8]) {
+        self.0.iter().zip(out.chunks_mut(8)).for_each(|(number, out)| number.put(out));
+    }
+    fn get(bytes: &[u8]) -> Self {
+        Self(std::array::from_fn(|i| u64::get(&bytes[8 * i..8 * i + 8])))
+    }
+}
+
+impl PolicyRules {
+    /// What stands for a peer with more rules than fit: they are in `cilium_policy_ports`.
+    pub fn in_ports() -> Self {
+        let mut rules = [0; POLICY_RULES];
+        rules[0] = POLICY_PORTS << 61 | u64::from(PolicyKey::PORT_BITS) << 56;
+        Self { rules: PackedRules(rules) }
+    }
+
+    /// Whether the rules are in `cilium_policy_ports`.
+    pub fn are_in_ports(&self) -> bool {
+        self.rules.0[0] >> 61 == POLICY_PORTS
+    }
+
+    /// All rules about one peer, in any order, each with traffic of its own; `None` for more than fit.
+    pub fn pack<'a>(rules: impl IntoIterator<Item = (&'a PolicyKey, &'a PolicyEntry)>) -> Option<Self> {
+        let mut packed: Vec<u64> = rules.into_iter().map(|(key, entry)| pack(key, entry)).collect();
+        // The number of free bits, then protocol and port: no two rules have the same.
+        packed.sort_unstable_by_key(|rule| (rule >> 56 & 0x1f, rule >> 32 & 0xff_ffff));
+        packed.resize(POLICY_RULES.max(packed.len()), 0);
+        Some(Self { rules: PackedRules(packed.try_into().ok()?) })
+    }
+
+    /// The rules about a peer, as they were packed. None when they are in `cilium_policy_ports`.
+    pub fn unpack(&self, peer: PolicyPeer) -> impl Iterator<Item = (PolicyKey, PolicyEntry)> + use<> {
+        let rules = self.rules.0.into_iter().take_while(|rule| *rule != 0 && rule >> 61 != POLICY_PORTS);
+        rules.map(move |rule| {
+            let free = (rule >> 56) as u32 & 0x1f;
+            let key = PolicyKey {
+                prefix_len: PolicyKey::ONE_PORT.saturating_sub(free),
+                generation: peer.generation,
+                peer: peer.peer,
+                direction: peer.direction as u8,
+                protocol: (rule >> 48) as u8,
+                port: NetPort((rule >> 32) as u16),
+            };
+            (key, PolicyEntry { cookie: rule as u32, verdict: (rule >> 61) as u8 })
+        })
+    }
+}
+
+fn pack(key: &PolicyKey, entry: &PolicyEntry) -> u64 {
+    let free = PolicyKey::ONE_PORT.saturating_sub(key.prefix_len).min(PolicyKey::PORT_BITS);
+    let scope = u64::from(key.protocol) << 16 | u64::from(key.port.0);
+    u64::from(entry.verdict) << 61 | u64::from(free) << 56 | scope << 32 | u64::from(entry.cookie)
+}
+
+layout! {
+    /// A rule about a peer. Key of `cilium_policy_ports`, a longest-prefix-match trie over everything behind `prefix_len`, for peers with
+    /// more rules than [`PolicyRules`] holds.
     pub struct PolicyKey as "policy_key" {
         /// Bits that count: 72 for any protocol, 80 for any port of a protocol, 96 for one port, between for masked ports.
         pub prefix_len: u32,
@@ -102,10 +233,12 @@ impl PolicyKey {
     pub const ANY_PORT: u32 = 80;
     /// All bits.
     pub const ONE_PORT: u32 = 96;
+    /// Bits of protocol and port.
+    const PORT_BITS: u32 = Self::ONE_PORT - Self::ANY_PROTOCOL;
 }
 
 layout! {
-    /// Value of `cilium_policy`.
+    /// What a rule says. Value of `cilium_policy_ports`.
     pub struct PolicyEntry as "policy_entry" {
         /// Names the origin of the rule to user space; comes back in events.
         pub cookie: u32,
@@ -155,7 +288,7 @@ impl BlockKey {
 layout! {
     /// Value of `cilium_blocks`.
     pub struct BlockEntry as "block_entry" {
-        /// What the addresses are in [`PolicyKey::peer`].
+        /// What the addresses are in [`PolicyPeer::peer`].
         pub peer: u32,
     }
 }

@@ -73,6 +73,9 @@ fn sizes_are_those_of_the_header() {
         Endpoint::SIZE,
         IpcacheKey::SIZE,
         IpcacheEntry::SIZE,
+        PolicyPeer::SIZE,
+        PolicyRules::SIZE,
+        PolicyAggregate::SIZE,
         PolicyKey::SIZE,
         PolicyEntry::SIZE,
         CtKey::SIZE,
@@ -96,7 +99,72 @@ fn sizes_are_those_of_the_header() {
         Heartbeat::SIZE,
         Event::SIZE,
     ];
-    let expected =
-        [24, 20, 24, 16, 8, 40, 40, 40, 48, 40, 24, 24, 8, 512, 32, 24, 40, 4, 24, 24, 24, 16, 48, 64, 72];
+    let expected = [
+        24, 20, 24, 12, 56, 64, 16, 8, 40, 40, 40, 48, 40, 24, 24, 8, 512, 32, 24, 40, 4, 24, 24, 24, 16, 48,
+        64, 72,
+    ];
     assert_eq!(sizes, expected);
+}
+
+fn mk_rule(prefix_len: u32, protocol: u8, port: u16) -> PolicyKey {
+    PolicyKey { prefix_len, generation: 9, peer: 300, direction: 2, protocol, port: NetPort(port) }
+}
+
+#[test]
+fn rules_stand_in_the_order_of_how_narrow_they_are() {
+    let allow = PolicyEntry { cookie: 7, verdict: POLICY_ALLOW };
+    let deny = PolicyEntry { cookie: u32::MAX, verdict: POLICY_DENY };
+    let rules = [
+        (mk_rule(72, 0, 0), allow),
+        (mk_rule(96, 17, 53), allow),
+        (mk_rule(94, 6, 8080), deny),
+        (mk_rule(80, 6, 0), allow),
+        (mk_rule(96, 6, 443), deny),
+    ];
+    let pack =
+        |rules: &[(PolicyKey, PolicyEntry)]| PolicyRules::pack(rules.iter().map(|(key, it)| (key, it)));
+    let packed = pack(&rules).unwrap();
+    let mut words = Vec::new();
+    packed.to_bytes().chunks(8).for_each(|word| words.push(u64::from_ne_bytes(word.try_into().unwrap())));
+    let expected = [
+        0x4006_01bb_ffff_ffff,
+        0x2011_0035_0000_0007,
+        0x4206_1f90_ffff_ffff,
+        0x3006_0000_0000_0007,
+        0x3800_0000_0000_0007,
+        0,
+        0,
+    ];
+    assert_eq!(words, expected);
+    let mut reversed = rules;
+    reversed.reverse();
+    assert_eq!(pack(&reversed), Some(packed), "the order in which they come does not matter");
+    let back: Vec<_> = packed.unpack(PolicyPeer::of(&rules[0].0)).collect();
+    assert_eq!(back, [rules[4], rules[1], rules[2], rules[3], rules[0]]);
+}
+
+#[test]
+fn seven_rules_fit_and_more_are_elsewhere() {
+    let rules: Vec<_> = (1..=8).map(|port| (mk_rule(96, 6, port), PolicyEntry::default())).collect();
+    let pack = |count: usize| PolicyRules::pack(rules[..count].iter().map(|(key, entry)| (key, entry)));
+    assert!(pack(7).is_some_and(|packed| !packed.are_in_ports()));
+    assert_eq!(pack(8), None);
+    let elsewhere = PolicyRules::in_ports();
+    assert_eq!(elsewhere.to_bytes()[..8], 0xb800_0000_0000_0000_u64.to_ne_bytes());
+    assert!(elsewhere.are_in_ports() && elsewhere.unpack(PolicyPeer::default()).next().is_none());
+}
+
+#[test]
+fn aggregates_have_places_of_their_own() {
+    let index = |generation, peer, direction| PolicyPeer { generation, peer, direction }.aggregate_index();
+    let expected = [(0, 8), (11, 9), (13, 10), (14, 11)];
+    for (peer, place) in expected {
+        assert_eq!(index(1, peer, 1), Some(place));
+        assert_eq!(index(1 + 8192, peer, 2), Some(place + 4));
+        let found = PolicyPeer { generation: 8193, peer, direction: 2 };
+        assert_eq!(PolicyPeer::of_aggregate(place + 4, 8193), Some(found));
+    }
+    assert_eq!(index(8191, 14, 2), Some(65_535));
+    assert_eq!(index(1, 12, 1), None, "no aggregate");
+    assert_eq!(PolicyPeer::of_aggregate(8, 2), None, "the place of another generation");
 }

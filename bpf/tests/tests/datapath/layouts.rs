@@ -27,6 +27,9 @@ fn layouts_are_those_of_the_object() {
     compare::<Endpoint>(&structs);
     compare::<IpcacheKey>(&structs);
     compare::<IpcacheEntry>(&structs);
+    compare::<PolicyPeer>(&structs);
+    compare::<PolicyRules>(&structs);
+    compare::<PolicyAggregate>(&structs);
     compare::<PolicyKey>(&structs);
     compare::<PolicyEntry>(&structs);
     compare::<BlockKey>(&structs);
@@ -67,7 +70,8 @@ fn layouts_are_those_of_the_object() {
 #[test]
 fn the_policy_map_has_the_room_that_statuses_tell_of() {
     let cluster = Cluster::new(Mode::Native);
-    assert_eq!(cluster.one.maps.policy.max_entries(), cilium_policy::MAP_ENTRIES);
+    let policy = &cluster.one.maps.policy;
+    assert_eq!([policy.peers.max_entries(), policy.ports.max_entries()], [cilium_policy::MAP_ENTRIES; 2]);
 }
 
 #[test]

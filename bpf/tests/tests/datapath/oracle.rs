@@ -15,9 +15,10 @@ use bpf_tests::{Family, Mode};
 use cilium_api::parts::Policy;
 use cilium_bpf::layout::{BlockKey, CtEntry, CtKey, METRIC_EGRESS, METRIC_INGRESS, Metric, metric_index};
 use cilium_bpf::reason::DropReason;
+use cilium_dataplane::{Piece, PieceKey};
 use cilium_delta::Table;
 use cilium_drivers::datapath::DeviceProgram;
-use cilium_drivers::maps::Map;
+use cilium_drivers::maps::{Map, Maps};
 use cilium_drivers::testrun;
 use cilium_policy::verdict::{Flow, Judgement, Side, questions, verdict};
 
@@ -178,13 +179,17 @@ impl Trial<'_> {
     fn put_policy(&mut self, pod: Place, policy: &Policy) {
         self.generation += 1;
         let compiled = cilium_dataplane::compile(policy).unwrap();
-        for (rule, entry) in &compiled.rules {
-            self.stage.maps.policy.set(&rule.key(self.generation), entry).unwrap();
-        }
-        for (block, entry) in &compiled.blocks {
-            let key = block.key(self.generation);
-            self.stage.maps.blocks.set(&key, entry).unwrap();
-            self.blocks.push(key);
+        let Maps { policy, blocks, .. } = &mut self.stage.maps;
+        for piece in compiled.pieces(self.generation) {
+            match piece {
+                (PieceKey::Peer(peer), Piece::Peer(said)) => policy.peers.set(&peer, &said).unwrap(),
+                (PieceKey::Port(key), Piece::Port(entry)) => policy.ports.set(&key, &entry).unwrap(),
+                (PieceKey::Block(key), Piece::Block(entry)) => {
+                    blocks.set(&key, &entry).unwrap();
+                    self.blocks.push(key);
+                }
+                other => panic!("{other:?} are of different maps"),
+            }
         }
         self.stage.set_slot(pod, compiled.slot(self.generation));
     }

@@ -23,7 +23,7 @@ pub(super) const NAMES: [&str; 9] =
 
 /// All entries of a map, sorted.
 pub(super) fn list(bpffs: &Path, name: &str, generations: &Generations) -> anyhow::Result<serde_json::Value> {
-    let maps = Maps::open(bpffs)?;
+    let mut maps = Maps::open(bpffs)?;
     match name {
         "endpoints" => endpoints(&maps),
         "ipcache" => sorted(maps.ipcache.entries()?, |(key, entry)| model::IpcacheEntry {
@@ -33,7 +33,7 @@ pub(super) fn list(bpffs: &Path, name: &str, generations: &Generations) -> anyho
         }),
         "policy" => {
             let blocks = blocks(&maps)?;
-            sorted(maps.policy.entries()?, |(key, entry)| policy(&key, &entry, generations, &blocks))
+            sorted(maps.policy.rules()?, |(key, entry)| policy(&key, &entry, generations, &blocks))
         }
         "ct" => sorted(maps.ct.entries()?, |(key, entry)| ct(&key, &entry)),
         "nat" => sorted(maps.snat.entries()?, |(key, entry)| nat(&key, &entry)),

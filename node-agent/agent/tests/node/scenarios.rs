@@ -238,8 +238,8 @@ fn emptied_maps_and_removed_routes_are_repaired() {
     let revision = stage.plan(&parts);
     stage.await_revision(revision);
     let mut maps = Maps::open(&stage.bpffs.join("cilium")).expect("maps are pinned");
-    for (key, _) in maps.policy.list().expect("lists") {
-        maps.policy.delete(&key).expect("deletes");
+    for (key, _) in maps.policy.peers.list().expect("lists") {
+        maps.policy.peers.delete(&key).expect("deletes");
     }
     for (key, _) in maps.endpoints.list().expect("lists") {
         maps.endpoints.delete(&key).expect("deletes");
@@ -247,7 +247,7 @@ fn emptied_maps_and_removed_routes_are_repaired() {
     let flush = || Command::new("ip").args(["route", "flush", "proto", "87"]).status().expect("ip runs");
     assert!(stage.netns.run(flush).expect("enters").success());
     eventually("everything is there again", || {
-        maps.policy.list().is_ok_and(|rules| rules.len() == 2)
+        maps.policy.peers.list().is_ok_and(|rules| rules.len() == 2)
             && maps.endpoints.list().is_ok_and(|endpoints| endpoints.len() == 4)
             && answers(&one.netns, address4(1), (address4(2), 7000))
     });

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use cilium_bpf::layout::{
     Addr, BackendKey, Endpoint, ExemptEntry, ExemptKey, IpcacheEntry, IpcacheKey, MAGLEV_NONE, MaglevKey,
-    PolicyKey, SERVICE_MAGLEV, ServiceEntry, ServiceKey, Slot, SourceRangeKey,
+    PolicyEntry, PolicyKey, SERVICE_MAGLEV, ServiceEntry, ServiceKey, Slot, SourceRangeKey,
 };
 use cilium_dataplane::{
     Behind, BehindKey, Kernel, Lookup, Mac, Neighbour, Piece, PieceKey, Route, SlotIndex,
@@ -34,13 +34,13 @@ pub(crate) struct Fake {
     pub(crate) neighbours: BTreeMap<(u32, std::net::IpAddr), Mac>,
     /// Writes so far.
     pub(crate) writes: usize,
-    /// Room in the policy trie.
+    /// Room in the maps of policies.
     pub(crate) room: Option<usize>,
     /// Room in the ipcache.
     pub(crate) ipcache_room: Option<usize>,
     /// Contents that an open slot may have; not checked while empty.
     pub(crate) allowed: Vec<Content>,
-    /// What is written to the policy trie is lost without notice.
+    /// What is written to the maps of policies is lost without notice.
     pub(crate) forgetful: bool,
     /// Writes of routes that could not be done in the background.
     pub(crate) refused: usize,
@@ -49,20 +49,28 @@ pub(crate) struct Fake {
 }
 
 impl Fake {
-    /// Keys of the policy trie.
+    /// All rules, in the order of their keys.
+    pub(crate) fn rules(&self) -> BTreeMap<PolicyKey, PolicyEntry> {
+        let mut rules = BTreeMap::new();
+        for piece in &self.policy {
+            match piece {
+                (PieceKey::Peer(peer), Piece::Peer(said)) => rules.extend(said.unpack(*peer)),
+                (PieceKey::Port(key), Piece::Port(entry)) => _ = rules.insert(*key, *entry),
+                _ => {}
+            }
+        }
+        rules
+    }
+
+    /// Keys of all rules.
     pub(crate) fn entries(&self) -> impl Iterator<Item = PolicyKey> {
-        self.policy.keys().filter_map(|key| match key {
-            PieceKey::Entry(key) => Some(*key),
-            PieceKey::Block(_) => None,
-        })
+        self.rules().into_keys()
     }
 
     pub(crate) fn content(&self, slot: Slot) -> Content {
-        let rules = self.policy.iter().filter_map(|piece| match piece {
-            (PieceKey::Entry(key), Piece::Entry(entry)) if key.generation == slot.generation => {
-                Some((key.direction, key.peer, key.protocol, key.port.0, key.prefix_len, entry.cookie))
-            }
-            _ => None,
+        let rules = self.rules().into_iter().filter(|(key, _)| key.generation == slot.generation);
+        let rules = rules.map(|(key, entry)| {
+            (key.direction, key.peer, key.protocol, key.port.0, key.prefix_len, entry.cookie)
         });
         let blocks = self.policy.iter().filter_map(|piece| match piece {
             (PieceKey::Block(key), Piece::Block(entry)) if key.generation == slot.generation => {
@@ -201,7 +209,8 @@ impl Fake {
     fn stray_rules(&self) -> usize {
         let named: BTreeSet<u32> = self.slots.values().map(|slot| slot.generation).collect();
         let is_stray = |key: &&PieceKey| match key {
-            PieceKey::Entry(key) => !named.contains(&key.generation),
+            PieceKey::Peer(peer) => !named.contains(&peer.generation),
+            PieceKey::Port(key) => !named.contains(&key.generation),
             PieceKey::Block(key) => !named.contains(&key.generation),
         };
         self.policy.keys().filter(is_stray).count()

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use cilium_api::parts::{Direction, DnsRule, Entry, NamedPeer, Part, PartKey, Parts, Policy};
 use cilium_bpf::layout::{Addr, DIRECTION_EGRESS, IpcacheKey, POLICY_ALLOW, POLICY_PROXY};
-use cilium_dataplane::{Dataplane, GRACE, Piece, PieceKey};
+use cilium_dataplane::{Dataplane, GRACE};
 use cilium_names::{Limits, Table};
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
@@ -56,10 +56,7 @@ fn identity(kernel: &Fake, address: IpAddr) -> Option<u32> {
 fn ports(kernel: &Fake, peer: u32) -> BTreeSet<u16> {
     let endpoint = kernel.endpoints.get(&Addr::from(ip("10.244.1.5"))).expect("is connected");
     let generation = kernel.slots[&endpoint.slot].generation;
-    let entries = kernel.policy.iter().filter_map(|piece| match piece {
-        (PieceKey::Entry(key), Piece::Entry(entry)) => Some((key, entry)),
-        _ => None,
-    });
+    let entries = kernel.rules().into_iter();
     let allowed = entries.filter(|(key, entry)| {
         (key.generation, key.direction, key.peer) == (generation, DIRECTION_EGRESS, peer)
             && [POLICY_ALLOW, POLICY_PROXY].contains(&entry.verdict)
@@ -90,8 +87,7 @@ fn an_address_is_allowed_for_its_name_and_what_it_was_before() {
     assert_eq!(identity(&kernel, ip("192.0.2.1")), None);
     assert!(ports(&kernel, first).is_empty());
     dataplane.sweep(&mut kernel, GRACE);
-    let is_left = |key: &PieceKey| matches!(key, PieceKey::Entry(key) if key.peer == first);
-    assert!(!kernel.policy.keys().any(is_left), "nothing is left");
+    assert!(!kernel.entries().any(|key| key.peer == first), "nothing is left");
     assert!(dataplane.take_reassigned().is_empty(), "no connection has to be forgotten");
 }
 

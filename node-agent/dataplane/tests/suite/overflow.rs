@@ -2,7 +2,7 @@
 
 use cilium_api::parts::{Direction, Part, PartKey, Parts, Policy};
 use cilium_bpf::layout::{Addr, DIRECTION_INGRESS, POLICY_ALLOW, POLICY_DENY};
-use cilium_dataplane::{Dataplane, Piece, PieceKey};
+use cilium_dataplane::Dataplane;
 
 use crate::build::*;
 use crate::kernel::Fake;
@@ -15,11 +15,8 @@ const NARROW: u32 = (1 << 24) + 1;
 fn verdicts(kernel: &Fake, peer: u32) -> Vec<u8> {
     let endpoint = kernel.endpoints[&Addr::from(ip("10.244.1.5"))];
     let generation = kernel.slots[&endpoint.slot].generation;
-    let entries = kernel.policy.iter().filter_map(|piece| match piece {
-        (PieceKey::Entry(key), Piece::Entry(entry)) => Some((key, entry)),
-        _ => None,
-    });
-    let about = |(key, _): &(&cilium_bpf::layout::PolicyKey, _)| {
+    let entries = kernel.rules().into_iter();
+    let about = |(key, _): &(cilium_bpf::layout::PolicyKey, _)| {
         (key.generation, key.direction, key.peer) == (generation, DIRECTION_INGRESS, peer)
     };
     entries.filter(about).map(|(_, entry)| entry.verdict).collect()

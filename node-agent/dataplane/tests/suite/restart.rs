@@ -1,7 +1,7 @@
 //! A new process finds what the old one left.
 
 use cilium_api::parts::{PartKey, Parts};
-use cilium_bpf::layout::{BlockKey, Slot};
+use cilium_bpf::layout::{BlockKey, PolicyPeer, Slot};
 use cilium_dataplane::{Dataplane, GRACE, Piece, PieceKey};
 
 use crate::build::*;
@@ -96,7 +96,8 @@ fn leftovers_of_a_process_killed_in_the_middle_go() {
     let clean = kernel.seen();
     let mut half = kernel.entries().next().expect("rules");
     half.generation += 40;
-    kernel.policy.insert(PieceKey::Entry(half), Piece::Entry(Default::default()));
+    kernel.policy.insert(PieceKey::Port(half), Piece::Port(Default::default()));
+    kernel.policy.insert(PieceKey::Peer(PolicyPeer::of(&half)), Piece::Peer(Default::default()));
     let block = BlockKey::new(half.generation + 1, half.direction, ip("10.0.0.0"), 8);
     kernel.policy.insert(PieceKey::Block(block), Piece::Block(Default::default()));
     kernel.slots.insert(99, Slot { generation: 1, open: true, ..Slot::default() });

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::path::Path;
 use std::process::{Output, Stdio};
 
-use cilium_bpf::layout::{Config, NetPort, PolicyEntry, PolicyKey};
+use cilium_bpf::layout::{Config, NetPort, PolicyEntry, PolicyKey, PolicyPeer, PolicyRules};
 use cilium_delta::Table as _;
 use cilium_drivers::datapath::{Datapath, LoadOptions};
 use cilium_drivers::maps::Maps;
@@ -33,7 +33,17 @@ fn mk_maps(bpffs: &Path) -> Maps {
                 protocol: 6,
                 port: NetPort(port),
             };
-            maps.policy.set(&key, &PolicyEntry { cookie: 1, verdict: 1 }).expect("entries can be written");
+            let entry = PolicyEntry { cookie: 1, verdict: 1 };
+            match port {
+                // One peer with too many rules for one entry, and peers of whom there is one to say.
+                1..=100 => maps.policy.ports.set(&key, &entry),
+                _ => {
+                    let said = PolicyRules::pack([(&key, &entry)]).expect("fits");
+                    let peer = if port == 200 { 0 } else { 20012 + u32::from(port) };
+                    maps.policy.peers.set(&PolicyPeer { peer, ..PolicyPeer::of(&key) }, &said)
+                }
+            }
+            .expect("entries can be written");
         }
     }
     maps
@@ -52,7 +62,7 @@ fn flush(bpffs: &Path, options: &str, answer: &str) -> Output {
 fn the_policy_map_is_emptied_when_it_is_confirmed() {
     let mount = Bpffs::create();
     let bpffs = mount.directory("cilium");
-    let maps = mk_maps(&bpffs);
+    let mut maps = mk_maps(&bpffs);
     for answer in ["", "\n", "n\n", "maybe\n"] {
         let output = flush(&bpffs, "", answer);
         assert_eq!(output.status.code(), Some(1), "{answer:?}");
@@ -70,7 +80,7 @@ fn the_policy_map_is_emptied_when_it_is_confirmed() {
 fn with_yes_nothing_is_asked() {
     let mount = Bpffs::create();
     let bpffs = mount.directory("cilium");
-    let maps = mk_maps(&bpffs);
+    let mut maps = mk_maps(&bpffs);
     let output = flush(&bpffs, "--yes", "");
     assert!(output.status.success(), "{output:?}");
     assert_eq!(

@@ -2,6 +2,7 @@
 //! `docs/design/datapath.md`.
 
 mod map;
+mod policy;
 mod record;
 
 use std::{
@@ -13,13 +14,16 @@ use std::{
 use cilium_bpf::layout::{
     Addr, AnnouncementEntry, AnnouncementKey, BackendEntry, BackendKey, BlockEntry, BlockKey, CtEntry, CtKey,
     Endpoint, ExemptEntry, ExemptKey, FragmentKey, FragmentPorts, IpcacheEntry, IpcacheKey, LinkEntry,
-    LinkSigns, MaglevChunk, MaglevKey, Metric, NatEntry, NatKey, PeerEntry, PeerKey, PolicyEntry, PolicyKey,
-    ServiceEntry, ServiceKey, Slot, SockRevnatEntry, SockRevnatKey, SourceRangeEntry, SourceRangeKey,
+    LinkSigns, MaglevChunk, MaglevKey, Metric, NatEntry, NatKey, PeerEntry, PeerKey, ServiceEntry,
+    ServiceKey, Slot, SockRevnatEntry, SockRevnatKey, SourceRangeEntry, SourceRangeKey,
 };
-use cilium_delta::Table;
 use thiserror::Error;
 
-pub use self::{map::Map, record::Record};
+pub use self::{
+    map::Map,
+    policy::{PeerMap, PolicyMaps},
+    record::Record,
+};
 
 /// Why a map could not be used.
 #[derive(Debug, Error)]
@@ -48,12 +52,15 @@ pub enum Error {
 }
 
 /// All maps of a node, opened from their pins.
-#[expect(missing_docs, reason = "each field is the map of the same name, prefixed with cilium_")]
+#[expect(
+    missing_docs,
+    reason = "each field is the map (or the maps) of the same name, prefixed with cilium_"
+)]
 pub struct Maps {
     pub endpoints: Map<Addr, Endpoint>,
     pub ipcache: Map<IpcacheKey, IpcacheEntry>,
     pub slots: Map<u32, Slot>,
-    pub policy: Map<PolicyKey, PolicyEntry>,
+    pub policy: PolicyMaps,
     pub blocks: Map<BlockKey, BlockEntry>,
     pub services: Map<ServiceKey, ServiceEntry>,
     pub backends: Map<BackendKey, BackendEntry>,
@@ -80,7 +87,7 @@ impl Maps {
             endpoints: Map::open(&pins.join("cilium_endpoints"))?,
             ipcache: Map::open(&pins.join("cilium_ipcache"))?,
             slots: Map::open(&pins.join("cilium_slots"))?,
-            policy: Map::open(&pins.join("cilium_policy"))?,
+            policy: PolicyMaps::open(&pins)?,
             blocks: Map::open(&pins.join("cilium_blocks"))?,
             services: Map::open(&pins.join("cilium_services"))?,
             backends: Map::open(&pins.join("cilium_backends"))?,
@@ -157,52 +164,4 @@ impl Map<u32, Metric> {
 
 fn add(one: Metric, other: Metric) -> Metric {
     Metric { packets: one.packets.wrapping_add(other.packets), bytes: one.bytes.wrapping_add(other.bytes) }
-}
-
-impl Map<PolicyKey, PolicyEntry> {
-    /// The entries of one generation.
-    ///
-    /// # Errors
-    /// [`Error::Read`].
-    pub fn generation(&self, generation: u32) -> Result<Vec<(PolicyKey, PolicyEntry)>, Error> {
-        let mut entries = Vec::new();
-        self.each_bytes(|key, value| {
-            let key = PolicyKey::read(key);
-            if key.generation == generation {
-                entries.push((key, PolicyEntry::read(value)));
-            }
-        })?;
-        Ok(entries)
-    }
-
-    /// Removes all entries of the generations that `keep` refuses. Returns how many entries went.
-    ///
-    /// # Errors
-    /// [`Error::Read`], [`Error::Delete`].
-    pub fn retain_generations(&mut self, keep: impl Fn(u32) -> bool) -> Result<usize, Error> {
-        let mut obsolete = Vec::new();
-        self.each_bytes(|key, _| {
-            let key = PolicyKey::read(key);
-            if !keep(key.generation) {
-                obsolete.push(key);
-            }
-        })?;
-        for key in &obsolete {
-            self.delete(key)?;
-        }
-        Ok(obsolete.len())
-    }
-
-    /// Checks by reading back that the trie has exactly these values; returns the first key with another one.
-    ///
-    /// # Errors
-    /// [`Error::Read`].
-    pub fn first_difference(&self, entries: &[(PolicyKey, PolicyEntry)]) -> Result<Option<PolicyKey>, Error> {
-        for (key, entry) in entries {
-            if self.get(key)?.as_ref() != Some(entry) {
-                return Ok(Some(*key));
-            }
-        }
-        Ok(None)
-    }
 }

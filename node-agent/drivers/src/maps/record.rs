@@ -2,8 +2,8 @@ use cilium_bpf::layout::{
     Addr, AnnouncementEntry, AnnouncementKey, BackendEntry, BackendKey, BlockEntry, BlockKey, CtEntry, CtKey,
     Endpoint, EventBudget, ExemptEntry, ExemptKey, FragmentKey, FragmentPorts, IpcacheEntry, IpcacheKey,
     Layout, LinkEntry, LinkSigns, MaglevChunk, MaglevKey, Metric, NatEntry, NatKey, PeerEntry, PeerKey,
-    PolicyEntry, PolicyKey, ServiceEntry, ServiceKey, Slot, SockRevnatEntry, SockRevnatKey, SourceRangeEntry,
-    SourceRangeKey,
+    PolicyAggregate, PolicyEntry, PolicyKey, PolicyPeer, PolicyRules, ServiceEntry, ServiceKey, Slot,
+    SockRevnatEntry, SockRevnatKey, SourceRangeEntry, SourceRangeKey,
 };
 
 /// A key or value as the bytes of a map.
@@ -67,8 +67,11 @@ records!(
     NatKey,
     PeerEntry,
     PeerKey,
+    PolicyAggregate,
     PolicyEntry,
     PolicyKey,
+    PolicyPeer,
+    PolicyRules,
     ServiceEntry,
     ServiceKey,
     SockRevnatEntry,
