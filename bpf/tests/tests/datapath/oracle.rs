@@ -18,10 +18,11 @@ use cilium_bpf::reason::DropReason;
 use cilium_dataplane::{Piece, PieceKey};
 use cilium_delta::Table;
 use cilium_drivers::datapath::DeviceProgram;
-use cilium_drivers::maps::{Map, Maps};
+use cilium_drivers::maps::Map;
 use cilium_drivers::testrun;
 use cilium_policy::verdict::{Flow, Judgement, Side, questions, verdict};
 
+use crate::write_pieces;
 use policies::Set;
 use random::Random;
 use world::{Attempt, FIRST_SOURCE, LAST_SOURCE, SCTP, World};
@@ -179,18 +180,13 @@ impl Trial<'_> {
     fn put_policy(&mut self, pod: Place, policy: &Policy) {
         self.generation += 1;
         let compiled = cilium_dataplane::compile(policy).unwrap();
-        let Maps { policy, blocks, .. } = &mut self.stage.maps;
-        for piece in compiled.pieces(self.generation) {
-            match piece {
-                (PieceKey::Peer(peer), Piece::Peer(said)) => policy.peers.set(&peer, &said).unwrap(),
-                (PieceKey::Port(key), Piece::Port(entry)) => policy.ports.set(&key, &entry).unwrap(),
-                (PieceKey::Block(key), Piece::Block(entry)) => {
-                    blocks.set(&key, &entry).unwrap();
-                    self.blocks.push(key);
-                }
-                other => panic!("{other:?} are of different maps"),
-            }
-        }
+        let pieces = compiled.pieces(self.generation);
+        write_pieces(&mut self.stage.maps, &pieces);
+        let block = |(key, _): &(PieceKey, Piece)| match key {
+            PieceKey::Block(key) => Some(*key),
+            _ => None,
+        };
+        self.blocks.extend(pieces.iter().filter_map(block));
         self.stage.set_slot(pod, compiled.slot(self.generation));
     }
 

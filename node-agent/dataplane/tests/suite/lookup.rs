@@ -6,9 +6,9 @@ use std::net::IpAddr;
 use cilium_api::parts::{Action, Direction, DnsRule, Entry, FIRST_BLOCK, Policy, Step};
 use cilium_bpf::layout::{
     BlockKey, DIRECTION_EGRESS, DIRECTION_INGRESS, NetPort, POLICY_ALLOW, POLICY_NONE, POLICY_PROXY,
-    PolicyEntry, PolicyKey, aggregate_of,
+    PolicyEntry, PolicyKey, PolicyPeer, PolicyRules, aggregate_of,
 };
-use cilium_dataplane::{Compiled, Displaced, compile, origins_of};
+use cilium_dataplane::{Compiled, Displaced, Piece, PieceKey, compile, origins_of};
 use cilium_policy::verdict::questions;
 use cilium_policy::{Flow, Judgement, verdict};
 use proptest::prelude::*;
@@ -290,6 +290,71 @@ fn room_is_what_entries_take() {
     let told: Vec<usize> = cilium_policy::room(&policy).map(|(_, entries)| entries).collect();
     assert_eq!(told, [1, 1, 3, 1, 4, 1]);
     assert_eq!(compile(&policy).expect("compiles").rules.len(), 11);
+}
+
+/// What programs find in the pieces of a policy: the first rule inside of the peer's entry, or what the trie has in its place.
+fn first(
+    pieces: &BTreeMap<PieceKey, Piece>,
+    peer: PolicyPeer,
+    protocol: u8,
+    port: u16,
+) -> Option<PolicyEntry> {
+    let Some(Piece::Peer(said)) = pieces.get(&PieceKey::Peer(peer)) else { return None };
+    let bits = |protocol: u8, port: NetPort| u32::from(protocol) << 16 | u32::from(port.0);
+    let covers = |key: &PolicyKey| {
+        (bits(key.protocol, key.port) ^ bits(protocol, NetPort(port)))
+            >> (PolicyKey::ONE_PORT - key.prefix_len)
+            == 0
+    };
+    let mut inside = said.unpack(peer);
+    if !said.are_in_ports() {
+        return inside.find(|(key, _)| covers(key)).map(|(_, entry)| entry);
+    }
+    let in_trie = pieces.iter().filter_map(|piece| match piece {
+        (PieceKey::Port(key), Piece::Port(entry)) => Some((key, entry)),
+        _ => None,
+    });
+    let found = in_trie.filter(|(key, _)| PolicyPeer::of(key) == peer && covers(key));
+    found.max_by_key(|(key, _)| key.prefix_len).map(|(_, entry)| *entry)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 300, ..ProptestConfig::default() })]
+
+    /// The narrowest rule about the traffic, whether the rules about a peer fit into its entry or not.
+    #[test]
+    fn pieces_say_what_the_rules_say(policy in policy()) {
+        let compiled = compile(&policy).expect("ranges are in order");
+        let all = compiled.pieces(5);
+        let pieces: BTreeMap<PieceKey, Piece> = all.iter().copied().collect();
+        prop_assert_eq!(pieces.len(), all.len(), "each has a key of its own");
+        let peers: BTreeSet<(u8, u32)> = compiled.rules.iter().map(|(rule, _)| rule.key(5)).map(|key| (key.direction, key.peer)).collect();
+        for (direction, peer) in peers {
+            let key = PolicyPeer { generation: 5, peer, direction: direction.into() };
+            for protocol in [6, 17, 58, 132] {
+                for port in PORTS.into_iter().chain([0, 8081]) {
+                    prop_assert_eq!(first(&pieces, key, protocol, port), longest(&compiled, direction, peer, protocol, port));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn rules_about_a_peer_that_do_not_fit_are_in_the_trie() {
+    let compiled = |ports: u16| {
+        let allow = |port| Entry { peer: 300, protocol: 6, first: port, last: port, origins: vec![0] };
+        let allow = (1..=ports).map(allow).collect();
+        let ingress = Direction { enforced: true, allow, ..Direction::default() };
+        let policy = Policy { ingress, origins: vec!["cnp/default/a".to_owned()], ..Policy::default() };
+        compile(&policy).expect("compiles").pieces(5)
+    };
+    let peer = PieceKey::Peer(PolicyPeer { generation: 5, peer: 300, direction: 1 });
+    let fits = compiled(7);
+    assert_eq!((fits[0].0, fits.len()), (peer, 1));
+    let beyond = compiled(8);
+    assert_eq!((beyond[0], beyond.len()), ((peer, Piece::Peer(PolicyRules::in_ports())), 9));
+    assert!(beyond[1..].iter().all(|(key, _)| matches!(key, PieceKey::Port(key) if key.prefix_len == 96)));
 }
 
 #[test]

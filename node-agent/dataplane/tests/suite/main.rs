@@ -7,6 +7,7 @@ mod lookup;
 mod maglev;
 mod names;
 mod overflow;
+mod places;
 mod policies;
 mod redirects;
 mod restart;
