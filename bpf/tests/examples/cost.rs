@@ -8,7 +8,8 @@ use bpf_tests::services::Frontend;
 use bpf_tests::stage::{Action, Place::*, Stage, ip};
 use bpf_tests::{Family, Mode};
 use cilium_bpf::layout::{
-    DIRECTION_EGRESS, NetPort, POLICY_ALLOW, PolicyEntry, PolicyKey, PolicyPeer, PolicyRules, Slot,
+    DIRECTION_EGRESS, NetPort, POLICY_ALLOW, POLICY_RULES, PolicyEntry, PolicyKey, PolicyPeer, PolicyRules,
+    Slot,
 };
 use cilium_core::reserved::AGGREGATE_CLUSTER;
 use cilium_delta::Table as _;
@@ -19,11 +20,11 @@ const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 const SAMPLES: usize = 400;
 
 /// Median of the nanoseconds for one run. Every run takes a hop from the packet, so a sample has fewer runs than hops.
-fn cost(stage: &Stage, program: DeviceProgram, device: &Link, packet: &[u8]) -> u32 {
+fn cost(stage: &Stage, program: DeviceProgram, device: &Link, packet: &[u8], samples: usize) -> u32 {
     let run = |_| stage.time(program, device, packet, u32::from(HOPS) - 4);
-    let mut samples: Vec<u32> = (0..SAMPLES).map(run).collect();
+    let mut samples: Vec<u32> = (0..samples).map(run).collect();
     samples.sort_unstable();
-    samples[SAMPLES / 2]
+    samples[samples.len() / 2]
 }
 
 fn local(stage: &Stage, family: Family) -> [(&'static str, u32); 2] {
@@ -33,8 +34,8 @@ fn local(stage: &Stage, family: Family) -> [(&'static str, u32); 2] {
     let forth = packet::tcp(MAC, a, b, Tcp::Ack);
     let back = packet::tcp(MAC, b, a, Tcp::Ack);
     [
-        ("local, established", cost(stage, DeviceProgram::FromContainer, stage.link(PodA), &forth)),
-        ("local, reply", cost(stage, DeviceProgram::FromContainer, stage.link(PodB), &back)),
+        ("local, established", cost(stage, DeviceProgram::FromContainer, stage.link(PodA), &forth, SAMPLES)),
+        ("local, reply", cost(stage, DeviceProgram::FromContainer, stage.link(PodB), &back, SAMPLES)),
     ]
 }
 
@@ -46,8 +47,8 @@ fn remote(stage: &Stage, family: Family) -> [(&'static str, u32); 2] {
     let forth = packet::tcp(MAC, a, c, Tcp::Ack);
     let back = packet::tcp(mac, c, a, Tcp::Ack);
     [
-        ("to another node", cost(stage, DeviceProgram::FromContainer, stage.link(PodA), &forth)),
-        ("from another node", cost(stage, DeviceProgram::FromNetdev, &stage.uplink, &back)),
+        ("to another node", cost(stage, DeviceProgram::FromContainer, stage.link(PodA), &forth, SAMPLES)),
+        ("from another node", cost(stage, DeviceProgram::FromNetdev, &stage.uplink, &back, SAMPLES)),
     ]
 }
 
@@ -127,11 +128,12 @@ struct Case {
 
 const CASE: Case = Case { what: "peer and port", peer: 1006, protocol: TCP, port: 80, bits: 16, beside: 0 };
 
-const CASES: [Case; 6] = [
+const CASES: [Case; 8] = [
     CASE,
     Case { what: "peer and port range", port: 64, bits: 10, ..CASE },
     Case { what: "peer", protocol: 0, port: 0, bits: 0, ..CASE },
     Case { what: "peer, behind six of its ports", protocol: 0, port: 0, bits: 0, beside: 6, ..CASE },
+    Case { what: "peer, with twenty of its ports", protocol: 0, port: 0, bits: 0, beside: 20, ..CASE },
     // Entries for any peer are repeated for each aggregate; it is the second look-up.
     Case { what: "port of any peer", peer: AGGREGATE_CLUSTER, ..CASE },
     Case {
@@ -141,7 +143,14 @@ const CASES: [Case; 6] = [
         port: 0,
         bits: 0,
         beside: 6,
-        ..CASE
+    },
+    Case {
+        what: "any peer, with twenty ports",
+        peer: AGGREGATE_CLUSTER,
+        protocol: 0,
+        port: 0,
+        bits: 0,
+        beside: 20,
     },
 ];
 const TCP: u8 = 6;
@@ -150,7 +159,9 @@ const SIZES: [u32; 4] = [10, 100, 1000, 10_000];
 const GOAL: i64 = 60;
 /// How much of that may be for the number of entries.
 const FLAT: i64 = 10;
-const ROUNDS: usize = 21;
+const ROUNDS: usize = 31;
+const PAIRS: usize = 25;
+const PAIRED_SAMPLES: usize = 9;
 
 fn rule(generation: u32, peer: u32, protocol: u8, port: u16, bits: u32) -> PolicyKey {
     let prefix_len = if protocol == 0 { PolicyKey::ANY_PROTOCOL } else { PolicyKey::ANY_PORT + bits };
@@ -168,21 +179,29 @@ fn fill(stage: &mut Stage, generation: u32, size: u32, case: &Case) {
     let own = beside.chain([rule(generation, case.peer, case.protocol, case.port, case.bits)]);
     let allow = PolicyEntry { cookie: 1, verdict: POLICY_ALLOW };
     for rules in others.chain([own.collect()]) {
-        let said = PolicyRules::pack(rules.iter().map(|key| (key, &allow))).expect("they fit");
+        let said = PolicyRules::pack(rules.iter().map(|key| (key, &allow))).unwrap_or_else(|| {
+            rules.iter().for_each(|key| stage.maps.policy.ports.set(key, &allow).expect("it fits"));
+            PolicyRules::in_ports()
+        });
         stage.maps.policy.peers.set(&PolicyPeer::of(&rules[0]), &said).expect("it fits");
     }
 }
 
-/// What the first packet of a connection costs without policy, and what it adds that the sender's is asked.
+/// What the first packet of a connection costs without policy, and what it adds that the sender's is asked. Both in turn, as the machine
+/// is slower at some times than at others.
 fn added(stage: &mut Stage, generation: u32) -> (i64, i64) {
     let packet = packet::tcp(MAC, PodA.at(Family::V4, 1002), PodB.at(Family::V4, 80), Tcp::Syn);
-    let [without, with] = [false, true].map(|enforced| {
-        let slot = Slot { generation, egress_enforced: enforced, open: true, ..Slot::default() };
-        stage.set_slot(PodA, slot);
-        assert_eq!(stage.leave(PodA, &packet).action, Action::Redirect);
-        i64::from(cost(stage, DeviceProgram::FromContainer, stage.link(PodA), &packet))
-    });
-    (without, with - without)
+    let mut pair = |_| {
+        let [without, with] = [false, true].map(|enforced| {
+            let slot = Slot { generation, egress_enforced: enforced, open: true, ..Slot::default() };
+            stage.set_slot(PodA, slot);
+            assert_eq!(stage.leave(PodA, &packet).action, Action::Redirect);
+            i64::from(cost(stage, DeviceProgram::FromContainer, stage.link(PodA), &packet, PAIRED_SAMPLES))
+        });
+        (without, with - without)
+    };
+    let pairs: Vec<(i64, i64)> = (0..PAIRS).map(&mut pair).collect();
+    (median(pairs.iter().map(|pair| pair.0)), median(pairs.iter().map(|pair| pair.1)))
 }
 
 fn median(values: impl Iterator<Item = i64>) -> i64 {
@@ -220,13 +239,17 @@ fn policies() -> bool {
             let without = median(rounds.iter().map(|round| round[at].0));
             let added = median(rounds.iter().map(|round| round[at].1));
             let more = median(rounds.iter().map(|round| round[at].1 - round[0].1));
-            let is_met = added <= GOAL && more <= FLAT;
+            // Of what does not fit into a peer's entry, only that it is flat is demanded.
+            let fits = usize::from(case.beside) < POLICY_RULES;
+            let is_met = (added <= GOAL || !fits) && more <= FLAT;
             met &= is_met;
             let missed = if is_met { "" } else { " MISSED" };
             println!("| {} | {size} | {without} ns | {added} ns | {more} ns{missed} |", case.what);
         }
     }
-    println!("\nGoal: at most {GOAL} ns, of which at most {FLAT} ns for the number of peers.");
+    println!(
+        "\nGoal: at most {GOAL} ns for up to {POLICY_RULES} rules about a peer, and at most {FLAT} ns for the number of peers."
+    );
     met
 }
 
@@ -240,7 +263,7 @@ fn main() -> ExitCode {
             }
         }
         let stranger = packet::udp(stage.uplink.mac.0, World.at(Family::V4, 1), Host.at(Family::V4, 22), b"");
-        let host = cost(&stage, DeviceProgram::FromNetdev, &stage.uplink, &stranger);
+        let host = cost(&stage, DeviceProgram::FromNetdev, &stage.uplink, &stranger, SAMPLES);
         println!("{mode:?} for the node itself: {host} ns");
     }
     if policies() { ExitCode::SUCCESS } else { ExitCode::FAILURE }

@@ -9,7 +9,8 @@ pub const MAP_ENTRIES: u32 = 524_288;
 /// Of what any peer is meant by, there is an entry for each aggregate, too.
 const ANY_PEER_ENTRIES: usize = 4;
 
-/// Every entry of a policy: the origins that say it, and how many entries of the map it becomes.
+/// Every entry of a policy: the origins that say it, and how many entries of the map it becomes at most: rules about one peer share one
+/// as far as they fit.
 ///
 /// A range of ports becomes up to 30, and any peer 4. What denials and rules in an order make necessary beyond that is not counted, and names of peers
 /// count as one identity.

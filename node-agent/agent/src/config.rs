@@ -402,7 +402,9 @@ impl Keys<'_> {
             let (name, size) = item.split_once('=')?;
             let size = size.parse().ok().filter(|size| *size > 0)?;
             let name = name.trim();
-            PINNED_MAPS.contains(&name).then(|| (name.to_owned(), size))
+            // Programs reckon with the size of this one.
+            let is_sized = PINNED_MAPS.contains(&name) && name != "cilium_policy_aggregates";
+            is_sized.then(|| (name.to_owned(), size))
         };
         let failed = |item: &str| Error::Value { key, value: item.to_owned(), expected };
         items.map(|item| read(item).ok_or_else(|| failed(item))).collect()
@@ -548,6 +550,7 @@ mod tests {
             ("bpf-map-dynamic-size-ratio", "1.5"),
             ("bpf-map-dynamic-size-ratio", "much"),
             ("bpf-map-sizes", "cilium_polcy=5"),
+            ("bpf-map-sizes", "cilium_policy_aggregates=5"),
             ("node-port-range", "30000"),
             ("bpf-lb-algorithm", "round-robin"),
             ("bpf-lb-mode", "nat"),

@@ -1,4 +1,4 @@
-//! From a policy part to entries of the policy trie.
+//! From a policy part to rules about peers, and to blocks of addresses.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use crate::block::{Block, InvalidRange};
 use crate::decide::{Content, Origins, decide};
 
-/// A key of the policy trie without its generation. Sorted as [`Compiled::rules`] are.
+/// Traffic with a peer that a rule is about: its key without the generation. Sorted as [`Compiled::rules`] are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Rule {
     pub(crate) direction: u8,

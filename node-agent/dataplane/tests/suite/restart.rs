@@ -90,6 +90,27 @@ fn the_next_generation_survives_the_policy_it_was_used_for() {
 }
 
 #[test]
+fn maps_of_another_layout_are_filled_before_anything_else() {
+    let parts = mk_parts();
+    let mut kernel = mk_running(&parts);
+    let clean = kernel.seen();
+    let enforced = |kernel: &Fake| {
+        let slots = kernel.slots.values().filter(|slot| slot.ingress_enforced || slot.egress_enforced);
+        slots.map(|slot| slot.generation).collect::<Vec<_>>()
+    };
+    let before = enforced(&kernel);
+    assert!(!before.is_empty());
+    // The loader has put empty ones in their place.
+    kernel.policy.clear();
+    let mut dataplane = restart(&mut kernel);
+    feed(&mut dataplane, &mut kernel, &parts);
+    assert_eq!(kernel.seen(), clean);
+    let after = enforced(&kernel);
+    assert!(after.iter().all(|generation| before.iter().all(|old| old < generation)), "{before:?} {after:?}");
+    assert_eq!(dataplane.check(&mut kernel, GRACE), Ok(0));
+}
+
+#[test]
 fn leftovers_of_a_process_killed_in_the_middle_go() {
     let parts = mk_parts();
     let mut kernel = mk_running(&parts);
