@@ -21,7 +21,7 @@ MAP(cilium_ipcache, BPF_MAP_TYPE_LPM_TRIE, struct ipcache_key, struct ipcache_en
 
 MAP(cilium_slots, BPF_MAP_TYPE_ARRAY, __u32, __u64, SLOT_COUNT, 0);
 MAP(cilium_policy, BPF_MAP_TYPE_HASH, struct policy_peer, struct policy_rules, 524288, BPF_F_NO_PREALLOC);
-MAP(cilium_policy_aggregates, BPF_MAP_TYPE_ARRAY, __u32, struct policy_aggregate, AGGREGATE_PLACES * 2 * AGGREGATE_COUNT, 0);
+MAP(cilium_policy_aggregates, BPF_MAP_TYPE_ARRAY, __u32, struct policy_aggregates, AGGREGATE_PLACES, 0);
 MAP(cilium_policy_ports, BPF_MAP_TYPE_LPM_TRIE, struct policy_key, struct policy_entry, 524288, BPF_F_NO_PREALLOC);
 MAP(cilium_blocks, BPF_MAP_TYPE_LPM_TRIE, struct block_key, struct block_entry, 65536, BPF_F_NO_PREALLOC);
 

@@ -73,13 +73,15 @@ static __always_inline __u64 find_rule(const struct flow *f, __u64 slot, __u32 p
 static __always_inline __u64 find_aggregate_rule(const struct flow *f, __u64 slot, __u32 peer, __u8 direction)
 {
 	__u32 generation = slot_generation(slot), aggregate = aggregate_of(peer);
-	__u32 place = (generation % AGGREGATE_PLACES) * 2 + direction - DIRECTION_INGRESS;
-	__u32 index = place * AGGREGATE_COUNT + aggregate_number(aggregate);
-	const struct policy_aggregate *element = bpf_map_lookup_elem(&cilium_policy_aggregates, &index);
+	__u32 place = generation % AGGREGATE_PLACES;
+	__u32 number = (direction == DIRECTION_EGRESS ? AGGREGATE_COUNT : 0) + aggregate_number(aggregate);
+	const struct policy_aggregates *element = bpf_map_lookup_elem(&cilium_policy_aggregates, &place);
+	const struct policy_aggregate *found;
 
-	if (!element || element->generation != generation)
+	if (!element)
 		return 0;
-	return pick_rule(&element->said, f, slot, aggregate, direction);
+	found = &element->of[number % (2 * AGGREGATE_COUNT)];
+	return found->generation == generation ? pick_rule(&found->said, f, slot, aggregate, direction) : 0;
 }
 
 /* The rule for the narrowest block around the other side's address, whatever its identity is. */

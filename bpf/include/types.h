@@ -73,12 +73,17 @@ struct policy_rules {
 #define AGGREGATE_COUNT 4        /* any peer, and the three ranges of identities */
 #define AGGREGATE_PLACES 8192    /* generations that have aggregates at one time; a power of two */
 
-/* Element of cilium_policy_aggregates, at ((generation % AGGREGATE_PLACES) * 2 + direction - 1) * AGGREGATE_COUNT +
- * number of the aggregate. It counts for its generation only. */
+/* What is said of one aggregate in one direction. It counts for its generation only. */
 struct policy_aggregate {
 	__u32 generation;
 	__u32 pad;
 	struct policy_rules said;
+};
+
+/* Element of cilium_policy_aggregates, at generation % AGGREGATE_PLACES. In it, (direction - 1) * AGGREGATE_COUNT + number of
+ * the aggregate. */
+struct policy_aggregates {
+	struct policy_aggregate of[2 * AGGREGATE_COUNT];
 };
 
 #define POLICY_PREFIX_FULL 96 /* bits of policy_key behind prefix_len */

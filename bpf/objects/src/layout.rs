@@ -36,9 +36,10 @@ pub use event::{
     METRIC_EGRESS, METRIC_EVENT_LOST, METRIC_EVENT_SUPPRESSED, METRIC_INGRESS, Metric, metric_index,
 };
 pub use policy::{
-    AGGREGATE_PLACES, AGGREGATES, BlockEntry, BlockKey, DIRECTION_EGRESS, DIRECTION_INGRESS, HOST_SLOT,
-    POLICY_ALLOW, POLICY_DENY, POLICY_NONE, POLICY_PROXY, POLICY_RULES, PackedRules, PolicyAggregate,
-    PolicyEntry, PolicyKey, PolicyPeer, PolicyRules, SLOT_COUNT, Slot, aggregate_of,
+    AGGREGATE_PLACES, AGGREGATES, BlockEntry, BlockKey, BothDirections, DIRECTION_EGRESS, DIRECTION_INGRESS,
+    HOST_SLOT, POLICY_ALLOW, POLICY_DENY, POLICY_NONE, POLICY_PROXY, POLICY_RULES, PackedRules,
+    PolicyAggregate, PolicyAggregates, PolicyEntry, PolicyKey, PolicyPeer, PolicyRules, SLOT_COUNT, Slot,
+    aggregate_of,
 };
 pub use service::{
     BackendEntry, BackendKey, ExemptEntry, ExemptKey, Indexes, MAGLEV_CHUNK, MAGLEV_NONE, MaglevChunk,

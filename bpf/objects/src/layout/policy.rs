@@ -78,7 +78,7 @@ impl Slot {
 }
 
 layout! {
-    /// One peer of a policy, in one direction: key of `cilium_policy`, and for aggregates what [`PolicyPeer::aggregate_index`] is made of.
+    /// One peer of a policy, in one direction: key of `cilium_policy`, and for aggregates what [`PolicyPeer::aggregate_place`] is made of.
     pub struct PolicyPeer as "policy_peer" {
         /// Generation of the slot.
         pub generation: u32,
@@ -94,7 +94,7 @@ pub const POLICY_RULES: usize = 7;
 /// In [`PolicyRules`]: all rules about this peer are in `cilium_policy_ports`.
 const POLICY_PORTS: u64 = 5;
 /// Any peer, and the ranges of [`AGGREGATES`].
-const AGGREGATE_COUNT: u32 = 1 + AGGREGATES.len() as u32;
+const AGGREGATE_COUNT: usize = 1 + AGGREGATES.len();
 /// Generations that are equal modulo this have their aggregates in one place, so only one of them may exist at a time.
 pub const AGGREGATE_PLACES: u32 = 8192;
 
@@ -104,27 +104,16 @@ impl PolicyPeer {
         Self { generation: key.generation, peer: key.peer, direction: key.direction.into() }
     }
 
-    /// Index in `cilium_policy_aggregates`; `None` for what is not an aggregate and has its entry in `cilium_policy`.
-    pub fn aggregate_index(&self) -> Option<u32> {
+    /// Index in `cilium_policy_aggregates` and place in the element; `None` for what is not an aggregate and has its entry in
+    /// `cilium_policy`.
+    pub fn aggregate_place(&self) -> Option<(u32, usize)> {
         let number = match AGGREGATES.iter().position(|aggregate| *aggregate == self.peer) {
-            Some(at) => 1 + at as u32,
+            Some(at) => 1 + at,
             None if self.peer == 0 => 0,
             None => return None,
         };
-        let egress = u32::from(self.direction == u32::from(DIRECTION_EGRESS));
-        Some(((self.generation % AGGREGATE_PLACES) * 2 + egress) * AGGREGATE_COUNT + number)
-    }
-
-    /// The aggregate whose element of `cilium_policy_aggregates` this is; `None` for one that programs never look at.
-    pub fn of_aggregate(index: u32, generation: u32) -> Option<Self> {
-        let peer = match index % AGGREGATE_COUNT {
-            0 => 0,
-            number => AGGREGATES[number as usize - 1],
-        };
-        let is_ingress = (index / AGGREGATE_COUNT).is_multiple_of(2);
-        let direction = if is_ingress { DIRECTION_INGRESS } else { DIRECTION_EGRESS };
-        let found = Self { generation, peer, direction: direction.into() };
-        (found.aggregate_index() == Some(index)).then_some(found)
+        let egress = usize::from(self.direction == u32::from(DIRECTION_EGRESS));
+        Some((self.generation % AGGREGATE_PLACES, egress * AGGREGATE_COUNT + number))
     }
 }
 
@@ -137,12 +126,51 @@ layout! {
 }
 
 layout! {
-    /// Element of `cilium_policy_aggregates`.
+    /// What is said of one aggregate in one direction.
     pub struct PolicyAggregate as "policy_aggregate" {
         /// The generation for which it counts; 0: none.
         pub generation: u32,
         /// What is said.
         pub said: PolicyRules,
+    }
+}
+
+layout! {
+    /// Element of `cilium_policy_aggregates`.
+    pub struct PolicyAggregates as "policy_aggregates" {
+        /// What is said, at [`PolicyPeer::aggregate_place`].
+        pub of: BothDirections,
+    }
+}
+
+/// Aggregates of what comes in, then of what goes out.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BothDirections(pub [PolicyAggregate; 2 * AGGREGATE_COUNT]);
+
+impl Plain for BothDirections {
+    fn put(&self, out: &mut [u8]) {
+        let parts = out.chunks_mut(size_of::<PolicyAggregate>());
+        self.0.iter().zip(parts).for_each(|(said, out)| said.put(out));
+    }
+    fn get(bytes: &[u8]) -> Self {
+        let size = size_of::<PolicyAggregate>();
+        Self(std::array::from_fn(|i| PolicyAggregate::get(&bytes[size * i..][..size])))
+    }
+}
+
+impl PolicyAggregates {
+    /// What is said of aggregates, with whom it is said of.
+    pub fn said(&self, index: u32) -> impl Iterator<Item = (PolicyPeer, PolicyRules)> + use<> {
+        let peers = [DIRECTION_INGRESS, DIRECTION_EGRESS].into_iter().flat_map(|direction| {
+            let peers = [0].into_iter().chain(AGGREGATES);
+            peers.map(move |peer| PolicyPeer { generation: 0, peer, direction: direction.into() })
+        });
+        // Nobody looks at what is of a generation that belongs elsewhere.
+        let in_place =
+            move |it: &PolicyAggregate| it.generation != 0 && it.generation % AGGREGATE_PLACES == index;
+        let found = peers.zip(self.of.0).filter(move |(_, it)| in_place(it));
+        found.map(|(peer, it)| (PolicyPeer { generation: it.generation, ..peer }, it.said))
     }
 }
 

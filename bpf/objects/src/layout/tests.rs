@@ -76,6 +76,7 @@ fn sizes_are_those_of_the_header() {
         PolicyPeer::SIZE,
         PolicyRules::SIZE,
         PolicyAggregate::SIZE,
+        PolicyAggregates::SIZE,
         PolicyKey::SIZE,
         PolicyEntry::SIZE,
         CtKey::SIZE,
@@ -100,8 +101,8 @@ fn sizes_are_those_of_the_header() {
         Event::SIZE,
     ];
     let expected = [
-        24, 20, 24, 12, 56, 64, 16, 8, 40, 40, 40, 48, 40, 24, 24, 8, 512, 32, 24, 40, 4, 24, 24, 24, 16, 48,
-        64, 72,
+        24, 20, 24, 12, 56, 64, 512, 16, 8, 40, 40, 40, 48, 40, 24, 24, 8, 512, 32, 24, 40, 4, 24, 24, 24,
+        16, 48, 64, 72,
     ];
     assert_eq!(sizes, expected);
 }
@@ -156,15 +157,21 @@ fn seven_rules_fit_and_more_are_elsewhere() {
 
 #[test]
 fn aggregates_have_places_of_their_own() {
-    let index = |generation, peer, direction| PolicyPeer { generation, peer, direction }.aggregate_index();
-    let expected = [(0, 8), (11, 9), (13, 10), (14, 11)];
-    for (peer, place) in expected {
-        assert_eq!(index(1, peer, 1), Some(place));
-        assert_eq!(index(1 + 8192, peer, 2), Some(place + 4));
-        let found = PolicyPeer { generation: 8193, peer, direction: 2 };
-        assert_eq!(PolicyPeer::of_aggregate(place + 4, 8193), Some(found));
+    let mk_peer = |generation, peer, direction| PolicyPeer { generation, peer, direction };
+    let place = |generation, peer, direction| mk_peer(generation, peer, direction).aggregate_place();
+    for (peer, number) in [(0, 0), (11, 1), (13, 2), (14, 3)] {
+        assert_eq!(place(1, peer, 1), Some((1, number)));
+        assert_eq!(place(1 + 8192, peer, 2), Some((1, 4 + number)));
     }
-    assert_eq!(index(8191, 14, 2), Some(65_535));
-    assert_eq!(index(1, 12, 1), None, "no aggregate");
-    assert_eq!(PolicyPeer::of_aggregate(8, 2), None, "the place of another generation");
+    assert_eq!(place(8191, 14, 2), Some((8191, 7)));
+    assert_eq!(place(1, 12, 1), None, "no aggregate");
+
+    let mut element = PolicyAggregates::default();
+    let said = PolicyRules::in_ports();
+    element.of.0[2] = PolicyAggregate { generation: 1, said };
+    element.of.0[7] = PolicyAggregate { generation: 8193, said };
+    assert_eq!(PolicyAggregates::from_bytes(&element.to_bytes()), element);
+    let expected = [(mk_peer(1, 13, 1), said), (mk_peer(8193, 14, 2), said)];
+    assert_eq!(element.said(1).collect::<Vec<_>>(), expected);
+    assert_eq!(element.said(2).count(), 0, "the place of other generations");
 }

@@ -30,6 +30,7 @@ fn layouts_are_those_of_the_object() {
     compare::<PolicyPeer>(&structs);
     compare::<PolicyRules>(&structs);
     compare::<PolicyAggregate>(&structs);
+    compare::<PolicyAggregates>(&structs);
     compare::<PolicyKey>(&structs);
     compare::<PolicyEntry>(&structs);
     compare::<BlockKey>(&structs);

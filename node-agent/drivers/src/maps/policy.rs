@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use cilium_bpf::layout::{PolicyAggregate, PolicyEntry, PolicyKey, PolicyPeer, PolicyRules};
+use cilium_bpf::layout::{
+    PolicyAggregate, PolicyAggregates, PolicyEntry, PolicyKey, PolicyPeer, PolicyRules,
+};
 use cilium_delta::Table;
 
 use super::{Error, Map};
@@ -68,7 +70,7 @@ impl PolicyMaps {
 /// What is said of peers: a hash map, and for aggregates an array in which the generation tells their place.
 pub struct PeerMap {
     named: Map<PolicyPeer, PolicyRules>,
-    aggregates: Map<u32, PolicyAggregate>,
+    aggregates: Map<u32, PolicyAggregates>,
 }
 
 impl PeerMap {
@@ -87,9 +89,16 @@ impl PeerMap {
     /// # Errors
     /// [`Error::Read`].
     pub fn get(&self, peer: &PolicyPeer) -> Result<Option<PolicyRules>, Error> {
-        let Some(index) = peer.aggregate_index() else { return self.named.get(peer) };
-        let found = self.aggregates.get(&index)?.filter(|element| element.generation == peer.generation);
-        Ok(found.map(|element| element.said))
+        let Some((index, number)) = peer.aggregate_place() else { return self.named.get(peer) };
+        let found = self.aggregates.get(&index)?.map(|element| element.of.0[number]);
+        Ok(found.filter(|it| it.generation == peer.generation).map(|it| it.said))
+    }
+
+    /// Programs may read the others in the element meanwhile: they stay as they are, byte by byte.
+    fn set_aggregate(&mut self, index: u32, number: usize, to: PolicyAggregate) -> Result<(), Error> {
+        let mut element = self.aggregates.get(&index)?.unwrap_or_default();
+        element.of.0[number] = to;
+        self.aggregates.set(&index, &element)
     }
 }
 
@@ -104,28 +113,27 @@ impl Table<PolicyPeer, PolicyRules> for PeerMap {
 
     fn each(&mut self, see: &mut dyn FnMut(PolicyPeer, PolicyRules)) -> Result<(), Error> {
         self.named.each(see)?;
-        self.aggregates.each(&mut |index, PolicyAggregate { generation, said }| {
-            if let Some(peer) = PolicyPeer::of_aggregate(index, generation) {
-                see(peer, said);
-            }
-        })
+        self.aggregates
+            .each(&mut |index, element| element.said(index).for_each(|(peer, said)| see(peer, said)))
     }
 
     /// An aggregate takes its place from one of another generation.
     fn set(&mut self, peer: &PolicyPeer, said: &PolicyRules) -> Result<(), Error> {
-        match peer.aggregate_index() {
+        match peer.aggregate_place() {
             None => self.named.set(peer, said),
-            Some(index) => {
-                let element = PolicyAggregate { generation: peer.generation, said: *said };
-                self.aggregates.set(&index, &element)
+            Some((index, number)) => {
+                let to = PolicyAggregate { generation: peer.generation, said: *said };
+                self.set_aggregate(index, number, to)
             }
         }
     }
 
     fn delete(&mut self, peer: &PolicyPeer) -> Result<(), Error> {
-        match peer.aggregate_index() {
+        match peer.aggregate_place() {
             None => self.named.delete(peer),
-            Some(index) if self.get(peer)?.is_some() => self.aggregates.delete(&index),
+            Some((index, number)) if self.get(peer)?.is_some() => {
+                self.set_aggregate(index, number, PolicyAggregate::default())
+            }
             Some(_) => Ok(()),
         }
     }

@@ -2,7 +2,7 @@ use cilium_bpf::layout::{
     Addr, AnnouncementEntry, AnnouncementKey, BackendEntry, BackendKey, BlockEntry, BlockKey, CtEntry, CtKey,
     Endpoint, EventBudget, ExemptEntry, ExemptKey, FragmentKey, FragmentPorts, IpcacheEntry, IpcacheKey,
     Layout, LinkEntry, LinkSigns, MaglevChunk, MaglevKey, Metric, NatEntry, NatKey, PeerEntry, PeerKey,
-    PolicyAggregate, PolicyEntry, PolicyKey, PolicyPeer, PolicyRules, ServiceEntry, ServiceKey, Slot,
+    PolicyAggregates, PolicyEntry, PolicyKey, PolicyPeer, PolicyRules, ServiceEntry, ServiceKey, Slot,
     SockRevnatEntry, SockRevnatKey, SourceRangeEntry, SourceRangeKey,
 };
 
@@ -67,7 +67,7 @@ records!(
     NatKey,
     PeerEntry,
     PeerKey,
-    PolicyAggregate,
+    PolicyAggregates,
     PolicyEntry,
     PolicyKey,
     PolicyPeer,
