@@ -39,4 +39,34 @@ pub enum Error {
         /// The address.
         address: IpAddr,
     },
+    /// A pod is to have an address of a pool that is not there.
+    #[error(
+        "no address of {family}: there is no CiliumPodIPPool {pool}; make it, or let the pod use another pool"
+    )]
+    NoPool {
+        /// Name of the pool.
+        pool: String,
+        /// `IPv4` or `IPv6`.
+        family: &'static str,
+    },
+    /// The pool has no addresses of a family that pods have.
+    #[error("CiliumPodIPPool {pool} has no {family}: add it to its spec, or let the pod use another pool")]
+    NoFamily {
+        /// Name of the pool.
+        pool: String,
+        /// `IPv4` or `IPv6`.
+        family: &'static str,
+    },
+    /// Nodes have all blocks of the pool, and this one's are full.
+    #[error(
+        "CiliumPodIPPool {pool} has no free block of {family} for node {node}: add a prefix to it, or remove pods that use it"
+    )]
+    PoolExhausted {
+        /// Name of the pool.
+        pool: String,
+        /// `IPv4` or `IPv6`.
+        family: &'static str,
+        /// Name of the node.
+        node: String,
+    },
 }

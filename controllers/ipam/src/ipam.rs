@@ -3,6 +3,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 
+use crate::blocks::Blocks;
 use crate::error::Error;
 use crate::numbers::Numbers;
 use crate::range::Range;
@@ -54,9 +55,21 @@ pub struct Router {
     pub ipv6: Option<Ipv6Addr>,
 }
 
+impl Router {
+    /// The addresses, IPv4 first.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> + use<> {
+        let (ipv4, ipv6) = (self.ipv4, self.ipv6);
+        ipv4.map(IpAddr::V4).into_iter().chain(ipv6.map(IpAddr::V6))
+    }
+
+    pub(crate) fn family(&self, is_ipv4: bool) -> Option<IpAddr> {
+        self.addresses().find(|address| address.is_ipv4() == is_ipv4)
+    }
+}
+
 /// Prefixes and endpoint numbers of one node.
 #[derive(Clone, Debug, Default)]
-struct Pool {
+struct Own {
     ipv4: Option<Range>,
     ipv6: Option<Range>,
     numbers: Numbers,
@@ -64,7 +77,7 @@ struct Pool {
     last: u32,
 }
 
-impl Pool {
+impl Own {
     fn ranges(&self) -> impl Iterator<Item = &Range> {
         self.ipv4.iter().chain(&self.ipv6)
     }
@@ -76,9 +89,11 @@ impl Pool {
 /// Who holds which address, for all nodes of a cluster.
 #[derive(Clone, Debug, Default)]
 pub struct Ipam {
-    pools: BTreeMap<String, Pool>,
+    nodes: BTreeMap<String, Own>,
     /// Of all nodes: records may name addresses outside the present prefixes of their node.
-    held: BTreeSet<IpAddr>,
+    pub(crate) held: BTreeSet<IpAddr>,
+    /// `None`: addresses come out of prefixes of nodes.
+    pub(crate) blocks: Option<Blocks>,
 }
 
 impl Ipam {
@@ -87,7 +102,7 @@ impl Ipam {
     pub fn set_node(&mut self, node: &str, prefixes: &[IpNet]) -> bool {
         let first = |v4| prefixes.iter().find(|p| p.addr().is_ipv4() == v4).map(|p| Range::new(*p));
         let (ipv4, ipv6) = (first(true), first(false));
-        let pool = self.pools.entry(node.to_owned()).or_default();
+        let pool = self.nodes.entry(node.to_owned()).or_default();
         let changed = (pool.ipv4, pool.ipv6) != (ipv4, ipv6);
         (pool.ipv4, pool.ipv6) = (ipv4, ipv6);
         self.drop_empty(node);
@@ -101,14 +116,20 @@ impl Ipam {
 
     /// The router's addresses of a node.
     pub fn router(&self, node: &str) -> Router {
+        if let Some(blocks) = &self.blocks {
+            return blocks.router(node);
+        }
         let router = |range: Option<Range>| range.and_then(|r| r.router());
-        let Some(pool) = self.pools.get(node) else { return Router::default() };
+        let Some(pool) = self.nodes.get(node) else { return Router::default() };
         Router { ipv4: router(pool.ipv4).and_then(v4), ipv6: router(pool.ipv6).and_then(v6) }
     }
 
-    /// Whether an address lies in a pod prefix of the node, at a place that pods may have.
+    /// Whether an address lies in a pod prefix or a block of the node, at a place that pods may have.
     pub fn is_pod_address(&self, node: &str, address: IpAddr) -> bool {
-        self.pools.get(node).is_some_and(|pool| {
+        if let Some(blocks) = &self.blocks {
+            return blocks.is_of(node, address) && !blocks.is_router(address);
+        }
+        self.nodes.get(node).is_some_and(|pool| {
             pool.ranges().any(|range| range.place(address).is_some_and(|place| range.has(place)))
         })
     }
@@ -120,7 +141,7 @@ impl Ipam {
     pub fn allocate(&mut self, node: &str) -> Result<Lease, Error> {
         let no_prefix = || Error::NoPrefix { node: node.to_owned() };
         let held = &self.held;
-        let pool = self.pools.get_mut(node).ok_or_else(no_prefix)?;
+        let pool = self.nodes.get_mut(node).ok_or_else(no_prefix)?;
         let (place, ipv4, ipv6) = match (pool.ipv4, pool.ipv6) {
             (None, None) => return Err(no_prefix()),
             (Some(range), None) => single(node, held, range, pool.last).map(|(p, a)| (p, Some(a), None))?,
@@ -148,24 +169,27 @@ impl Ipam {
         {
             return Err(Error::Unavailable { node: node.to_owned(), address });
         }
-        let pool = self.pools.entry(node.to_owned()).or_default();
+        let pool = self.nodes.entry(node.to_owned()).or_default();
         let kept = record.id.filter(|id| pool.numbers.take(*id));
         let id = kept
             .or_else(|| pool.numbers.take_next())
             .ok_or_else(|| Error::NumbersExhausted { node: node.to_owned() })?;
         let places = record.addresses().filter_map(|a| pool.ranges().find_map(|range| range.place(a)));
         pool.last = places.fold(pool.last, u32::max);
-        self.held.extend(record.addresses());
+        self.hold(node, record.addresses());
         Ok(Lease { id, ipv4: record.ipv4, ipv6: record.ipv6 })
     }
 
     /// Frees what a pod of the node held.
     pub fn release(&mut self, node: &str, lease: &Lease) {
-        if let Some(pool) = self.pools.get_mut(node) {
+        if let Some(pool) = self.nodes.get_mut(node) {
             pool.numbers.release(lease.id);
         }
         for address in lease.addresses() {
             self.held.remove(&address);
+            if let Some(blocks) = &mut self.blocks {
+                blocks.release(node, address);
+            }
         }
         self.drop_empty(node);
     }
@@ -175,15 +199,33 @@ impl Ipam {
         self.held.len()
     }
 
+    /// Takes addresses for a pod of the node.
+    pub(crate) fn hold(&mut self, node: &str, addresses: impl Iterator<Item = IpAddr>) {
+        for address in addresses {
+            self.held.insert(address);
+            if let Some(blocks) = &mut self.blocks {
+                blocks.use_one(node, address);
+            }
+        }
+    }
+
+    pub(crate) fn take_number(&mut self, node: &str) -> Result<u16, Error> {
+        let number = self.nodes.entry(node.to_owned()).or_default().numbers.take_next();
+        number.ok_or_else(|| Error::NumbersExhausted { node: node.to_owned() })
+    }
+
     fn is_reserved(&self, node: &str, address: IpAddr) -> bool {
-        self.pools.get(node).is_some_and(|pool| {
+        if let Some(blocks) = &self.blocks {
+            return blocks.is_router(address);
+        }
+        self.nodes.get(node).is_some_and(|pool| {
             pool.ranges().any(|range| range.place(address).is_some_and(|place| !range.has(place)))
         })
     }
 
     fn drop_empty(&mut self, node: &str) {
-        if self.pools.get(node).is_some_and(Pool::is_empty) {
-            self.pools.remove(node);
+        if self.nodes.get(node).is_some_and(Own::is_empty) {
+            self.nodes.remove(node);
         }
     }
 }
@@ -218,14 +260,14 @@ fn pair(
     Ok((place, a4, a6))
 }
 
-fn v4(address: IpAddr) -> Option<Ipv4Addr> {
+pub(crate) fn v4(address: IpAddr) -> Option<Ipv4Addr> {
     match address {
         IpAddr::V4(it) => Some(it),
         IpAddr::V6(_) => None,
     }
 }
 
-fn v6(address: IpAddr) -> Option<Ipv6Addr> {
+pub(crate) fn v6(address: IpAddr) -> Option<Ipv6Addr> {
     match address {
         IpAddr::V6(it) => Some(it),
         IpAddr::V4(_) => None,

@@ -13,18 +13,24 @@ const MAX_PLACES: u128 = 1 << 24;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Range {
     prefix: IpNet,
-    /// Last place for pods; below [`FIRST`] when the prefix is too small for any.
+    /// First place for pods.
+    first: u32,
+    /// Last place for pods; below the first when the prefix is too small for any.
     last: u32,
 }
 
 impl Range {
     pub(crate) fn new(prefix: IpNet) -> Self {
         let prefix = prefix.trunc();
-        let places = 1u128.checked_shl(u32::from(prefix.max_prefix_len() - prefix.prefix_len()));
-        let unusable_end = u128::from(prefix.addr().is_ipv4());
-        let last = places.unwrap_or(u128::MAX).saturating_sub(1 + unusable_end).min(MAX_PLACES - 1);
-        // At most MAX_PLACES - 1, which fits.
-        Self { prefix, last: last as u32 }
+        Self { prefix, first: FIRST, last: last_place(prefix, prefix.addr().is_ipv4()) }
+    }
+
+    /// A block of a pool: nothing in it is the router's by its place.
+    pub(crate) fn of_block(prefix: IpNet, allow_first: bool, allow_last: bool) -> Self {
+        let prefix = prefix.trunc();
+        let is_tiny = prefix.max_prefix_len() - prefix.prefix_len() <= 1;
+        let first = u32::from(!allow_first && !is_tiny);
+        Self { prefix, first, last: last_place(prefix, !allow_last && !is_tiny) }
     }
 
     pub(crate) fn prefix(&self) -> IpNet {
@@ -33,13 +39,13 @@ impl Range {
 
     /// All places for pods, from the one after `last` round to `last` itself.
     pub(crate) fn places_after(&self, last: u32) -> impl Iterator<Item = u32> + use<> {
-        let start = if last >= self.last { FIRST } else { FIRST.max(last + 1) };
-        (start..=self.last).chain(FIRST..start)
+        let start = if last >= self.last { self.first } else { self.first.max(last + 1) };
+        (start..=self.last).chain(self.first..start)
     }
 
     /// Whether the place is for pods.
     pub(crate) fn has(&self, place: u32) -> bool {
-        (FIRST..=self.last).contains(&place)
+        (self.first..=self.last).contains(&place)
     }
 
     /// The router's address, unless the prefix is a single address.
@@ -69,6 +75,14 @@ impl Range {
     }
 }
 
+/// The last place, or the one before it.
+fn last_place(prefix: IpNet, spare_end: bool) -> u32 {
+    let places = 1u128.checked_shl(u32::from(prefix.max_prefix_len() - prefix.prefix_len()));
+    let last = places.unwrap_or(u128::MAX).saturating_sub(1 + u128::from(spare_end));
+    // At most MAX_PLACES - 1, which fits.
+    last.min(MAX_PLACES - 1) as u32
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -90,6 +104,19 @@ mod tests {
         let range = mk_range("fd00::/126");
         let all: Vec<_> = range.places_after(0).map(|p| range.address(p).to_string()).collect();
         assert_eq!(all, ["fd00::2", "fd00::3"]);
+    }
+
+    #[test]
+    fn a_block_spares_its_ends_unless_it_is_tiny_or_told_otherwise() {
+        let all = |prefix: &str, first, last| {
+            let range = Range::of_block(prefix.parse().unwrap(), first, last);
+            range.places_after(u32::MAX).map(|place| range.address(place).to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(all("10.0.0.4/30", false, false), ["10.0.0.5", "10.0.0.6"]);
+        assert_eq!(all("10.0.0.4/30", true, false), ["10.0.0.4", "10.0.0.5", "10.0.0.6"]);
+        assert_eq!(all("fd00::/126", false, true), ["fd00::1", "fd00::2", "fd00::3"]);
+        assert_eq!(all("10.0.0.4/31", false, false), ["10.0.0.4", "10.0.0.5"]);
+        assert_eq!(all("fd00::9/128", false, false), ["fd00::9"]);
     }
 
     #[test]

@@ -29,7 +29,7 @@ pub const SCHEMA_VERSION_LABEL: &str = "io.cilium.k8s.crd.schema.version";
 /// patch number of upstream's times one hundred, plus a number of our own. So it is higher than upstream's
 /// (without that, our status fields would be pruned in a cluster that upstream was installed in before), an upstream
 /// operator of the same minor leaves our superset alone, and every change of a schema of ours has room for a new number.
-pub const SCHEMA_VERSION: &str = "1.33.1208";
+pub const SCHEMA_VERSION: &str = "1.33.1209";
 
 /// Version of kinds that upstream may still change.
 pub(crate) const ALPHA: &str = "v2alpha1";

@@ -36,6 +36,7 @@ pub mod node_slice;
 pub mod node_state;
 pub mod parts;
 pub mod peer;
+pub mod pod_ip_pool;
 pub mod policy_status;
 pub mod port;
 pub mod rule;
@@ -62,6 +63,7 @@ pub use load_balancer_pool::CiliumLoadBalancerIPPool;
 pub use local_redirect_policy::CiliumLocalRedirectPolicy;
 pub use network_policy::CiliumNetworkPolicy;
 pub use node::CiliumNode;
+pub use pod_ip_pool::CiliumPodIPPool;
 
 /// The definitions of all kinds, as they are installed: with [`SCHEMA_VERSION_LABEL`] and a structural schema.
 pub fn all() -> Vec<CustomResourceDefinition> {
@@ -77,6 +79,7 @@ pub fn all() -> Vec<CustomResourceDefinition> {
         CiliumBGPAdvertisement::with_old_version(),
         CiliumBGPNodeConfig::with_old_version(),
         CiliumBGPNodeConfigOverride::with_old_version(),
+        CiliumPodIPPool::crd(),
         CiliumEndpoint::crd(),
         CiliumIdentity::crd(),
         CiliumNode::crd(),

@@ -184,6 +184,11 @@ fn l2_announcement_policy_in_its_only_version() {
     assert_eq!(versions.collect::<Vec<_>>(), [("v2alpha1", true, None)]);
 }
 
+#[test]
+fn pod_ip_pool_in_its_only_version() {
+    assert_eq!(compare_version("CiliumPodIPPool", "CiliumPodIPPool", "v2alpha1"), 29);
+}
+
 /// Fields of both versions, which both are served.
 fn compare_both(kind: &str) -> (usize, usize) {
     let crds = cilium_api::all();

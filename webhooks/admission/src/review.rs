@@ -10,7 +10,7 @@ use cilium_api::{
     CiliumBGPAdvertisement, CiliumBGPClusterConfig, CiliumBGPNodeConfig, CiliumBGPNodeConfigOverride,
     CiliumBGPPeerConfig, CiliumCIDRGroup, CiliumClusterwideNetworkPolicy, CiliumEndpoint, CiliumIdentity,
     CiliumL2AnnouncementPolicy, CiliumLoadBalancerIPPool, CiliumLocalRedirectPolicy, CiliumNetworkPolicy,
-    CiliumNode,
+    CiliumNode, CiliumPodIPPool,
 };
 use cilium_bgp_plan::{Advertisement, ClusterConfig, Fault, Override, PeerConfig};
 use cilium_lbipam::Pool;
@@ -95,6 +95,7 @@ fn of_kind(kind: &str, value: Value, settings: Settings<'_>) -> Ruling {
         "CiliumCIDRGroup" => plain::<CiliumCIDRGroup>(value),
         "CiliumL2AnnouncementPolicy" => announcement(value),
         "CiliumLoadBalancerIPPool" => pool(value),
+        "CiliumPodIPPool" => pod_pool(value),
         "CiliumLocalRedirectPolicy" => redirect(value),
         "CiliumIdentity" => match parse::<CiliumIdentity>(value) {
             Ok(identity) => match cilium_identity::object::read(&identity) {
@@ -139,6 +140,17 @@ fn pool(value: Value) -> Ruling {
     };
     match Pool::check(&pool) {
         Ok(()) => Ruling::Accepted { warnings: Vec::new(), ask: Some(pool.into()) },
+        Err(invalid) => Ruling::Refused(invalid.to_string()),
+    }
+}
+
+fn pod_pool(value: Value) -> Ruling {
+    let pool: CiliumPodIPPool = match parse(value) {
+        Ok(pool) => pool,
+        Err(refused) => return refused,
+    };
+    match cilium_ipam::Pool::check(&pool) {
+        Ok(()) => Ruling::accepted(),
         Err(invalid) => Ruling::Refused(invalid.to_string()),
     }
 }
@@ -195,7 +207,8 @@ mod tests {
     use super::*;
 
     fn mk_request(kind: &str, object: Value, old: Option<Value>) -> AdmissionRequest<DynamicObject> {
-        let is_alpha = ["CiliumNodeState", "CiliumL2"].iter().any(|start| kind.starts_with(start));
+        let is_alpha =
+            ["CiliumNodeState", "CiliumL2", "CiliumPodIP"].iter().any(|start| kind.starts_with(start));
         let version = if is_alpha { "v2alpha1" } else { "v2" };
         let review = json!({
             "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
@@ -310,6 +323,22 @@ mod tests {
             matches!(ruling, Ruling::Accepted { ask: Some(Object::LoadBalancerPool(_)), .. }),
             "{ruling:?}"
         );
+    }
+
+    #[test]
+    fn a_pod_pool_without_room_for_a_block_is_refused() {
+        let mk = |cidr: &str, mask: u8| {
+            let spec = json!({"ipv4": {"cidrs": ["192.0.2.0/24", cidr], "maskSize": mask}});
+            let kind = "CiliumPodIPPool";
+            json!({"apiVersion": "cilium.io/v2alpha1", "kind": kind, "metadata": {"name": "x"}, "spec": spec})
+        };
+        let reason = refused("CiliumPodIPPool", mk("198.51.100.0/28", 26), None);
+        let expected =
+            "spec.ipv4.cidrs[1]: 198.51.100.0/28 has no block of the length 26, which is its maskSize";
+        assert_eq!(reason.as_deref(), Some(expected));
+        let reason = refused("CiliumPodIPPool", mk("fd00::/64", 26), None);
+        assert_eq!(reason.as_deref(), Some("spec.ipv4.cidrs[1]: fd00::/64 is no prefix of IPv4"));
+        assert_eq!(refused("CiliumPodIPPool", mk("198.51.100.0/28", 28), None), None);
     }
 
     #[test]
