@@ -39,6 +39,8 @@ pub(crate) struct Place {
 pub(crate) enum Source {
     /// From prefixes of nodes.
     PodCidr,
+    /// From blocks that nodes have of pools, by the labels of these; `None` selects none.
+    PodPools(Option<Selector>),
     /// From Services.
     Services(Services),
     /// From a device, which is for the node to look at; or from nothing.
@@ -107,12 +109,17 @@ impl Advertisement {
 
     /// What a user will hardly have meant, as sentences.
     pub fn advice(&self) -> Vec<String> {
-        let needs = |place: &&Place| matches!(&place.source, Source::Services(it) if it.selector.is_none());
-        let paths = self.places.iter().enumerate().filter(|(_, place)| needs(place));
-        let paths = paths.map(|(at, _)| format!("spec.advertisements[{at}]"));
+        let unselected = |place: &Place| match &place.source {
+            Source::Services(it) if it.selector.is_none() => Some("Service"),
+            Source::PodPools(None) => Some("pool"),
+            _ => None,
+        };
+        let all = self.places.iter().enumerate();
+        let all =
+            all.filter_map(|(at, place)| Some((format!("spec.advertisements[{at}]"), unselected(place)?)));
         let told =
-            paths.filter(|path| !self.faults.iter().any(|fault| fault.path.starts_with(path.as_str())));
-        told.map(|path| format!("{path} advertises nothing: without selector it selects no Service"))
+            all.filter(|(path, _)| !self.faults.iter().any(|fault| fault.path.starts_with(path.as_str())));
+        told.map(|(path, what)| format!("{path} advertises nothing: without selector it selects no {what}"))
             .collect()
     }
 }
@@ -150,11 +157,7 @@ fn place(name: &str, at: usize, it: &BgpAdvertised, faults: &mut Vec<Fault>) -> 
             }
             Source::Other
         }
-        (AdvertisementType::PodIpPool, _) => {
-            let reason = "it advertises nothing: pods have addresses out of prefixes of nodes, and not out of pools; use the type PodCIDR";
-            faults.push(Fault::unsupported(path, reason));
-            Source::Other
-        }
+        (AdvertisementType::PodIpPool, _) => Source::PodPools(selector),
         (AdvertisementType::Other(kind), _) => {
             faults.push(Fault::unsupported(path, format!("the type {kind} is not supported")));
             Source::Other

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use cilium_api::bgp::{BgpInstance, Route};
 use cilium_api::bgp_node_config::BgpNodeConfigSpec;
-use cilium_core::Labels;
+use cilium_core::{Label, Labels, Selector};
 use cilium_services::ServiceName;
 use ipnet::{IpNet, Ipv4Net};
 
@@ -60,6 +60,11 @@ pub struct NodeConfig {
     pub spec: BgpNodeConfigSpec,
 }
 
+/// Stands for the name of a pool.
+const POOL_NAME_LABEL: &str = "io.cilium.podippool.name";
+/// Stands for its namespace, of which it has none.
+const POOL_NAMESPACE_LABEL: &str = "io.cilium.podippool.namespace";
+
 /// A Service. Either half may come first.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Entry {
@@ -89,6 +94,10 @@ pub(crate) struct Inputs {
     /// Versions of Secrets.
     pub(crate) secrets: BTreeMap<String, String>,
     pub(crate) nodes: BTreeMap<Name, Node>,
+    /// Blocks of nodes, each with its pool.
+    blocks: BTreeMap<Name, Vec<(String, IpNet)>>,
+    /// Labels of pools, with those that stand for their names.
+    pod_pools: BTreeMap<String, Labels>,
     services: BTreeMap<ServiceName, Entry>,
     /// Router ids that stand in CiliumBGPNodeConfigs, by node and router.
     recorded: BTreeMap<String, BTreeMap<String, Ipv4Addr>>,
@@ -226,6 +235,23 @@ impl Bgp {
     /// Takes note that a node is gone.
     pub fn remove_node(&mut self, name: &str) {
         self.put_node(name, None);
+    }
+
+    /// Takes the blocks that a node has of pools.
+    pub fn set_blocks(&mut self, node: &str, blocks: Vec<(String, IpNet)>) {
+        let name: Name = node.into();
+        if put(&mut self.inputs.blocks, name.clone(), (!blocks.is_empty()).then_some(blocks)) {
+            self.dirty.pods.insert(name);
+        }
+    }
+
+    /// Takes the labels of a CiliumPodIPPool; `None` if it is gone: then its blocks are not made known.
+    pub fn set_pod_pool(&mut self, name: &str, labels: Option<Labels>) {
+        let named = [Label::k8s(POOL_NAME_LABEL, name), Label::k8s(POOL_NAMESPACE_LABEL, "")];
+        let labels = labels.map(|labels| labels.iter().cloned().chain(named).collect());
+        if put(&mut self.inputs.pod_pools, name.to_owned(), labels) {
+            self.dirty.routes = true;
+        }
     }
 
     fn put_node(&mut self, name: &str, node: Option<Node>) {
@@ -458,7 +484,14 @@ impl Bgp {
                 id: (*id).clone(),
             })
         });
-        given.collect()
+        let blocks = self.inputs.blocks.get(name).filter(|_| speaks).into_iter().flatten();
+        let of_pools = blocks.flat_map(|(pool, prefix)| {
+            let labels = self.inputs.pod_pools.get(pool);
+            let selects = move |selector: &Selector| labels.is_some_and(|it| selector.matches(it));
+            let selecting = advertised.pools.iter().filter(move |(_, selector)| selects(selector));
+            selecting.map(|(id, _)| Given { node: Some(name.clone()), prefix: *prefix, id: (*id).clone() })
+        });
+        given.chain(of_pools).collect()
     }
 
     /// A router of a node, as the node is told of it.
@@ -501,17 +534,19 @@ impl Bgp {
 struct Advertised<'a> {
     services: Vec<(&'a Arc<str>, &'a Services)>,
     pods: Vec<&'a Arc<str>>,
+    pools: Vec<(&'a Arc<str>, &'a Selector)>,
 }
 
 impl<'a> Advertised<'a> {
     fn new(inputs: &'a Inputs, used: &BTreeSet<Arc<str>>) -> Self {
-        let mut all = Self { services: Vec::new(), pods: Vec::new() };
+        let mut all = Self { services: Vec::new(), pods: Vec::new(), pools: Vec::new() };
         let places = inputs.advertisements.values().flat_map(|it| &it.places);
         for Place { id, source, .. } in places.filter(|place| used.contains(&place.id)) {
             match source {
                 Source::Services(services) => all.services.push((id, services)),
                 Source::PodCidr => all.pods.push(id),
-                Source::Other => {}
+                Source::PodPools(Some(selector)) => all.pools.push((id, selector)),
+                Source::PodPools(None) | Source::Other => {}
             }
         }
         all

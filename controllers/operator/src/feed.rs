@@ -11,7 +11,7 @@ use cilium_api::{
     CiliumBGPAdvertisement, CiliumBGPClusterConfig, CiliumBGPNodeConfig, CiliumBGPNodeConfigOverride,
     CiliumBGPPeerConfig, CiliumCIDRGroup, CiliumClusterwideNetworkPolicy, CiliumEndpoint, CiliumIdentity,
     CiliumL2AnnouncementPolicy, CiliumLoadBalancerIPPool, CiliumLocalRedirectPolicy, CiliumNetworkPolicy,
-    CiliumNode,
+    CiliumNode, CiliumPodIPPool,
 };
 use cilium_plan::{Kind, Object, ObjectKey, UnreadablePolicy};
 use cilium_runtime::metrics::Metrics;
@@ -46,6 +46,8 @@ pub struct Wanted {
     pub cluster_network_policies: bool,
     /// CiliumLoadBalancerIPPools.
     pub load_balancer_pools: bool,
+    /// CiliumPodIPPools.
+    pub pod_pools: bool,
     /// CiliumL2AnnouncementPolicies.
     pub l2_announcement_policies: bool,
     /// Kinds of BGP, and Secrets of this namespace, if any.
@@ -85,6 +87,11 @@ pub fn start(client: &Client, metrics: &Metrics, wanted: &Wanted) -> mpsc::Recei
         feed.watch_lenient::<CiliumLoadBalancerIPPool>();
     } else {
         feed.leave_out(Kind::LoadBalancerPool);
+    }
+    if wanted.pod_pools {
+        feed.watch_lenient::<CiliumPodIPPool>();
+    } else {
+        feed.leave_out(Kind::PodPool);
     }
     if wanted.l2_announcement_policies {
         feed.watch_lenient::<CiliumL2AnnouncementPolicy>();
@@ -225,6 +232,7 @@ pub fn parse(kind: Kind, value: serde_json::Value) -> Result<News, serde_json::E
         Kind::ClusterNetworkPolicy => lenient::<ClusterNetworkPolicy>(value),
         Kind::LocalRedirectPolicy => lenient::<CiliumLocalRedirectPolicy>(value),
         Kind::LoadBalancerPool => lenient::<CiliumLoadBalancerIPPool>(value),
+        Kind::PodPool => lenient::<CiliumPodIPPool>(value),
         Kind::L2AnnouncementPolicy => lenient::<CiliumL2AnnouncementPolicy>(value),
         Kind::BgpClusterConfig => lenient::<CiliumBGPClusterConfig>(value),
         Kind::BgpPeerConfig => lenient::<CiliumBGPPeerConfig>(value),

@@ -9,7 +9,7 @@ use cilium_api::{
     CiliumBGPAdvertisement, CiliumBGPClusterConfig, CiliumBGPNodeConfig, CiliumBGPNodeConfigOverride,
     CiliumBGPPeerConfig, CiliumCIDRGroup, CiliumClusterwideNetworkPolicy, CiliumEndpoint, CiliumIdentity,
     CiliumL2AnnouncementPolicy, CiliumLoadBalancerIPPool, CiliumLocalRedirectPolicy, CiliumNetworkPolicy,
-    CiliumNode,
+    CiliumNode, CiliumPodIPPool,
 };
 use cilium_plan::{Kind, ObjectKey};
 use cilium_runtime::object::{Key, ObjectRef, Resource};
@@ -52,6 +52,7 @@ watched! {
     ClusterNetworkPolicy: ClusterNetworkPolicy,
     CiliumLocalRedirectPolicy: LocalRedirectPolicy,
     CiliumLoadBalancerIPPool: LoadBalancerPool,
+    CiliumPodIPPool: PodPool,
     CiliumL2AnnouncementPolicy: L2AnnouncementPolicy,
     CiliumBGPClusterConfig: BgpClusterConfig,
     CiliumBGPPeerConfig: BgpPeerConfig,
@@ -67,7 +68,7 @@ watched! {
 }
 
 /// All kinds that are watched.
-pub const ALL: [Kind; 24] = [
+pub const ALL: [Kind; 25] = [
     Kind::Pod,
     Kind::Namespace,
     Kind::Node,
@@ -80,6 +81,7 @@ pub const ALL: [Kind; 24] = [
     Kind::ClusterNetworkPolicy,
     Kind::LocalRedirectPolicy,
     Kind::LoadBalancerPool,
+    Kind::PodPool,
     Kind::L2AnnouncementPolicy,
     Kind::BgpClusterConfig,
     Kind::BgpPeerConfig,
@@ -122,6 +124,7 @@ pub const fn describe(kind: Kind) -> (Resource, Written) {
         Kind::LoadBalancerPool => {
             (cilium("CiliumLoadBalancerIPPool", "ciliumloadbalancerippools"), Written::Status)
         }
+        Kind::PodPool => (alpha("CiliumPodIPPool", "ciliumpodippools"), Written::Nothing),
         Kind::L2AnnouncementPolicy => {
             (alpha("CiliumL2AnnouncementPolicy", "ciliuml2announcementpolicies"), Written::Status)
         }
@@ -207,6 +210,7 @@ mod tests {
         check::<ClusterNetworkPolicy>();
         check::<CiliumLocalRedirectPolicy>();
         check::<CiliumLoadBalancerIPPool>();
+        check::<CiliumPodIPPool>();
         check::<CiliumL2AnnouncementPolicy>();
         check::<CiliumBGPClusterConfig>();
         check::<CiliumBGPPeerConfig>();

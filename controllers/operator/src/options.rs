@@ -84,6 +84,10 @@ pub struct Options {
         action = ArgAction::Set, value_parser = BoolishValueParser::new(), value_name = "BOOL")]
     pub bpf_lb_mode_annotation: bool,
 
+    /// Where pods get addresses from: kubernetes (spec.podCIDRs of Nodes), or multi-pool (CiliumPodIPPools).
+    #[arg(long, default_value = "kubernetes", value_name = "HOW")]
+    pub ipam: IpamMode,
+
     /// Give Services of type LoadBalancer addresses of CiliumLoadBalancerIPPools.
     #[arg(long, default_value = "true", num_args = 0..=1, require_equals = true, default_missing_value = "true",
         action = ArgAction::Set, value_parser = BoolishValueParser::new(), value_name = "BOOL")]
@@ -245,6 +249,15 @@ pub enum DefaultServiceIpam {
     Nodeipam,
     /// Somebody else.
     None,
+}
+
+/// Values of `--ipam`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum IpamMode {
+    /// Out of the pod prefixes of their nodes.
+    Kubernetes,
+    /// Out of pools.
+    MultiPool,
 }
 
 /// Values of `--bgp-router-id-allocation-mode`.

@@ -24,7 +24,7 @@ use tokio::time::Instant;
 use crate::bootstrap::{Bootstrap, Settings};
 use crate::brain::Brain;
 use crate::feed::{self, News};
-use crate::options::{DefaultServiceIpam, L2Mode, Options};
+use crate::options::{DefaultServiceIpam, IpamMode, L2Mode, Options};
 use crate::{heartbeat, metrics, rbac, webhook};
 
 /// News and reports taken in one go. A longer queue means that another round follows at once.
@@ -150,6 +150,7 @@ impl Operator {
         let wanted = feed::Wanted {
             cluster_network_policies: self.options.enable_k8s_cluster_network_policy,
             load_balancer_pools: self.options.enable_lb_ipam,
+            pod_pools: self.options.ipam == IpamMode::MultiPool,
             l2_announcement_policies: self.options.enable_l2_announcements,
             bgp: self.options.enable_bgp_control_plane.then(|| self.options.bgp_secrets_namespace.clone()),
         };
@@ -209,6 +210,7 @@ fn plan_config(options: &Options) -> anyhow::Result<cilium_plan::Config> {
             algorithm_by_annotation: options.bpf_lb_algorithm_annotation,
             forwarding_by_annotation: options.bpf_lb_mode_annotation,
         },
+        pod_pools: options.ipam == IpamMode::MultiPool,
         lb_ipam: options.enable_lb_ipam,
         lb_default_class: options.default_lb_service_ipam == DefaultServiceIpam::Lbipam,
         lb_bgp_class: options.enable_bgp_control_plane,

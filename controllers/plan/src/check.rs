@@ -25,6 +25,7 @@ impl Planner {
         notes.extend(self.load_balancers.check());
         notes.extend(self.announcements.check());
         notes.extend(self.routing.check());
+        notes.extend(self.endpoints.ipam.check());
         assert!(notes.is_empty(), "the plan contradicts itself:\n{}", notes.join("\n"));
     }
 

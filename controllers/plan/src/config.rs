@@ -31,6 +31,8 @@ pub struct Config {
     pub redirect_cidrs: Vec<IpNet>,
     /// What agents are told of Services.
     pub services: ServiceConfig,
+    /// Pods get addresses of CiliumPodIPPools, and not of their nodes' prefixes.
+    pub pod_pools: bool,
     /// Services of load balancers get addresses of pools.
     pub lb_ipam: bool,
     /// So do those that name no `loadBalancerClass`.
@@ -83,6 +85,7 @@ impl Default for Config {
             local_redirects: false,
             redirect_cidrs: Vec::new(),
             services: ServiceConfig::default(),
+            pod_pools: false,
             lb_ipam: true,
             lb_default_class: true,
             lb_bgp_class: false,

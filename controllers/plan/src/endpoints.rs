@@ -8,6 +8,7 @@ use cilium_api::parts::{self, HostPort, Part, PartKey};
 use cilium_core::{Labels, pod};
 use cilium_ipam::{Ipam, Lease, Record};
 
+use crate::config::Config;
 use crate::names::PodName;
 use crate::node::Token;
 use crate::object::{Kind, ObjectKey};
@@ -15,7 +16,7 @@ use crate::planner::Planner;
 use crate::pod::Pod;
 
 /// All endpoints, and what they hold.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Endpoints {
     pub(crate) all: BTreeMap<PodName, Endpoint>,
     pub(crate) ipam: Ipam,
@@ -25,6 +26,19 @@ pub(crate) struct Endpoints {
     pub(crate) dirty: BTreeSet<PodName>,
     /// Endpoints that lack something for which there was no room.
     waiting: BTreeSet<PodName>,
+}
+
+impl Endpoints {
+    pub(crate) fn new(config: &Config) -> Self {
+        let ipam = if config.pod_pools { Ipam::with_pools() } else { Ipam::default() };
+        Self {
+            all: BTreeMap::new(),
+            ipam,
+            addresses: BTreeSet::new(),
+            dirty: BTreeSet::new(),
+            waiting: BTreeSet::new(),
+        }
+    }
 }
 
 /// The endpoint of a pod, from when the pod is bound until it is gone.
@@ -74,6 +88,17 @@ impl Endpoint {
     }
 }
 
+/// Where there is room again.
+#[derive(Debug)]
+pub(crate) enum Room<'a> {
+    /// There are free identities.
+    ForIdentities,
+    /// A pod of this node is gone.
+    On(&'a str),
+    /// Pools changed.
+    InPools,
+}
+
 /// Key of a pod among Kubernetes' objects.
 fn pod_key(name: &PodName) -> ObjectKey {
     ObjectKey::namespaced(Kind::Pod, &name.namespace, &name.name)
@@ -111,7 +136,7 @@ impl Planner {
         let Some(endpoint) = self.endpoints.all.remove(name) else { return };
         if let Some(lease) = endpoint.lease {
             self.endpoints.ipam.release(&endpoint.node, &lease);
-            self.retry_waiting(Some(&endpoint.node));
+            self.retry_waiting(&Room::On(&endpoint.node));
         }
         if let Some(number) = endpoint.identity {
             self.release_identity(number, now);
@@ -123,13 +148,16 @@ impl Planner {
         self.reports.endpoints.touch(endpoint_key(name));
     }
 
-    /// There is room again on a node, or for identities.
-    pub(crate) fn retry_waiting(&mut self, node: Option<&str>) {
-        let Endpoints { all, dirty, waiting, .. } = &mut self.endpoints;
+    /// There is room again.
+    pub(crate) fn retry_waiting(&mut self, room: &Room<'_>) {
+        let Endpoints { all, dirty, waiting, ipam, .. } = &mut self.endpoints;
         let concerned = |name: &&PodName| {
             let endpoint = all.get(*name);
-            endpoint.is_some_and(|e| {
-                node.map_or(e.identity.is_none(), |node| e.lease.is_none() && e.node == node)
+            endpoint.is_some_and(|e| match room {
+                Room::ForIdentities => e.identity.is_none(),
+                // What one node gives back of a pool is for all of them.
+                Room::On(node) => e.lease.is_none() && (e.node == *node || ipam.has_pools()),
+                Room::InPools => e.lease.is_none(),
             })
         };
         dirty.extend(waiting.iter().filter(concerned).cloned());
@@ -187,6 +215,7 @@ impl Planner {
     /// # Errors
     /// What to tell users, if there is anything that they can do.
     fn resolve_lease(&mut self, name: &PodName) -> Result<(), Option<String>> {
+        let choice = self.pools_of(name);
         let (Some(pod), Some(endpoint)) = (self.pods.get(name), self.endpoints.all.get_mut(name)) else {
             return Ok(());
         };
@@ -196,7 +225,11 @@ impl Planner {
         let ipam = &mut self.endpoints.ipam;
         // A pod that is connected already keeps what it has.
         let running = reported(ipam, pod).and_then(|record| ipam.restore(&pod.node, &record).ok());
-        match running.map_or_else(|| ipam.allocate(&pod.node), Ok) {
+        let new = |ipam: &mut Ipam| match &choice {
+            Some(choice) => ipam.allocate_from(&pod.node, choice),
+            None => ipam.allocate(&pod.node),
+        };
+        match running.map_or_else(|| new(ipam), Ok) {
             Ok(lease) => {
                 endpoint.lease = Some(lease);
                 Ok(())

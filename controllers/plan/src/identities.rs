@@ -112,7 +112,7 @@ impl Planner {
         let labels = self.identities.allocator.labels(number).cloned();
         if labels.is_none() {
             // A number is free again.
-            self.retry_waiting(None);
+            self.retry_waiting(&crate::endpoints::Room::ForIdentities);
         }
         self.set_known(number, labels);
     }

@@ -41,6 +41,7 @@ mod pack;
 mod packed;
 mod planner;
 mod pod;
+mod pod_pools;
 mod policies;
 mod prefixes;
 mod public_endpoint;

@@ -147,7 +147,10 @@ impl Planner {
             let entry = self.nodes.entry(&name);
             entry.state.touch();
             let prefixes = entry.object.as_ref().map(|object| object.pod_cidrs.clone()).unwrap_or_default();
+            let is_there = entry.object.is_some();
             self.endpoints.ipam.set_node(&name, &prefixes);
+            self.endpoints.ipam.set_present(&name, is_there);
+            self.pod_pools.touch_routers();
             // Their addresses may come from the prefixes, and their CiliumEndpoints name an address of the node.
             self.endpoints.dirty.extend(entry.pods.iter().cloned());
             let names: Vec<String> = entry.state.slices.names().collect();
@@ -163,8 +166,10 @@ impl Planner {
     pub(crate) fn set_node_part(&mut self, name: &str) {
         let identity = self.follow_node_identity(name);
         let entry = self.nodes.get(name);
-        let part =
-            entry.and_then(|entry| Some(Part::Node(entry.object.as_ref()?.part(entry.api_server, identity))));
+        let part = entry.and_then(|entry| {
+            let part = entry.object.as_ref()?.part(entry.api_server, identity);
+            Some(Part::Node(self.with_blocks(name, part)))
+        });
         self.shared.set(&PartKey::node(name), part.as_ref());
     }
 

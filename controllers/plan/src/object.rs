@@ -11,7 +11,7 @@ use cilium_api::{
     CiliumBGPAdvertisement, CiliumBGPClusterConfig, CiliumBGPNodeConfig, CiliumBGPNodeConfigOverride,
     CiliumBGPPeerConfig, CiliumCIDRGroup, CiliumClusterwideNetworkPolicy, CiliumEndpoint, CiliumIdentity,
     CiliumL2AnnouncementPolicy, CiliumLoadBalancerIPPool, CiliumLocalRedirectPolicy, CiliumNetworkPolicy,
-    CiliumNode,
+    CiliumNode, CiliumPodIPPool,
 };
 
 /// Kinds that the planner reads or writes.
@@ -41,6 +41,8 @@ pub enum Kind {
     LocalRedirectPolicy,
     /// CiliumLoadBalancerIPPool.
     LoadBalancerPool,
+    /// CiliumPodIPPool.
+    PodPool,
     /// CiliumL2AnnouncementPolicy.
     L2AnnouncementPolicy,
     /// CiliumBGPClusterConfig.
@@ -141,6 +143,8 @@ pub enum Object {
     LocalRedirectPolicy(Box<CiliumLocalRedirectPolicy>),
     /// Addresses for Services of load balancers.
     LoadBalancerPool(Box<CiliumLoadBalancerIPPool>),
+    /// Addresses for pods.
+    PodPool(Box<CiliumPodIPPool>),
     /// Which nodes announce which addresses.
     L2AnnouncementPolicy(Box<CiliumL2AnnouncementPolicy>),
     /// Who speaks BGP with whom.
@@ -191,6 +195,7 @@ from_boxed! {
     CidrGroup: CiliumCIDRGroup,
     LocalRedirectPolicy: CiliumLocalRedirectPolicy,
     LoadBalancerPool: CiliumLoadBalancerIPPool,
+    PodPool: CiliumPodIPPool,
     L2AnnouncementPolicy: CiliumL2AnnouncementPolicy,
     BgpClusterConfig: CiliumBGPClusterConfig,
     BgpPeerConfig: CiliumBGPPeerConfig,

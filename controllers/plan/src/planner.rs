@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use cilium_ipam::Request;
+
 use crate::announcements::Announcements;
 use crate::api_server::ApiServer;
 use crate::config::Config;
@@ -17,6 +19,7 @@ use crate::object::{Kind, Object, ObjectKey};
 use crate::output::{Event, Outcome, Output, Report};
 use crate::packed::Packed;
 use crate::pod::Pod;
+use crate::pod_pools::PodPools;
 use crate::policies::Policies;
 use crate::prefixes::Prefixes;
 use crate::redirects::Redirects;
@@ -45,6 +48,7 @@ pub struct Planner {
     pub(crate) pods: BTreeMap<PodName, Pod>,
     /// Labels of namespaces.
     pub(crate) namespaces: BTreeMap<String, BTreeMap<String, String>>,
+    pub(crate) pod_pools: PodPools,
     pub(crate) nodes: Nodes,
     pub(crate) endpoints: Endpoints,
     pub(crate) identities: Identities,
@@ -78,11 +82,12 @@ impl Planner {
             load_balancers: LoadBalancers::new(&config),
             announcements: Announcements::new(&config),
             routing: Routing::new(&config),
+            endpoints: Endpoints::new(&config),
             config,
             pods: BTreeMap::new(),
             namespaces: BTreeMap::new(),
             nodes: Nodes::default(),
-            endpoints: Endpoints::default(),
+            pod_pools: PodPools::default(),
             identities: Identities::default(),
             policies: Policies::new(policies),
             references: References::default(),
@@ -109,6 +114,8 @@ impl Planner {
                 self.put_pod(name, Pod::reduce(&it));
             }
             Object::Namespace(it) => {
+                let name = it.metadata.name.as_deref().unwrap_or_default();
+                self.put_request(name, Request::read(it.metadata.annotations.as_ref()));
                 let labels = it.metadata.labels.unwrap_or_default();
                 self.put_namespace(it.metadata.name.unwrap_or_default(), Some(labels));
             }
@@ -128,6 +135,7 @@ impl Planner {
             Object::CidrGroup(it) => self.observe_group(&it),
             Object::LocalRedirectPolicy(it) => self.observe_redirect(&it),
             Object::LoadBalancerPool(it) => self.load_balancers.observe_pool(&it),
+            Object::PodPool(it) => self.observe_pod_pool(&it),
             Object::L2AnnouncementPolicy(it) => self.announcements.observe_policy(&it),
             Object::BgpClusterConfig(it) => self.routing.observe_cluster(&it),
             Object::BgpPeerConfig(it) => self.routing.observe_peer(&it),
@@ -148,7 +156,10 @@ impl Planner {
         let ObjectKey { kind, namespace, name } = key;
         match kind {
             Kind::Pod => self.put_pod(PodName::new(namespace, name), None),
-            Kind::Namespace => self.put_namespace(name.clone(), None),
+            Kind::Namespace => {
+                self.put_request(name, None);
+                self.put_namespace(name.clone(), None);
+            }
             Kind::Node => {
                 self.put_node(name, None);
                 self.announcements.forget_node(name);
@@ -168,6 +179,7 @@ impl Planner {
             Kind::CidrGroup => self.put_group(name, None),
             Kind::LocalRedirectPolicy => self.forget_redirect(key),
             Kind::LoadBalancerPool => self.load_balancers.forget_pool(key),
+            Kind::PodPool => self.forget_pod_pool(name),
             Kind::L2AnnouncementPolicy => self.announcements.forget_policy(key),
             Kind::BgpClusterConfig
             | Kind::BgpPeerConfig
@@ -214,6 +226,7 @@ impl Planner {
             | Kind::Node
             | Kind::EndpointSlice
             | Kind::CidrGroup
+            | Kind::PodPool
             | Kind::KubernetesNetworkPolicy
             | Kind::ClusterNetworkPolicy
             | Kind::BgpAdvertisement
@@ -232,7 +245,9 @@ impl Planner {
         self.follow_identities(now);
         self.follow_nodes();
         self.restore();
+        self.follow_pod_pools();
         self.follow_pods(now);
+        self.follow_blocks();
         self.follow_services();
         self.follow_redirects();
         self.load_balancers.follow();

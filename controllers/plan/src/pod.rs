@@ -7,6 +7,7 @@ use cilium_api::endpoint::NamedPort;
 use cilium_api::parts::HostPort;
 use cilium_api::slim;
 use cilium_core::named_port;
+use cilium_ipam::Request;
 
 /// A pod that has, or shall have, an endpoint: bound, with a network of its own, not at its end.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +22,8 @@ pub(crate) struct Pod {
     pub(crate) host_ports: Vec<HostPort>,
     /// What the kubelet reports: not empty once the pod is connected.
     pub(crate) addresses: Vec<IpAddr>,
+    /// Pools that it asks for. Boxed, as few do.
+    pub(crate) request: Option<Box<Request>>,
     /// It takes connections, and is not on its way out.
     pub(crate) is_ready: bool,
 }
@@ -37,11 +40,20 @@ impl Pod {
 
     /// Whether another version of the pod has the same endpoint.
     pub(crate) fn has_same_endpoint(&self, other: &Self) -> bool {
-        let Self { uid, node, labels, service_account, named_ports, host_ports, addresses, is_ready: _ } =
-            self;
+        let Self {
+            uid,
+            node,
+            labels,
+            service_account,
+            named_ports,
+            host_ports,
+            addresses,
+            request,
+            is_ready: _,
+        } = self;
         (uid, node, labels) == (&other.uid, &other.node, &other.labels)
             && (service_account, named_ports) == (&other.service_account, &other.named_ports)
-            && (host_ports, addresses) == (&other.host_ports, &other.addresses)
+            && (host_ports, addresses, request) == (&other.host_ports, &other.addresses, &other.request)
     }
 
     /// `None`: no endpoint.
@@ -60,6 +72,7 @@ impl Pod {
             named_ports: named_ports(&pod.spec.containers),
             host_ports: host_ports(&pod.spec.containers),
             addresses: pod.status.pod_ips.iter().filter_map(|ip| ip.ip.parse().ok()).collect(),
+            request: Request::read(pod.metadata.annotations.as_ref()).map(Box::new),
             is_ready: is_ready(pod),
         })
     }

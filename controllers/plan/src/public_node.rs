@@ -2,7 +2,7 @@
 
 use cilium_api::CiliumNode;
 use cilium_api::digest::digest;
-use cilium_api::node::{IpamSpec, NodeAddress, NodeSpec};
+use cilium_api::node::{NodeAddress, NodeSpec};
 
 use crate::object::{Kind, ObjectKey};
 use crate::output::Write;
@@ -16,6 +16,9 @@ fn print(object: &CiliumNode) -> String {
 
 impl Planner {
     pub(crate) fn observe_public_node(&mut self, object: &CiliumNode) {
+        if let Some(records) = &mut self.records {
+            records.add_public_node(object);
+        }
         let meta = &object.metadata;
         let key = ObjectKey::cluster(Kind::CiliumNode, meta.name.as_deref().unwrap_or_default());
         self.reports.nodes.observe(
@@ -45,10 +48,7 @@ impl Planner {
         object.metadata.owner_references = Some(vec![owned_by_node(name, &node.uid)]);
         object.spec = NodeSpec {
             addresses: Some(internal.chain(external).chain(own).collect()),
-            ipam: Some(IpamSpec {
-                pod_cidrs: Some(node.pod_cidrs.iter().map(ToString::to_string).collect()),
-                ..IpamSpec::default()
-            }),
+            ipam: Some(self.public_ipam(name, &node.pod_cidrs)),
             ..NodeSpec::default()
         };
         Some(object)

@@ -33,12 +33,22 @@ pub(crate) struct Records {
     /// Endpoints in slices, by name of the slice, with the slice's digest.
     slices: BTreeMap<String, (String, Vec<(PodName, Held)>)>,
     endpoints: Vec<(PodName, Held)>,
+    /// By name of the node.
+    pub(crate) public_nodes: BTreeMap<String, PublicNode>,
     /// Slices with versions of policies, by their place: of two copies the one in the more specific slice counts.
     policies: BTreeMap<(u8, String), String>,
     /// Numbers of prefixes.
     prefixes: BTreeMap<IpNet, u32>,
     /// Identities of nodes.
     nodes: BTreeMap<String, u32>,
+}
+
+/// What a CiliumNode says of addresses.
+#[derive(Debug)]
+pub(crate) struct PublicNode {
+    /// Each with its pool.
+    pub(crate) blocks: Vec<(String, IpNet)>,
+    pub(crate) routers: Vec<IpAddr>,
 }
 
 /// What a pod held.
@@ -142,6 +152,9 @@ impl Planner {
     /// Restores what pods hold and which versions of policies are in force. Nodes are known by now.
     pub(crate) fn restore(&mut self) {
         let Some(mut records) = self.records.take() else { return };
+        for (node, PublicNode { blocks, routers }) in &records.public_nodes {
+            self.endpoints.ipam.restore_blocks(node, blocks, routers);
+        }
         for (name, held) in records.told() {
             self.restore_endpoint(&name, &held, Trust::Full);
         }
@@ -149,6 +162,7 @@ impl Planner {
             self.restore_endpoint(name, held, Trust::InPrefix);
         }
         self.restore_reported();
+        self.endpoints.ipam.trim();
         self.restore_policies(&records.policies);
     }
 
@@ -159,8 +173,9 @@ impl Planner {
         endpoint.before = endpoint.before.or(held.identity);
         let has_addresses = held.record.addresses().next().is_some();
         let ipam = &mut self.endpoints.ipam;
+        let object = self.nodes.get(&node).and_then(|entry| entry.object.as_ref());
         let has_prefixes =
-            self.nodes.get(&node).and_then(|e| e.object.as_ref()).is_some_and(|o| !o.pod_cidrs.is_empty());
+            object.is_some_and(|object| !object.pod_cidrs.is_empty()) || ipam.blocks(&node).next().is_some();
         let is_inside = |address: IpAddr| ipam.is_pod_address(&node, address);
         let is_believed = trust == Trust::Full || !has_prefixes || held.record.addresses().all(is_inside);
         if endpoint.lease.is_none() && has_addresses && is_believed {

@@ -14,8 +14,9 @@ use cilium_api::{
 use cilium_bgp_plan::{
     Advertisement, Bgp, CONDITIONS, Claim, ClusterConfig, NodeConfig, Override, PeerConfig, Served,
 };
-use cilium_core::{Label, condition};
+use cilium_core::{Label, Labels, condition};
 use cilium_services::ServiceName;
+use ipnet::IpNet;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
 use crate::config::Config;
@@ -37,6 +38,8 @@ pub(crate) struct Print {
 pub(crate) struct Routing {
     /// `None`: the feature is off.
     bgp: Option<Bgp>,
+    /// Pods have addresses of pools, and not of their nodes' prefixes.
+    pod_pools: bool,
     /// Of CiliumBGPClusterConfigs and CiliumBGPPeerConfigs.
     pub(crate) statuses: Ledger<BgpStatus>,
     pub(crate) node_configs: Ledger<Print>,
@@ -52,6 +55,7 @@ impl Routing {
     pub(crate) fn new(config: &Config) -> Self {
         Self {
             bgp: config.bgp.map(Bgp::new),
+            pod_pools: config.pod_pools,
             statuses: Ledger::default(),
             node_configs: Ledger::default(),
             generations: BTreeMap::new(),
@@ -172,8 +176,23 @@ impl Routing {
         let labels = node.metadata.labels.iter().flatten().map(|(key, value)| Label::k8s(key, value));
         let internal = node.status.addresses.iter().filter(|it| it.type_ == "InternalIP");
         let addresses: Vec<_> = internal.filter_map(|it| it.address.parse().ok()).collect();
-        let prefixes: Vec<_> = node.spec.pod_cidrs.iter().filter_map(|it| it.parse().ok()).collect();
+        let texts = node.spec.pod_cidrs.iter().filter(|_| !self.pod_pools);
+        let prefixes: Vec<_> = texts.filter_map(|it| it.parse().ok()).collect();
         bgp.set_node(name_of(&node.metadata), labels.collect(), &addresses, &prefixes);
+    }
+
+    /// A node has these blocks of pools.
+    pub(crate) fn set_blocks(&mut self, node: &str, blocks: Vec<(String, IpNet)>) {
+        if let Some(bgp) = &mut self.bgp {
+            bgp.set_blocks(node, blocks);
+        }
+    }
+
+    /// A pool has these labels, or is gone.
+    pub(crate) fn set_pod_pool(&mut self, name: &str, labels: Option<Labels>) {
+        if let Some(bgp) = &mut self.bgp {
+            bgp.set_pod_pool(name, labels);
+        }
     }
 
     pub(crate) fn forget_node(&mut self, name: &str) {

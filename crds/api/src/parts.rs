@@ -577,6 +577,9 @@ pub struct Node {
     pub addresses: Vec<IpAddr>,
     /// Pod prefixes of the node, `address/length`.
     pub pod_cidrs: Vec<String>,
+    /// Addresses that its pods have as next hop, one of each family, where these are not the second ones of its prefixes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub routers: Vec<IpAddr>,
     /// The node runs an API server.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub api_server: bool,

@@ -17,7 +17,7 @@
 {{- if .Values.hubble.enabled }}{{ fail "hubble.enabled: this version serves no flows; set it to false" }}{{ end }}
 {{- if not (has .Values.routingMode (list "tunnel" "native")) }}{{ fail (printf "routingMode: %q is neither tunnel nor native" .Values.routingMode) }}{{ end }}
 {{- if ne .Values.tunnelProtocol "vxlan" }}{{ fail (printf "tunnelProtocol: %q is not offered; use vxlan" .Values.tunnelProtocol) }}{{ end }}
-{{- if ne .Values.ipam.mode "kubernetes" }}{{ fail (printf "ipam.mode: %q is not offered; use kubernetes" .Values.ipam.mode) }}{{ end }}
+{{- if not (has .Values.ipam.mode (list "kubernetes" "multi-pool")) }}{{ fail (printf "ipam.mode: %q is not offered; use kubernetes, or multi-pool" .Values.ipam.mode) }}{{ end }}
 {{- if not (has .Values.policyEnforcementMode (list "default" "always" "never")) }}{{ fail (printf "policyEnforcementMode: %q is none of default, always, never" .Values.policyEnforcementMode) }}{{ end }}
 {{- if not (has .Values.dnsProxy.dnsRejectResponseCode (list "refused" "nameError")) }}{{ fail (printf "dnsProxy.dnsRejectResponseCode: %q is neither refused nor nameError" .Values.dnsProxy.dnsRejectResponseCode) }}{{ end }}
 {{- if not (has .Values.loadBalancer.algorithm (list "random" "maglev")) }}{{ fail (printf "loadBalancer.algorithm: %q is neither random nor maglev" .Values.loadBalancer.algorithm) }}{{ end }}

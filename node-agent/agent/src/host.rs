@@ -13,7 +13,7 @@ use cilium_bpf::layout::{
     CONFIG_MASQUERADE6, CONFIG_NODEPORT_PREFIX_COUNT, CONFIG_NODEPORT_PREFIXES, CONFIG_REDIRECTS,
     CONFIG_SET_RETVAL, CONFIG_SOCKETS_OF_HOST, Config, NetPort, Prefix,
 };
-use cilium_dataplane::{Devices, router_address};
+use cilium_dataplane::{Devices, routers};
 use cilium_drivers::datapath::{AttachMode, Attached, Datapath, DeviceProgram, EarlyMode, LoadOptions};
 use cilium_drivers::netlink::{self, HOST_DEVICE, Link, NET_DEVICE, Netlink, VXLAN_DEVICE};
 use cilium_drivers::netns::Netns;
@@ -37,14 +37,21 @@ const VXLAN_OVERHEAD: (u32, u32) = (50, 70);
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Facts {
     pub(crate) addresses: Vec<IpAddr>,
+    /// Of its pods. Of blocks out of pools only those with a router address, which stay: others come and go with pods.
     pub(crate) prefixes: Vec<IpNet>,
+    routers: Vec<IpAddr>,
 }
 
 impl Facts {
     /// From the node's own part; prefixes that cannot be read are the dataplane's to complain of.
     pub(crate) fn new(node: &Node) -> Self {
         let prefixes = node.pod_cidrs.iter().filter_map(|text| text.parse::<IpNet>().ok());
-        Self { addresses: node.addresses.clone(), prefixes: prefixes.map(|prefix| prefix.trunc()).collect() }
+        let mut prefixes: Vec<IpNet> = prefixes.map(|prefix| prefix.trunc()).collect();
+        let routers = routers(node, &prefixes);
+        if !node.routers.is_empty() {
+            prefixes.retain(|prefix| routers.iter().any(|router| prefix.contains(router)));
+        }
+        Self { addresses: node.addresses.clone(), prefixes, routers }
     }
 
     pub(crate) fn first(&self, v4: bool) -> Option<IpAddr> {
@@ -52,7 +59,7 @@ impl Facts {
     }
 
     fn routers(&self) -> Vec<IpNet> {
-        self.prefixes.iter().filter_map(|prefix| router_address(*prefix)).map(IpNet::from).collect()
+        self.routers.iter().copied().map(IpNet::from).collect()
     }
 }
 
@@ -378,4 +385,27 @@ fn kept(settings: &Settings, facts: &Facts) -> [Prefix; CONFIG_KEPT_PREFIXES] {
         *slot = Prefix::new(prefix.network(), prefix.prefix_len());
     }
     kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_that_come_and_go_leave_devices_and_programs_alone() {
+        let mk = |pod_cidrs: &[&str], routers: &[&str]| {
+            let pod_cidrs = pod_cidrs.iter().map(|text| (*text).to_owned()).collect();
+            let routers = routers.iter().map(|text| text.parse().expect("an address")).collect();
+            Facts::new(&Node { pod_cidrs, routers, ..Node::default() })
+        };
+        let one = mk(&["10.64.0.0/27"], &["10.64.0.5"]);
+        assert_eq!(one, mk(&["10.9.0.0/28", "10.64.0.0/27"], &["10.64.0.5"]));
+        assert_eq!(one.routers(), ["10.64.0.5/32".parse().expect("a prefix")]);
+        let own = mk(&["10.1.0.0/24", "fd00:1::/64"], &[]);
+        assert_eq!(
+            own.routers(),
+            ["10.1.0.1/32", "fd00:1::1/128"].map(|text| text.parse().expect("a prefix"))
+        );
+        assert_eq!(own.prefixes.len(), 2);
+    }
 }

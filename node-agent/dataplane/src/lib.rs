@@ -49,7 +49,7 @@ pub use dataplane::{Dataplane, Unready};
 pub use displaced::Displaced;
 pub use endpoints::Planned;
 pub use kernel::{Behind, BehindKey, Kernel, Lookup, Parts, Piece, PieceKey, SlotIndex};
-pub use nodes::router_address;
+pub use nodes::{router_address, routers};
 
 /// How long entries of a generation stay after the switch away from it, in milliseconds. A program runs for microseconds; the
 /// margin is for one that was preempted in the middle of a look-up.

@@ -26,11 +26,21 @@ pub fn router_address(prefix: IpNet) -> Option<IpAddr> {
     prefix.contains(&router).then_some(router)
 }
 
+/// Router addresses of a node: those that its part names, or else one for each prefix.
+pub fn routers(node: &Node, prefixes: &[IpNet]) -> Vec<IpAddr> {
+    if node.routers.is_empty() {
+        prefixes.iter().filter_map(|prefix| router_address(*prefix)).collect()
+    } else {
+        node.routers.clone()
+    }
+}
+
 /// A node part with its text parsed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct NodeFacts {
     pub(crate) addresses: Vec<IpAddr>,
     pub(crate) prefixes: Vec<IpNet>,
+    routers: Vec<IpAddr>,
     api_server: bool,
     identity: Option<u32>,
 }
@@ -48,7 +58,8 @@ impl NodeFacts {
             }
         }
         let &Node { api_server, identity, .. } = node;
-        (Self { addresses: node.addresses.clone(), prefixes, api_server, identity }, unreadable)
+        let routers = routers(node, &prefixes);
+        (Self { addresses: node.addresses.clone(), prefixes, routers, api_server, identity }, unreadable)
     }
 
     fn first(&self, v4: bool) -> Option<IpAddr> {
@@ -60,9 +71,9 @@ impl NodeFacts {
         self.first(true).or_else(|| self.first(false))
     }
 
-    /// Router addresses, one for each prefix.
+    /// Router addresses.
     pub(crate) fn routers(&self) -> impl Iterator<Item = IpAddr> {
-        self.prefixes.iter().filter_map(|prefix| router_address(*prefix))
+        self.routers.iter().copied()
     }
 
     /// The router address of a family.

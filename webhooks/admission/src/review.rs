@@ -390,9 +390,13 @@ mod tests {
             reason.starts_with("spec.advertisements[0].attributes.communities.standard[0]: "),
             "{reason}"
         );
+        let later = json!([{"advertisementType": "Later"}]);
+        let warned = warnings(kind, mk(kind, json!({"advertisements": later})), None);
+        assert!(warned[0].starts_with("it is not put in force: spec.advertisements[0]: "), "{warned:?}");
         let pools = json!([{"advertisementType": "CiliumPodIPPool"}]);
         let warned = warnings(kind, mk(kind, json!({"advertisements": pools})), None);
-        assert!(warned[0].starts_with("it is not put in force: spec.advertisements[0]: "), "{warned:?}");
+        let expected = "spec.advertisements[0] advertises nothing: without selector it selects no pool";
+        assert_eq!(warned, [expected]);
         let kind = "CiliumBGPPeerConfig";
         let warned = warnings(kind, mk(kind, json!({})), None);
         assert!(warned[0].starts_with("nothing is advertised: "), "{warned:?}");

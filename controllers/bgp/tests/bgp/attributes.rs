@@ -78,12 +78,35 @@ fn an_interface_is_told_by_its_name_and_gives_no_routes() {
 }
 
 #[test]
+fn a_node_makes_its_blocks_of_selected_pools_known() {
+    let selected = json!([
+        {"advertisementType": "CiliumPodIPPool", "selector": {"matchLabels": {"io.cilium.podippool.name": "red"}}},
+        {"advertisementType": "CiliumPodIPPool", "selector": {"matchLabels": {"out": "yes"}}},
+        {"advertisementType": "CiliumPodIPPool"},
+    ]);
+    let mut bgp = mk_bgp(selected.clone());
+    bgp.set_pod_pool("red", Some(mk_labels(&[])));
+    bgp.set_pod_pool("blue", Some(mk_labels(&[("out", "yes")])));
+    bgp.set_pod_pool("default", Some(mk_labels(&[])));
+    let block = |pool: &str, prefix: &str| (pool.to_owned(), prefix.parse().unwrap());
+    bgp.set_blocks("a", vec![block("red", "10.9.0.0/28"), block("default", "10.0.0.0/28")]);
+    bgp.set_blocks("b", vec![block("blue", "10.8.0.0/28")]);
+    assert_eq!(of_node(&mut bgp, "a"), ["10.9.0.0/28 x/0"]);
+    assert_eq!(of_node(&mut bgp, "b"), ["10.8.0.0/28 x/1"]);
+    bgp.set_blocks("a", vec![block("blue", "10.8.0.16/28")]);
+    bgp.set_pod_pool("blue", Some(mk_labels(&[])));
+    bgp.set_pod_pool("red", None);
+    assert_eq!((of_node(&mut bgp, "a").len(), of_node(&mut bgp, "b").len()), (0, 0));
+    let advice = mk_advertisement("x", "on", selected).advice();
+    assert_eq!(advice, ["spec.advertisements[2] advertises nothing: without selector it selects no pool"]);
+}
+
+#[test]
 fn kinds_of_advertisements_that_give_nothing_say_why() {
     let it = mk_advertisement(
         "x",
         "on",
         json!([
-            {"advertisementType": "CiliumPodIPPool", "selector": {}},
             {"advertisementType": "Service", "selector": {}},
             {"advertisementType": "Interface"},
             {"advertisementType": "Later"},
@@ -92,10 +115,9 @@ fn kinds_of_advertisements_that_give_nothing_say_why() {
     assert_eq!(
         lines(it.faults()),
         [
-            "unsupported spec.advertisements[0]: it advertises nothing: pods have addresses out of prefixes of nodes, and not out of pools; use the type PodCIDR",
-            "malformed spec.advertisements[1]: the type Service needs service.addresses",
-            "malformed spec.advertisements[2]: the type Interface needs interface.name",
-            "unsupported spec.advertisements[3]: the type Later is not supported",
+            "malformed spec.advertisements[0]: the type Service needs service.addresses",
+            "malformed spec.advertisements[1]: the type Interface needs interface.name",
+            "unsupported spec.advertisements[2]: the type Later is not supported",
         ]
     );
     assert_eq!(it.advice(), [""; 0]);

@@ -35,7 +35,8 @@ impl Node {
             uid: node.metadata.uid.clone().unwrap_or_default(),
             internal: of_type("InternalIP"),
             external: of_type("ExternalIP"),
-            pod_cidrs: pod_cidrs(&node.spec.pod_cidrs, config),
+            // With pools, Kubernetes may give prefixes all the same, and nobody uses them.
+            pod_cidrs: if config.pod_pools { Vec::new() } else { pod_cidrs(&node.spec.pod_cidrs, config) },
             labels: labels.filter(|_| config.tells_nodes_apart()).cloned().unwrap_or_default(),
             zone: labels.and_then(|labels| labels.get(ZONE)).cloned().unwrap_or_default(),
         }
@@ -50,7 +51,7 @@ impl Node {
     pub(crate) fn part(&self, api_server: bool, identity: Option<u32>) -> parts::Node {
         let pod_cidrs = self.pod_cidrs.iter().map(ToString::to_string).collect();
         let (addresses, zone) = (self.addresses().collect(), self.zone.clone());
-        parts::Node { addresses, pod_cidrs, api_server, identity, zone }
+        parts::Node { addresses, pod_cidrs, api_server, identity, zone, ..parts::Node::default() }
     }
 }
 

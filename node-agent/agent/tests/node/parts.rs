@@ -47,6 +47,7 @@ pub(crate) fn mk_shared(pods: impl IntoIterator<Item = u16>) -> Parts {
         api_server: false,
         identity: None,
         zone: String::new(),
+        routers: Vec::new(),
     };
     let port = ServicePort {
         name: String::new(),

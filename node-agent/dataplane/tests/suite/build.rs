@@ -94,6 +94,7 @@ pub(crate) fn mk_node(name: &str, number: u8) -> (PartKey, Part) {
         pod_cidrs: vec![format!("10.244.{number}.0/24"), format!("fd00:10:244:{number}::/64")],
         api_server: number == 9,
         identity: None,
+        routers: Vec::new(),
         zone: if number == 1 { "a".to_owned() } else { String::new() },
     };
     (PartKey::node(name), Part::Node(node))
