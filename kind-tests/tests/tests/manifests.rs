@@ -76,7 +76,7 @@ fn the_chart_refuses_what_it_cannot_do() -> anyhow::Result<()> {
 
 #[test]
 fn values_reach_the_objects() -> anyhow::Result<()> {
-    let settings = "k8sServiceHost=10.0.0.1,k8sServicePort=6443,image.repository=example.org/agent,image.tag=v1,operator.image.override=example.org/operator@sha256:00,routingMode=native,operator.replicas=1";
+    let settings = "ipam.mode=multi-pool,k8sServiceHost=10.0.0.1,k8sServicePort=6443,image.repository=example.org/agent,image.tag=v1,operator.image.override=example.org/operator@sha256:00,routingMode=native,operator.replicas=1";
     let chart =
         objects(&run("helm", &["template", "cilium", "chart", "-n", "kube-system", "--set", settings])?)?;
     let agent =
@@ -93,6 +93,8 @@ fn values_reach_the_objects() -> anyhow::Result<()> {
         chart["\"ConfigMap\" \"kube-system\" \"cilium-config\""]["data"]["routing-mode"] == "native",
         "routing-mode"
     );
+    let mode = &chart["\"ConfigMap\" \"kube-system\" \"cilium-config\""]["data"]["ipam"];
+    ensure!(mode == "multi-pool", "ipam: {mode}");
     Ok(())
 }
 
