@@ -80,8 +80,9 @@ impl Blocks {
         true
     }
 
-    /// Gives a node the router address that it had before a restart, if it lies in a block of the node.
+    /// Gives a node the router address that it had before a restart, if it lies in a block that the node has or can get.
     pub(crate) fn claim_router(&mut self, node: &str, address: IpAddr) {
+        self.bring_back(node, address);
         if !self.is_of(node, address) || !self.routers.contains_key(node) {
             return;
         }
@@ -234,14 +235,19 @@ impl Blocks {
 
     /// Marks an address as used. If it lies in a block that nobody has, the node gets it.
     pub(crate) fn use_one(&mut self, node: &str, address: IpAddr) {
+        self.bring_back(node, address);
+        if let Some(block) = self.around_mut(address).filter(|block| block.node == node) {
+            block.used.insert(address);
+            block.last = block.range.place(address).unwrap_or_default();
+        }
+    }
+
+    /// Gives a node the block of an address, if nobody has it.
+    fn bring_back(&mut self, node: &str, address: IpAddr) {
         if self.around(address).is_none()
             && let Some((pool, prefix)) = self.block_for(address)
         {
             self.claim(node, &pool, prefix);
-        }
-        if let Some(block) = self.around_mut(address).filter(|block| block.node == node) {
-            block.used.insert(address);
-            block.last = block.range.place(address).unwrap_or_default();
         }
     }
 

@@ -1,6 +1,7 @@
 //! Nodes: their parts, and their states on the way out.
 
 use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
 
 use cilium_api::node_slice::owner_label;
 use cilium_api::node_state::CiliumNodeState;
@@ -36,6 +37,14 @@ pub(crate) struct Entry {
 pub(crate) fn recorded(parts: &Parts) -> impl Iterator<Item = (String, u32)> {
     parts.iter().filter_map(|(key, part)| match part {
         Part::Node(part) => Some((key.0.strip_prefix("node/")?.to_owned(), part.identity?)),
+        _ => None,
+    })
+}
+
+/// Router addresses of nodes in parts that were written before.
+pub(crate) fn recorded_routers(parts: &Parts) -> impl Iterator<Item = (String, Vec<IpAddr>)> {
+    parts.iter().filter_map(|(key, part)| match part {
+        Part::Node(part) => Some((key.0.strip_prefix("node/")?.to_owned(), part.routers.clone())),
         _ => None,
     })
 }

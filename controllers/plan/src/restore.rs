@@ -33,6 +33,8 @@ pub(crate) struct Records {
     /// Endpoints in slices, by name of the slice, with the slice's digest.
     slices: BTreeMap<String, (String, Vec<(PodName, Held)>)>,
     endpoints: Vec<(PodName, Held)>,
+    /// Router addresses that nodes were told of, by name of the node: a CiliumNode is written later, and may lack them.
+    routers: BTreeMap<String, Vec<IpAddr>>,
     /// By name of the node.
     pub(crate) public_nodes: BTreeMap<String, PublicNode>,
     /// Slices with versions of policies, by their place: of two copies the one in the more specific slice counts.
@@ -89,6 +91,7 @@ impl Records {
             let parts = decode(&slice.spec.data).unwrap_or_default();
             self.prefixes.extend(recorded(&parts));
             self.nodes.extend(crate::nodes::recorded(&parts));
+            self.routers.extend(crate::nodes::recorded_routers(&parts));
         } else if name.starts_with("node.") {
             let data = &slice.spec.data;
             self.slices.insert(name, (digest(data.as_bytes()), endpoints_in(data)));
@@ -154,6 +157,9 @@ impl Planner {
         let Some(mut records) = self.records.take() else { return };
         for (node, PublicNode { blocks, routers }) in &records.public_nodes {
             self.endpoints.ipam.restore_blocks(node, blocks, routers);
+        }
+        for (node, routers) in &records.routers {
+            self.endpoints.ipam.restore_blocks(node, &[], routers);
         }
         for (name, held) in records.told() {
             self.restore_endpoint(&name, &held, Trust::Full);

@@ -118,5 +118,5 @@ fn a_restart_moves_nothing_whether_blocks_are_on_record_or_not() {
     world.settle();
     assert_eq!(world.addresses("a", "default", "x"), ["10.9.0.0"]);
     assert_eq!(world.addresses("a", "default", "z"), ["10.9.0.2"]);
-    assert_eq!(part(&world, "a").pod_cidrs, ["10.9.0.0/32", "10.9.0.2/32", "10.64.0.0/27"]);
+    assert_eq!(part(&world, "a").pod_cidrs, ["10.64.0.0/27", "10.9.0.0/32", "10.9.0.2/32"]);
 }
