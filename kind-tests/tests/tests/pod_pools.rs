@@ -1,9 +1,10 @@
-//! Pods with addresses out of pools, on a cluster that was installed with `ipam.mode=multi-pool` and has a pool `default`.
+//! Pods with addresses out of pools, on a cluster that was installed with `ipam.mode=multi-pool` and BGP, and has a pool `default`.
 
 use std::net::IpAddr;
 
 use anyhow::{Context as _, ensure};
 use cluster_tests::pods::{addresses, mk_pod, mk_server, socket};
+use cluster_tests::routed::{GRACEFUL, Stage};
 use cluster_tests::{Namespace, eventually, exec, feed, kubectl, kubectl_json, nodes};
 use ipnet::IpNet;
 
@@ -26,15 +27,15 @@ impl Pool {
         feed(&["apply", "-f", "-"], &object)?;
         Ok(pool)
     }
+}
 
-    /// Blocks of it that the node has.
-    fn blocks(&self, node: &str) -> anyhow::Result<Vec<IpNet>> {
-        let object = kubectl_json(&["get", "ciliumnode", node])?;
-        let all = object["spec"]["ipam"]["pools"]["allocated"].as_array().cloned().unwrap_or_default();
-        let own = all.into_iter().filter(|it| it["pool"] == self.0.as_str());
-        let cidrs = own.flat_map(|it| it["cidrs"].as_array().cloned().unwrap_or_default());
-        cidrs.map(|cidr| Ok(cidr.as_str().context("a prefix is text")?.parse()?)).collect()
-    }
+/// Blocks of a pool that the node has.
+fn blocks(pool: &str, node: &str) -> anyhow::Result<Vec<IpNet>> {
+    let object = kubectl_json(&["get", "ciliumnode", node])?;
+    let all = object["spec"]["ipam"]["pools"]["allocated"].as_array().cloned().unwrap_or_default();
+    let own = all.into_iter().filter(|it| it["pool"] == pool);
+    let cidrs = own.flat_map(|it| it["cidrs"].as_array().cloned().unwrap_or_default());
+    cidrs.map(|cidr| Ok(cidr.as_str().context("a prefix is text")?.parse()?)).collect()
 }
 
 impl Drop for Pool {
@@ -81,7 +82,7 @@ fn pods_of_two_pools_reach_each_other_and_nodes_list_their_blocks() -> anyhow::R
             let address: IpAddr = address.parse()?;
             ensure!(whole.iter().any(|it| it.contains(&address)), "{server} has {address}");
             eventually(&format!("{node} lists the block of {address}"), || {
-                Ok(pool.blocks(node)?.iter().any(|block| block.contains(&address)))
+                Ok(blocks(&pool.0, node)?.iter().any(|block| block.contains(&address)))
             })?;
         }
         reaches(&other, "client", &ns, server)?;
@@ -109,4 +110,28 @@ fn a_pod_that_asks_for_a_pool_that_is_not_there_says_so() -> anyhow::Result<()> 
             it["message"].as_str().is_some_and(|text| text.contains("no CiliumPodIPPool not-there"))
         }))
     })
+}
+
+#[test]
+fn a_router_learns_blocks_of_the_pool_that_an_advertisement_selects() -> anyhow::Result<()> {
+    let nodes = nodes::names()?;
+    let stage = Stage::new("blocks", &[&nodes[0], &nodes[1]], GRACEFUL)?;
+    let selector = "{matchLabels: {io.cilium.podippool.name: default}}";
+    stage.bgp.set(
+        "CiliumBGPAdvertisement",
+        &format!("{}-pools", stage.ns.name),
+        &format!("advertisements: [{{advertisementType: CiliumPodIPPool, selector: {selector}}}]"),
+    )?;
+    let router = stage.router(&[])?;
+    stage.spread(&router, nodes.len())?;
+    for node in &nodes {
+        let blocks = blocks("default", node)?;
+        ensure!(blocks.len() >= 2, "{node} has {blocks:?}");
+        for block in blocks {
+            eventually(&format!("the router reaches {block} by {node}"), || {
+                Ok(router.next_hops(&block.to_string())?.len() == 1)
+            })?;
+        }
+    }
+    Ok(())
 }
